@@ -1,0 +1,38 @@
+PYTHON ?= python3
+VENV := .venv
+BIN := $(VENV)/bin
+
+.PHONY: run test bench clean
+
+run: $(VENV)/run.done  ## the server on this machine, with a line to try it
+	$(BIN)/python -m sandbox
+
+test: $(VENV)/dev.done  ## every check and test; nothing is rewritten
+	$(BIN)/ruff format --check .
+	$(BIN)/ruff check .
+	$(BIN)/mypy
+	$(BIN)/python -m pytest
+
+bench: $(VENV)/bench.done  ## the benchmarks, beside the peers
+	command -v wrk >/dev/null || apt-get install -y wrk
+	$(BIN)/python tests/bench/inprocess.py
+	$(BIN)/python tests/bench/served.py
+	$(BIN)/python tests/bench/footprint.py
+
+$(VENV)/bin/python:
+	$(PYTHON) -m venv $(VENV)
+
+$(VENV)/run.done: requirements.txt | $(VENV)/bin/python
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check -r requirements.txt
+	touch $@
+
+$(VENV)/dev.done: requirements.txt requirements-dev.txt | $(VENV)/bin/python
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check -r requirements-dev.txt
+	touch $@
+
+$(VENV)/bench.done: requirements.txt tests/bench/requirements.txt | $(VENV)/bin/python
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check -r requirements.txt -r tests/bench/requirements.txt
+	touch $@
+
+clean:
+	rm -rf $(VENV)

@@ -1,0 +1,239 @@
+"""Where books are looked up: the bundled list, Open Library, or an API of the shape of Douban's v2."""
+
+import csv
+import json
+import re
+import time
+import unicodedata
+from dataclasses import dataclass
+from http.client import HTTPException
+from pathlib import Path
+from urllib.error import HTTPError
+from urllib.parse import quote, urlencode
+from urllib.request import Request, urlopen
+
+from wechat.errors import SettingsError
+from wechat.settings import own
+
+CATALOGUE = Path(__file__).with_name("books.csv")
+COLUMNS = ["isbn", "title", "authors", "publisher", "published", "price", "rating", "cover", "url"]
+MOST = 6  # books that one answer can show
+TIMEOUT = 4.0  # seconds for a whole look-up; WeChat hangs up after 5
+LARGEST = 1024 * 1024  # bytes of an answer
+USER_AGENT = "wxserver"
+
+
+class SourceFailed(Exception):
+    """The source could not be asked, or its answer could not be read; no message holds an address or a key."""
+
+
+@dataclass(frozen=True)
+class Book:
+    """One edition; an unknown field is empty. `rating` is out of 10."""
+
+    isbn: str
+    title: str
+    authors: tuple[str, ...] = ()
+    publisher: str = ""
+    published: str = ""
+    price: str = ""
+    rating: str = ""
+    cover: str = ""
+    url: str = ""
+
+
+def isbn13(text):
+    """The ISBN in the text as 13 digits, or None where there is none or its check digit is wrong."""
+    digits = re.sub(r"ISBN|[-\s:：]", "", text, flags=re.IGNORECASE).upper()
+    if re.fullmatch(r"[0-9]{9}[0-9X]", digits):
+        values = [10 if digit == "X" else int(digit) for digit in digits]
+        is_valid = sum(value * weight for value, weight in zip(values, range(10, 0, -1), strict=True)) % 11 == 0
+        return "978" + digits[:9] + _check_digit("978" + digits[:9]) if is_valid else None
+    if re.fullmatch(r"97[89][0-9]{10}", digits) and _check_digit(digits[:12]) == digits[12]:
+        return digits
+    return None
+
+
+def _check_digit(digits):
+    total = sum(int(digit) * (3 if place % 2 else 1) for place, digit in enumerate(digits))
+    return str(-total % 10)
+
+
+class Catalogue:
+    """A CSV file in UTF-8 with the columns in COLUMNS; authors are separated by `/`, only isbn and title must be there.
+
+    Where cover and url are empty, they point to Open Library's cover and Douban's page for the ISBN.
+    """
+
+    is_remote = False
+
+    def __init__(self, file=CATALOGUE):
+        self.books = {book.isbn: book for book in _read_catalogue(file)}
+        self.index = [
+            (_folded(book.title), _folded(book.title + "".join(book.authors)), book) for book in self.books.values()
+        ]
+
+    def by_isbn(self, isbn):
+        """The book with this ISBN-13 in a list, or an empty list."""
+        return [self.books[isbn]] if isbn in self.books else []
+
+    def search(self, words):
+        """The books that have every word in their title or authors, the closest title first."""
+        parts, whole = [_folded(word) for word in words.split()], _folded(words)
+        if not whole:
+            return []
+        hits = [(title, book) for title, text, book in self.index if all(part in text for part in parts)]
+        hits.sort(key=lambda hit: (hit[0] != whole, not hit[0].startswith(whole), whole not in hit[0]))
+        return [book for _, book in hits[:MOST]]
+
+
+def _folded(text):
+    return re.sub(r"[\W_]+", "", unicodedata.normalize("NFKC", text).casefold())
+
+
+def _read_catalogue(file):
+    with open(file, encoding="utf-8-sig", newline="") as lines:
+        rows = csv.DictReader(lines)
+        if rows.fieldnames != COLUMNS:
+            raise ValueError(f"{file.name}: the first line has to be {','.join(COLUMNS)}")
+        for row in rows:
+            isbn = isbn13(row["isbn"] or "")
+            if not isbn or not row["title"] or None in row or None in row.values():
+                raise ValueError(
+                    f"{file.name} line {rows.line_num}: not {len(COLUMNS)} columns with a valid ISBN and a title"
+                )
+            row["cover"] = row["cover"] or f"https://covers.openlibrary.org/b/isbn/{isbn}-M.jpg"
+            row["url"] = row["url"] or f"https://book.douban.com/isbn/{isbn}/"
+            yield Book(**{**row, "isbn": isbn, "authors": tuple(filter(None, row["authors"].split("/")))})
+
+
+class OpenLibrary:
+    """https://openlibrary.org/dev/docs/api/search"""
+
+    is_remote = True
+    url = "https://openlibrary.org"
+    fields = "key,title,author_name,publisher,first_publish_year,isbn,cover_i,ratings_average"
+
+    def __init__(self, url=""):
+        self.url = url or self.url
+
+    def by_isbn(self, isbn):
+        """The book with this ISBN-13 in a list, or an empty list."""
+        return [self._book(item, isbn) for item in self._ask(isbn=isbn)[:1]]
+
+    def search(self, words):
+        """The first books that Open Library finds."""
+        return [self._book(item, _first(item.get("isbn"))) for item in self._ask(q=words)]
+
+    def _ask(self, **query):
+        answer = fetch_json(f"{self.url}/search.json?{urlencode({**query, 'fields': self.fields, 'limit': MOST})}")
+        return _dicts(answer.get("docs"))[:MOST]
+
+    def _book(self, item, isbn):
+        cover, rating = item.get("cover_i"), item.get("ratings_average")
+        return Book(
+            isbn=isbn,
+            title=_text(item.get("title")),
+            authors=_texts(item.get("author_name")),
+            publisher=_first(item.get("publisher")),
+            published=_text(item.get("first_publish_year")),
+            rating=f"{rating * 2:.1f}" if isinstance(rating, int | float) else "",  # theirs is out of 5
+            cover=f"https://covers.openlibrary.org/b/id/{cover}-M.jpg" if isinstance(cover, int) else "",
+            url=f"https://openlibrary.org{_text(item.get('key'))}",
+        )
+
+
+class Douban:
+    """An API of the shape of http://developers.douban.com/wiki/?title=book_v2"""
+
+    is_remote = True
+    url = "https://api.douban.com"
+
+    def __init__(self, url="", apikey=""):
+        self.url, self.apikey = url or self.url, apikey
+
+    def by_isbn(self, isbn):
+        """The book with this ISBN-13 in a list, or an empty list."""
+        answer = self._ask(f"/v2/book/isbn/{quote(isbn)}")
+        return [self._book(answer)] if answer.get("title") else []
+
+    def search(self, words):
+        """The first books that Douban finds."""
+        answer = self._ask("/v2/book/search", q=words, count=MOST)
+        return [self._book(item) for item in _dicts(answer.get("books"))[:MOST]]
+
+    def _ask(self, path, **query):
+        return fetch_json(f"{self.url}{path}?{urlencode({**query, 'apikey': self.apikey})}")
+
+    def _book(self, item):
+        rating = item.get("rating")
+        return Book(
+            isbn=_text(item.get("isbn13")) or _text(item.get("isbn10")),
+            title=_text(item.get("title")),
+            authors=_texts(item.get("author")),
+            publisher=_text(item.get("publisher")),
+            published=_text(item.get("pubdate")),
+            price=_text(item.get("price")),
+            rating=_text(rating.get("average")) if isinstance(rating, dict) else "",
+            cover=_text(item.get("image")),
+            url=_text(item.get("alt")),
+        )
+
+
+def _text(value):
+    return str(value) if isinstance(value, str | int | float) else ""
+
+
+def _texts(value):
+    return tuple(item for item in value if isinstance(item, str)) if isinstance(value, list) else ()
+
+
+def _first(value):
+    return (_texts(value) or ("",))[0]
+
+
+def _dicts(value):
+    return [item for item in value if isinstance(item, dict)] if isinstance(value, list) else []
+
+
+def fetch_json(url):
+    """The JSON object behind the URL, within TIMEOUT seconds; an empty one for a 404. Raises SourceFailed."""
+    try:
+        answer = json.loads(_fetch(url))
+    except HTTPError as error:
+        error.close()
+        if error.code == 404:  # what both APIs answer for a book they do not have
+            return {}
+        raise SourceFailed(f"it answered {error.code}") from None
+    except (OSError, HTTPException, ValueError, RecursionError) as error:
+        raise SourceFailed(f"{type(error).__name__} on the way") from None
+    if not isinstance(answer, dict):
+        raise SourceFailed("its JSON is no object")
+    return answer
+
+
+def _fetch(url):
+    deadline = time.monotonic() + TIMEOUT
+    body = b""
+    with urlopen(Request(url, headers={"User-Agent": USER_AGENT}), timeout=TIMEOUT) as response:  # noqa: S310, see `choose`
+        while piece := response.read1(65536):
+            body += piece
+            if len(body) > LARGEST or time.monotonic() > deadline:
+                raise OSError("too much, or too slow")
+    return body
+
+
+def choose():
+    """The source that the settings BOOKS_SOURCE, BOOKS_URL and DOUBAN_APIKEY ask for; raises SettingsError."""
+    name, url, apikey = own("BOOKS_SOURCE", "catalogue"), own("BOOKS_URL").rstrip("/"), own("DOUBAN_APIKEY")
+    if url and not re.match("https?://", url):
+        raise SettingsError(["BOOKS_URL is no address: it takes one that begins with https:// or http://"])
+    if name == "catalogue":
+        return Catalogue()
+    if name == "openlibrary":
+        return OpenLibrary(url)
+    if name != "douban":
+        raise SettingsError([f"BOOKS_SOURCE is {name!r}: it takes catalogue, openlibrary or douban"])
+    if not apikey:
+        raise SettingsError(["DOUBAN_APIKEY is missing: BOOKS_SOURCE=douban needs the key of the API"])
+    return Douban(url, apikey)

@@ -1,0 +1,67 @@
+"""Looks up books: send an ISBN, a title or an author, get the book."""
+
+import logging
+import re
+
+from handlers import _book_sources as sources
+from wechat.reply import Article, News
+from wechat.routing import on
+
+logger = logging.getLogger(__name__)
+
+ISBN = re.compile(r"(?:ISBN)?[-\s:：]*(?:97[89][-\s]*)?(?:[0-9][-\s]*){9}[0-9X]", re.IGNORECASE)
+BAD_ISBN = "这个 ISBN 的校验位不对，请核对书背面的 10 位或 13 位数字。"
+FAILED = "书目服务暂时连不上，请稍后再试。"
+LONGEST_QUERY = 60  # characters; no title is longer
+
+SOURCE = sources.choose()
+IS_REMOTE = SOURCE.is_remote
+
+
+@on("text", ISBN, slow=IS_REMOTE)
+def book_by_isbn(msg):
+    return answer_isbn(msg.Content)
+
+
+@on("text", slow=IS_REMOTE)
+def book_by_words(msg):
+    """Every text that nobody else claims is taken for a title or an author."""
+    words = msg.get("Content", "").strip(" 《》\n")[:LONGEST_QUERY]
+    return answer(words, SOURCE.search)
+
+
+def answer_isbn(text):
+    """The reply to an ISBN, in whatever way it is written."""
+    isbn = sources.isbn13(text)
+    return answer(isbn, SOURCE.by_isbn) if isbn else BAD_ISBN
+
+
+def answer(query, look_up):
+    """The reply to a query: the best book as an article, or a text that says what to try."""
+    try:
+        books = look_up(query)
+    except sources.SourceFailed as error:
+        logger.warning("the look-up of a book failed: %s", error)
+        return FAILED
+    return to_news(*books) if books else nothing_found(query)
+
+
+def nothing_found(query):
+    """What to try next."""
+    return f"没有找到“{query}”。\n试试书名的一部分、作者的名字，或者书背面的 ISBN。"
+
+
+def to_news(best, *others):
+    """WeChat takes one article in answer to a message, so the other books are lines of its text."""
+    facts = {
+        "作者": "、".join(best.authors),
+        "出版": " ".join(filter(None, [best.publisher, best.published])),
+        "定价": best.price,
+        "评分": best.rating,
+        "ISBN": best.isbn,
+    }
+    lines = [f"{name}：{value}" for name, value in facts.items() if value]
+    if others:
+        lines += ["", "还找到："]
+        lines += [f"《{book.title}》{'、'.join(book.authors)} {book.isbn}" for book in others]
+    return News([Article(best.title, "\n".join(lines), best.cover, best.url)])

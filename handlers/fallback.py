@@ -1,0 +1,16 @@
+"""What is said where no other handler answers, and where one fails."""
+
+from wechat.routing import on
+
+
+@on("default")
+def default(msg):
+    """An event that nobody handles asks for no answer; a person does."""
+    if msg.MsgType == "event":
+        return None
+    return "暂时看不懂这类消息。发送“帮助”看看我会什么。"
+
+
+@on("error")
+def error(msg):
+    return "出了点问题，请稍后再试。"

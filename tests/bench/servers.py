@@ -1,0 +1,90 @@
+"""The same echo account, written for each peer: WSGI callables by name.
+
+Each import stands in its function, so that a process pays for one peer only.
+"""
+
+import logging
+import os
+import sys
+from collections.abc import Callable
+from pathlib import Path
+
+sys.path.insert(0, str(Path(__file__).parents[2]))
+
+TOKEN = "benchmark"
+PATH = "/weixin"
+HANDLERS = Path(__file__).with_name("handlers")
+
+
+def ours():
+    from wxserver import LOG_FORMAT, make_application
+
+    # What `python wxserver.py` does: a line in the log for each message.
+    logging.basicConfig(level="INFO", format=LOG_FORMAT, stream=open(os.devnull, "w"))  # noqa: SIM115
+    return make_application({"WECHAT_TOKEN": TOKEN}, HANDLERS)
+
+
+def werobot():
+    from werobot import WeRoBot
+
+    robot = WeRoBot(token=TOKEN, enable_session=False)
+
+    @robot.text
+    def echo(message):
+        return message.content
+
+    # What its own `robot.run` mounts, under our path.
+    import bottle
+    from werobot.contrib.bottle import make_view
+
+    app = bottle.Bottle()
+    app.route(PATH, ["GET", "POST"], make_view(robot))
+    return app
+
+
+def wechatpy_flask():
+    from flask import Flask, abort, request
+    from wechatpy import create_reply, parse_message
+    from wechatpy.exceptions import InvalidSignatureException
+    from wechatpy.utils import check_signature
+
+    app = Flask(__name__)
+
+    @app.route(PATH, methods=["GET", "POST"])
+    def weixin():
+        try:
+            check_signature(TOKEN, request.args["signature"], request.args["timestamp"], request.args["nonce"])
+        except InvalidSignatureException:
+            abort(403)
+        if request.method == "GET":
+            return request.args["echostr"]
+        message = parse_message(request.data)
+        reply = create_reply(message.content if message.type == "text" else "", message)
+        return reply.render(), 200, {"Content-Type": "application/xml"}
+
+    return app
+
+
+def empty():
+    """What waitress itself costs: no check, no parsing, one fixed answer."""
+
+    def app(environ, start_response):
+        start_response("200 OK", [("Content-Type", "text/plain"), ("Content-Length", "7")])
+        return [b"success"]
+
+    return app
+
+
+SERVERS: dict[str, Callable] = {"ours": ours, "WeRoBot": werobot, "wechatpy on Flask": wechatpy_flask, "empty": empty}
+
+
+def main() -> None:
+    """Serves one of them with waitress: `python tests/bench/servers.py NAME PORT THREADS`."""
+    import waitress
+
+    name, port, threads = sys.argv[1:]
+    waitress.serve(SERVERS[name](), host="127.0.0.1", port=int(port), threads=int(threads), _quiet=True)
+
+
+if __name__ == "__main__":
+    main()

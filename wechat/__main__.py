@@ -1,0 +1,129 @@
+"""`python -m wechat`: what the account would do, from a shell, without serving."""
+
+from __future__ import annotations
+
+import argparse
+import difflib
+import json
+import os
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+from wechat.errors import StartError
+from wechat.message import Message
+from wechat.routing import DEFAULT, Router, describe, load, prepare, where
+from wechat.settings import RULES
+
+CLICK_EVENTS = {"click": "CLICK"}  # every other type of button is the name of its event
+
+
+def main(arguments: list[str]) -> int:
+    """Runs one command; gives its exit status."""
+    options = _parser().parse_args(arguments)
+    status: int = options.run(options)
+    return status
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(prog="python -m wechat", description=__doc__)
+    parser.add_argument("--handlers", type=Path, default=Path("handlers"), metavar="FOLDER", help="default: handlers")
+    commands = parser.add_subparsers(required=True, metavar="COMMAND")
+
+    check = commands.add_parser("check", help="check the settings, the handlers and the menu, and name every fault")
+    check.set_defaults(run=run_check)
+
+    routes = commands.add_parser("routes", help="list every path and the function that answers it")
+    routes.set_defaults(run=run_routes)
+
+    explain = commands.add_parser("explain", help="say who would answer a text, or an event, and why")
+    explain.add_argument("text", metavar="TEXT", help="what a user sends; with --event: the EventKey")
+    explain.add_argument("--event", metavar="EVENT", help="ask about an event: CLICK, SCAN, subscribe, ...")
+    explain.set_defaults(run=run_explain)
+    return parser
+
+
+def run_check(options: argparse.Namespace) -> int:
+    """Everything that would stop the start, and menu keys that nobody handles."""
+    try:
+        _, routes = prepare(os.environ, options.handlers)
+    except StartError as error:
+        return _report(error)
+    for warning in (*_unknown_settings(), *_menu_warnings(options.handlers / "menu.json", Router(routes))):
+        print(f"warning: {warning}")
+    print(f"settings: good\nhandlers: {len(set(routes.values()))} functions for {len(routes)} paths")
+    return 0
+
+
+def run_routes(options: argparse.Namespace) -> int:
+    """A line for each path, in the order in which the modules are loaded."""
+    try:
+        routes = load(options.handlers)
+    except StartError as error:
+        return _report(error)
+    width = max(map(len, map(where, routes.values())), default=0)
+    for path, function in routes.items():
+        print(f"{where(function):{width}}  @on({describe(path)})")
+    return 0
+
+
+def run_explain(options: argparse.Namespace) -> int:
+    """The handler of a text or an event, and the path that led to it; exit status 1 where there is none."""
+    try:
+        router = Router(load(options.handlers))
+    except StartError as error:
+        return _report(error)
+    fields = {"MsgType": "text", "Content": options.text}
+    if options.event:
+        fields = {"MsgType": "event", "Event": options.event, "EventKey": options.text}
+    found = router.find(Message(fields))
+    if not found:
+        print("nobody answers: no path fits, and there is no @on('default')")
+        return 1
+    print(f"{where(found.handler.function)} answers")
+    print(f"by @on({describe(found.handler.path)}){', slow' if found.handler.slow else ''}")
+    if found.match:
+        print(f"with match {found.match.groups() or found.match[0]}")
+    return 0
+
+
+def _report(error: StartError) -> int:
+    for fault in error.faults:
+        print(fault, file=sys.stderr)
+    return 1
+
+
+def _unknown_settings() -> Iterator[str]:
+    known = [rule.name for rule in RULES]
+    for name in sorted(os.environ):
+        if name.startswith("WECHAT_") and name not in known:
+            close = difflib.get_close_matches(name, known, n=1)
+            yield f"{name} is no setting of the server" + (f": is {close[0]} meant?" if close else "")
+
+
+def _menu_warnings(file: Path, router: Router) -> Iterator[str]:
+    if not file.exists():
+        return
+    try:
+        menu = json.loads(file.read_text("utf-8"))
+    except ValueError as error:
+        yield f"{file} is not JSON: {error}"
+        return
+    for button in _buttons(menu):
+        event, key = CLICK_EVENTS.get(button["type"], button["type"]), button["key"]
+        found = router.find(Message({"MsgType": "event", "Event": event, "EventKey": key}))
+        if not found or found.handler.path in (DEFAULT, ("event",)):
+            yield f'{file}: nobody handles the button {button.get("name")}: @on("event", "{event}", "{key}")'
+
+
+def _buttons(menu: Any) -> Iterator[dict[str, str]]:
+    """The buttons of a menu that have a key, at both levels."""
+    for button in menu.get("button", []):
+        for inner in button.get("sub_button") or [button]:
+            if "key" in inner and "type" in inner:
+                yield inner
+
+
+if __name__ == "__main__":
+    sys.exit(main(sys.argv[1:]))

@@ -1,0 +1,79 @@
+"""Every exception that the server raises on purpose.
+
+    Error
+    ├── StartError              stops the start: exit status 2, one line for each fault
+    │   ├── SettingsError       a setting is missing or wrong
+    │   └── RoutingError        a handler module, or what it marks, is wrong
+    └── Refusal                 a request is refused with an HTTP status
+        ├── Unreadable          400: signed, but not a message
+        ├── Forbidden           403: not shown to come from WeChat
+        ├── NotFound            404
+        ├── MethodNotAllowed    405
+        └── TooLarge            413
+
+No message holds a secret, a token, a signed URL or a user's text.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+
+class Error(Exception):
+    """The base of them all."""
+
+
+class StartError(Error):
+    """The server cannot start. `faults` says what is wrong, a line for each."""
+
+    def __init__(self, faults: Sequence[str]) -> None:
+        super().__init__("\n".join(faults))
+        self.faults = tuple(faults)
+
+
+class SettingsError(StartError):
+    """A setting is missing or wrong; the fault names it and says what would be right."""
+
+
+class RoutingError(StartError):
+    """A handler module does not import, or two handlers claim one path, or a parameter has no meaning."""
+
+
+class Refusal(Error):
+    """A request is refused. The message is for the log alone; the client gets the status."""
+
+    status = 400
+
+
+class Unreadable(Refusal):
+    """Signed, but not a message that can be read."""
+
+    status = 400
+
+
+class Forbidden(Refusal):
+    """Not shown to come from WeChat: a signature that is bad, missing or stale."""
+
+    status = 403
+
+
+class NotFound(Refusal):
+    """No such path."""
+
+    status = 404
+
+
+class MethodNotAllowed(Refusal):
+    """The path exists, the method does not. `allowed` is the value of the Allow header."""
+
+    status = 405
+
+    def __init__(self, allowed: str) -> None:
+        super().__init__(f"only {allowed} here")
+        self.allowed = allowed
+
+
+class TooLarge(Refusal):
+    """The body is larger than any message of WeChat's."""
+
+    status = 413

@@ -1,0 +1,125 @@
+"""The bytes of a push, read into a Message.
+
+https://developers.weixin.qq.com/doc/service/guide/product/message/Receiving_standard_messages.html
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator, Mapping
+from typing import Any
+from xml.etree import ElementTree
+
+from wechat.errors import Unreadable
+
+MAX_DEPTH = 32  # levels; the deepest push that is documented has 5
+
+# Nodes that repeat by design: a list even where one push holds only one of them.
+LISTS = frozenset({"item", "List", "fail_idx", "AroundBeacon", "Actions", "illegal_content"})
+
+# Users' texts arrive with such characters raw, and no XML parser takes them. https://www.w3.org/TR/xml/#charsets
+_FORBIDDEN = re.compile("[\x00-\x08\x0b\x0c\x0e-\x1f\ud800-\udfff\ufffe\uffff]")
+
+
+def without_forbidden(text: str) -> str:
+    """The text without the characters that XML 1.0 forbids."""
+    return _FORBIDDEN.sub("", text)
+
+
+class Message(Mapping[str, Any]):
+    """The fields of a push under WeChat's own names: `msg.Content`, `msg["Content"]`, `msg.get("EventKey", "")`.
+
+    A value is a string, a nested Message, or a list of those. An absent field raises AttributeError or KeyError.
+    """
+
+    __slots__ = ("_fields",)
+
+    def __init__(self, fields: Mapping[str, Any]) -> None:
+        self._fields = fields
+
+    def __getitem__(self, name: str) -> Any:
+        try:
+            return self._fields[name]
+        except KeyError:
+            raise KeyError(self._absent(name)) from None
+
+    def __getattr__(self, name: str) -> Any:
+        if name.startswith("_"):  # what copy and pickle look for, before there are fields
+            raise AttributeError(name)
+        try:
+            return self._fields[name]
+        except KeyError:
+            raise AttributeError(self._absent(name)) from None
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(self._fields)
+
+    def __len__(self) -> int:
+        return len(self._fields)
+
+    def __repr__(self) -> str:
+        return f"<Message {', '.join(self._fields)}>"
+
+    def get(self, name: str, default: Any = None) -> Any:
+        """The field, or `default` where the message has none."""
+        return self._fields.get(name, default)
+
+    def scalar(self, name: str) -> str:
+        """The field where it is a string, else `""`: for the fields that decide who answers."""
+        value = self._fields.get(name, "")
+        return value if isinstance(value, str) else ""
+
+    def _absent(self, name: str) -> str:
+        return f"no {name} in this message; there are {', '.join(self._fields)}"
+
+
+def parse(content: bytes) -> Message:
+    """The message in the bytes of a push.
+
+    Raises Unreadable where there is none: not XML, a DOCTYPE, over 32 levels, no MsgType, FromUserName or ToUserName.
+    """
+    # One broken character must not cost a user the answer, so it becomes U+FFFD.
+    text = without_forbidden(content.decode("utf-8", "replace").removeprefix("\ufeff"))
+    message = _from_xml(text)
+    for name in ("MsgType", "FromUserName", "ToUserName"):
+        if not message.scalar(name):
+            raise Unreadable(f"no {name} in the message")
+    return message
+
+
+class _Builder(ElementTree.TreeBuilder):
+    """Refuses a DOCTYPE, and with it every entity somebody could define."""
+
+    def doctype(self, name: str, public_id: str | None, system_id: str | None) -> None:
+        raise Unreadable("a DOCTYPE: WeChat sends none")
+
+
+def _from_xml(text: str) -> Message:
+    parser = ElementTree.XMLParser(target=_Builder())
+    try:
+        parser.feed(text)
+        root = parser.close()
+    except ElementTree.ParseError as error:
+        raise Unreadable(f"not XML: parser error {error.code} at {error.position}") from None
+    return _message(root, 1)
+
+
+def _message(node: ElementTree.Element, depth: int) -> Message:
+    if depth > MAX_DEPTH:
+        raise Unreadable(f"over {MAX_DEPTH} levels of nodes")
+    fields: dict[str, Any] = {}
+    for child in node:
+        name = child.tag
+        value = _message(child, depth + 1) if len(child) else child.text or ""
+        if name in LISTS or name in fields:
+            _append(fields, name, value)
+        else:
+            fields[name] = value
+    return Message(fields)
+
+
+def _append(fields: dict[str, Any], name: str, value: str | Message) -> None:
+    values = fields.setdefault(name, [])
+    if not isinstance(values, list):
+        values = fields[name] = [values]
+    values.append(value)

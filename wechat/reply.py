@@ -1,0 +1,230 @@
+"""What a handler answers: reply values, and the XML that WeChat takes as the direct answer to a push.
+
+https://developers.weixin.qq.com/doc/service/guide/product/message/Passive_user_reply_message.html
+"""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any, ClassVar
+
+from wechat.message import Message, without_forbidden
+
+logger = logging.getLogger(__name__)
+
+# A longer text costs the user the whole answer, without a word to the server.
+# https://github.com/dodgepudding/wechat-php-sdk/issues/363
+TEXT_LIMIT = 2047  # bytes of UTF-8
+NEWS_LIMIT_MESSAGE = 1  # articles in answer to a message, since October 2018
+NEWS_LIMIT_EVENT = 8  # articles in answer to an event
+
+DOCUMENT = (
+    "<xml><ToUserName>%s</ToUserName><FromUserName>%s</FromUserName>"
+    "<CreateTime>%d</CreateTime><MsgType><![CDATA[%s]]></MsgType>%s</xml>"
+)
+TEXT = "<Content>%s</Content>"
+IMAGE = "<Image><MediaId>%s</MediaId></Image>"
+VOICE = "<Voice><MediaId>%s</MediaId></Voice>"
+VIDEO = "<Video><MediaId>%s</MediaId><Title>%s</Title><Description>%s</Description></Video>"
+MUSIC = (
+    "<Music><Title>%s</Title><Description>%s</Description><MusicUrl>%s</MusicUrl>"
+    "<HQMusicUrl>%s</HQMusicUrl><ThumbMediaId>%s</ThumbMediaId></Music>"
+)
+NEWS = "<ArticleCount>%d</ArticleCount><Articles>%s</Articles>"
+ARTICLE = "<item><Title>%s</Title><Description>%s</Description><PicUrl>%s</PicUrl><Url>%s</Url></item>"
+TRANSFER_TO = "<TransInfo><KfAccount>%s</KfAccount></TransInfo>"
+
+
+def cdata(text: str) -> str:
+    """The text as a CDATA section that no content can end."""
+    return "<![CDATA[" + without_forbidden(text).replace("]]>", "]]]]><![CDATA[>") + "]]>"
+
+
+def split_text(content: str, limit: int = TEXT_LIMIT) -> list[str]:
+    """The content in pieces of at most `limit` bytes of UTF-8, cut between characters; no pieces for no content."""
+    data = without_forbidden(content).encode()
+    pieces = []
+    while data:
+        piece = data[:limit].decode(errors="ignore")
+        pieces.append(piece)
+        data = data[len(piece.encode()) :]
+    return pieces
+
+
+@dataclass(frozen=True)
+class Reply:
+    """The base of the reply values. `kind` is WeChat's MsgType."""
+
+    kind: ClassVar[str]
+
+    def nodes(self) -> str:
+        """The XML nodes that this kind of reply has of its own."""
+        raise NotImplementedError
+
+    def is_empty(self) -> bool:
+        """Whether there is nothing to say, so that `success` is the answer."""
+        return False
+
+    def fitted(self, to_event: bool) -> Reply:
+        """The reply within WeChat's limits; what is dropped for them is logged."""
+        return self
+
+
+@dataclass(frozen=True)
+class Text(Reply):
+    """A text; `<a href>` works in it, line breaks are kept."""
+
+    kind = "text"
+    content: str
+
+    def nodes(self) -> str:
+        return TEXT % cdata(self.content)
+
+    def is_empty(self) -> bool:
+        return not without_forbidden(self.content)
+
+    def fitted(self, to_event: bool) -> Reply:
+        if len(self.content) * 4 <= TEXT_LIMIT:  # a character has 4 bytes at most
+            return self
+        pieces = split_text(self.content)
+        if len(pieces) < 2:
+            return self
+        logger.warning("a text over %d bytes is cut, %d more pieces are dropped", TEXT_LIMIT, len(pieces) - 1)
+        return Text(pieces[0])
+
+
+@dataclass(frozen=True)
+class Image(Reply):
+    """A picture that was uploaded, or received, under this media_id."""
+
+    kind = "image"
+    media_id: str
+
+    def nodes(self) -> str:
+        return IMAGE % cdata(self.media_id)
+
+
+@dataclass(frozen=True)
+class Voice(Reply):
+    """A voice message that was uploaded, or received, under this media_id."""
+
+    kind = "voice"
+    media_id: str
+
+    def nodes(self) -> str:
+        return VOICE % cdata(self.media_id)
+
+
+@dataclass(frozen=True)
+class Video(Reply):
+    """A video; only a customer message shows the thumb."""
+
+    kind = "video"
+    media_id: str
+    title: str = ""
+    description: str = ""
+    thumb_media_id: str = ""
+
+    def nodes(self) -> str:
+        return VIDEO % (cdata(self.media_id), cdata(self.title), cdata(self.description))
+
+
+@dataclass(frozen=True)
+class Music(Reply):
+    """A piece of music; `hq_music_url` is what plays over Wi-Fi."""
+
+    kind = "music"
+    thumb_media_id: str
+    title: str = ""
+    description: str = ""
+    music_url: str = ""
+    hq_music_url: str = ""
+
+    def nodes(self) -> str:
+        fields = (self.title, self.description, self.music_url, self.hq_music_url, self.thumb_media_id)
+        return MUSIC % tuple(map(cdata, fields))
+
+
+@dataclass(frozen=True)
+class Article:
+    """One article of a News reply; the picture is JPG or PNG, 360*200 or 200*200 pixels."""
+
+    title: str
+    description: str = ""
+    pic_url: str = ""
+    url: str = ""
+
+    def nodes(self) -> str:
+        """The article as XML."""
+        return ARTICLE % tuple(map(cdata, (self.title, self.description, self.pic_url, self.url)))
+
+
+@dataclass(frozen=True)
+class News(Reply):
+    """Articles: one in answer to a message, up to eight in answer to an event."""
+
+    kind = "news"
+    articles: Sequence[Article]
+
+    def nodes(self) -> str:
+        return NEWS % (len(self.articles), "".join(article.nodes() for article in self.articles))
+
+    def is_empty(self) -> bool:
+        return not self.articles
+
+    def fitted(self, to_event: bool) -> Reply:
+        limit = NEWS_LIMIT_EVENT if to_event else NEWS_LIMIT_MESSAGE
+        if len(self.articles) <= limit:
+            return self
+        logger.warning("news with %d articles: WeChat takes %d here, the rest are dropped", len(self.articles), limit)
+        return News(self.articles[:limit])
+
+
+@dataclass(frozen=True)
+class Transfer(Reply):
+    """Hands the user's message to a human agent: any who is free, or the one named."""
+
+    kind = "transfer_customer_service"
+    kf_account: str = ""
+
+    def nodes(self) -> str:
+        return TRANSFER_TO % cdata(self.kf_account) if self.kf_account else ""
+
+
+@dataclass(frozen=True)
+class Raw(Reply):
+    """A whole body, XML or JSON, for the pushes that demand an answer of their own."""
+
+    kind = "raw"
+    body: str
+
+    def is_empty(self) -> bool:
+        return not self.body
+
+
+def to_reply(value: Any) -> Reply | None:
+    """What a handler returned, as a reply value; None where it says nothing.
+
+    A string is a Text; an Article, or a list of them, is News. Raises TypeError for what is no reply.
+    """
+    if value is None:
+        return None
+    if isinstance(value, str):
+        value = Text(value)
+    elif isinstance(value, Article):
+        value = News([value])
+    elif isinstance(value, list) and all(isinstance(item, Article) for item in value):
+        value = News(value)
+    if not isinstance(value, Reply):
+        raise TypeError(f"a handler returns a text, a reply value, articles or None, not {type(value).__name__}")
+    return None if value.is_empty() else value
+
+
+def to_xml(reply: Reply, message: Message, created: int) -> str:
+    """The document that answers the message, within WeChat's limits; `created` is in seconds since 1970."""
+    if isinstance(reply, Raw):
+        return reply.body
+    fitted = reply.fitted(to_event=message.MsgType == "event")
+    return DOCUMENT % (cdata(message.FromUserName), cdata(message.ToUserName), created, reply.kind, fitted.nodes())

@@ -1,0 +1,256 @@
+"""Which function answers which message: `on` marks it, `load` collects the marks, `Router` finds it."""
+
+from __future__ import annotations
+
+import importlib
+import inspect
+import os
+import pkgutil
+import re
+import sys
+import traceback
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from pathlib import Path
+from types import ModuleType
+from typing import Any, NamedTuple, TypeVar
+
+from wechat.errors import RoutingError, StartError
+from wechat.message import Message
+from wechat.settings import Settings, environment, read
+
+Part = str | re.Pattern[str]
+Route = tuple[Part, ...]
+Function = Callable[..., Any]
+Routes = dict[Route, Function]
+F = TypeVar("F", bound=Function)
+
+PACKAGE = "handlers"  # the name under which the modules of the folder import one another, whatever the folder is called
+OFFERS = ("match", "error")  # what a handler can ask for by a parameter's name, after the message
+DEFAULT, ERROR = ("default",), ("error",)
+PARTS = {"text": 2, "event": 3}  # how long a path of this MsgType may be; all others have one part
+
+
+class Mark(NamedTuple):
+    """One path that a function claims. `hides` is an earlier handler of the same name, which the module loses."""
+
+    path: Route
+    slow: bool
+    hides: Function | None
+
+
+def on(msg_type: Part, *parts: Part, slow: bool = False) -> Callable[[F], F]:
+    """Marks a function as the handler of a path: MsgType, then Content or Event, then EventKey.
+
+    A string matches exactly, letters in either case but for an EventKey; a compiled pattern, in last place, matches the
+    whole value and is handed on as `match`. `slow=True` says that the handler may take seconds. The function is
+    returned as it was.
+    """
+    path = tuple(_folded((msg_type, *parts)))
+    _check_path(path)
+
+    def mark(function: F) -> F:
+        earlier = getattr(function, "__globals__", {}).get(getattr(function, "__name__", ""))
+        hides = earlier if earlier is not function and _marks(earlier) else None
+        _marks(function, create=True).append(Mark(path, slow, hides))
+        return function
+
+    return mark
+
+
+def _check_path(path: Route) -> None:
+    head = path[0]
+    most = PARTS.get(head, 1) if isinstance(head, str) else 1
+    if len(path) > most:
+        raise ValueError(f"@on({describe(path)}): a path that begins like this has at most {most} parts")
+    for place, part in enumerate(path):
+        if not isinstance(part, (str, re.Pattern)):
+            raise TypeError(f"@on: part {place + 1} is a {type(part).__name__}, not a string or a compiled pattern")
+        if isinstance(part, re.Pattern) and place < len(path) - 1:
+            raise ValueError(f"@on({describe(path)}): a pattern may stand in last place only")
+
+
+def _folded(parts: Iterable[Any]) -> Iterator[Any]:
+    for place, part in enumerate(parts):
+        is_folded = place < 2 and isinstance(part, str)  # an EventKey is the account's own: it stays as it is
+        yield part.strip().casefold() if is_folded else part
+
+
+def _marks(function: Any, create: bool = False) -> list[Mark]:
+    if create and "wechat_marks" not in vars(function):
+        function.wechat_marks = []
+    marks = getattr(function, "wechat_marks", [])
+    return marks if isinstance(marks, list) else []
+
+
+def describe(path: Iterable[Part]) -> str:
+    """The path as one would write it inside `@on(...)`."""
+    return ", ".join(repr(part) if isinstance(part, str) else f"re.compile({part.pattern!r})" for part in path)
+
+
+def where(function: Function) -> str:
+    """The function's module and name, and where it stands: `handlers.books.book (handlers/books.py:40)`."""
+    code = getattr(inspect.unwrap(function), "__code__", None)
+    place = f" ({short(code.co_filename)}:{code.co_firstlineno})" if code else ""
+    return name_of(function) + place
+
+
+def name_of(function: Function) -> str:
+    """The function's module and name."""
+    return f"{function.__module__}.{getattr(function, '__qualname__', type(function).__name__)}"
+
+
+def short(filename: str) -> str:
+    """A file's name with its folder, which is what a person looks for."""
+    return "/".join(Path(filename).parts[-2:])
+
+
+def load(folder: str | Path, environ: Mapping[str, str] = os.environ) -> Routes:
+    """Imports the modules of a folder, in name order, and collects what they mark: path to function.
+
+    Names that begin with `_` are passed over; the modules read their own settings from `environ`. Raises RoutingError
+    with every fault at once: modules that do not import, paths claimed twice, handlers that hide one another,
+    parameters that have no meaning.
+    """
+    folder = Path(folder)
+    if not folder.is_dir():
+        raise RoutingError([f"{folder} is no folder: the handlers belong there"])
+    routes: Routes = {}
+    faults: list[str] = []
+    with environment(environ):
+        modules = _import_all(folder, faults)
+    for module in modules:
+        for function in vars(module).values():
+            for mark in _marks(function):
+                faults += _faults(function, mark, routes.setdefault(mark.path, function))
+    if faults:
+        raise RoutingError(list(dict.fromkeys(faults)))
+    return routes
+
+
+def prepare(environ: Mapping[str, str], folder: str | Path) -> tuple[Settings, Routes]:
+    """The settings and the routes; raises StartError with every fault of both."""
+    faults: list[str] = []
+    settings, routes = None, None
+    try:
+        settings = read(environ)
+    except StartError as error:
+        faults += error.faults
+    try:
+        routes = load(folder, environ)
+    except StartError as error:
+        faults += error.faults
+    if settings is None or routes is None:
+        raise StartError(faults)
+    return settings, routes
+
+
+def _import_all(folder: Path, faults: list[str]) -> list[ModuleType]:
+    for name in [name for name in sys.modules if name.partition(".")[0] == PACKAGE]:
+        del sys.modules[name]
+    package = ModuleType(PACKAGE)
+    package.__path__ = [str(folder)]
+    sys.modules[PACKAGE] = package
+    importlib.invalidate_caches()
+    modules = []
+    for name in sorted(info.name for info in pkgutil.iter_modules(package.__path__) if info.name[0] != "_"):
+        try:
+            modules.append(importlib.import_module(f"{PACKAGE}.{name}"))
+        except StartError as error:
+            faults += error.faults
+        except (Exception, SystemExit) as error:
+            faults.append(_broken(folder, name, error))
+    return modules
+
+
+def _broken(folder: Path, name: str, error: BaseException) -> str:
+    line, file = 0, f"{folder.name}/{name}.py"
+    if isinstance(error, SyntaxError) and error.filename:
+        line, file = error.lineno or 0, short(error.filename)
+    else:
+        for frame in traceback.extract_tb(error.__traceback__):
+            if Path(frame.filename).parent == folder:
+                line, file = frame.lineno or 0, short(frame.filename)
+    return f"{file}:{line}: the module does not import: {type(error).__name__}: {error}"
+
+
+def _faults(function: Function, mark: Mark, owner: Function) -> Iterator[str]:
+    if owner is not function:
+        yield f"@on({describe(mark.path)}) stands twice: at {where(owner)} and at {where(function)}; one has to go"
+    if mark.hides:
+        yield f"{where(function)} hides {where(mark.hides)}: give one of them another name"
+    unknown = [name for name in _asks(function)[1:] if name not in OFFERS]
+    if not _asks(function):
+        yield f"{where(function)} takes no parameter: the first one is the message"
+    if unknown:
+        yield f"{where(function)} asks for {', '.join(unknown)}: after the message there are only {', '.join(OFFERS)}"
+
+
+def _asks(function: Function) -> list[str]:
+    return [
+        ("*" if parameter.kind in (parameter.VAR_POSITIONAL, parameter.VAR_KEYWORD) else "") + name
+        for name, parameter in inspect.signature(function).parameters.items()
+    ]
+
+
+class Handler(NamedTuple):
+    """A function with what a call needs to know of it."""
+
+    function: Function
+    name: str
+    path: Route
+    slow: bool
+    asks: tuple[str, ...]
+
+    def __call__(self, message: Message, **offers: Any) -> Any:
+        """What the function returns for the message and for those of the offers that it asks for."""
+        if not self.asks:
+            return self.function(message)
+        return self.function(message, **{name: offers.get(name) for name in self.asks})
+
+
+class Found(NamedTuple):
+    """The handler of a message, and the match where a pattern found it."""
+
+    handler: Handler
+    match: re.Match[str] | None
+
+
+class Router:
+    """Finds the handler of a message; what it costs does not grow with the number of exact paths."""
+
+    def __init__(self, routes: Routes) -> None:
+        self.exact: dict[Route, Handler] = {}
+        self.patterns: dict[Route, list[tuple[re.Pattern[str], Handler]]] = {}
+        for path, function in routes.items():
+            slow = any(mark.slow for mark in _marks(function) if mark.path == path)
+            handler = Handler(function, name_of(function), path, slow, tuple(_asks(function)[1:]))
+            if isinstance(path[-1], re.Pattern):
+                self.patterns.setdefault(path[:-1], []).append((path[-1], handler))
+            else:
+                self.exact[path] = handler
+        self.default = self.exact.pop(DEFAULT, None)
+        self.error = self.exact.pop(ERROR, None)
+
+    def find(self, message: Message) -> Found | None:
+        """The handler with the longest path that fits, else the default, else None."""
+        values = address(message)
+        path = tuple(_folded(values))
+        for length in range(len(path), 0, -1):
+            handler = self.exact.get(path[:length])
+            if handler:
+                return Found(handler, None)
+            for pattern, handler in self.patterns.get(path[: length - 1], ()):
+                match = pattern.fullmatch(values[length - 1])
+                if match:
+                    return Found(handler, match)
+        return Found(self.default, None) if self.default else None
+
+
+def address(message: Message) -> tuple[str, ...]:
+    """The message's own path, as patterns see it: MsgType, then Content or Event, then EventKey."""
+    kind = message.scalar("MsgType")
+    if kind == "text":
+        return kind, message.scalar("Content").strip()
+    if kind == "event":
+        return kind, message.scalar("Event"), message.scalar("EventKey")
+    return (kind,)
