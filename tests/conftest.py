@@ -1,0 +1,167 @@
+"""The account under test: the real callable with the real handlers, asked the way WeChat asks."""
+
+import logging
+import os
+import subprocess
+import sys
+import threading
+from http.server import ThreadingHTTPServer
+from pathlib import Path
+from wsgiref.validate import validator
+from xml.etree import ElementTree
+
+import pytest
+from webob import Request
+
+from sandbox.platform import signed_query, text_message
+from wechat.routing import load
+from wechat.settings import read
+from wxserver import Application, make_application
+
+ROOT = Path(__file__).parents[1]
+TOKEN = "testtoken"
+MESSAGES = sorted((ROOT / "tests/messages").glob("*.xml"))
+
+
+class Account:
+    """A client that signs like WeChat and holds the application to the WSGI contract."""
+
+    def __init__(self, app):
+        self.app = app
+        self.checked = validator(app)
+
+    def get(self, path="/weixin", query=""):
+        return self.request(path, query, "GET")
+
+    def post(self, body, query=None, path="/weixin"):
+        """One push, correctly signed unless a query is given."""
+        content = body.encode() if isinstance(body, str) else body
+        return self.request(path, signed_query(TOKEN) if query is None else query, "POST", content)
+
+    def request(self, path, query, method, body=b"", **environ):
+        request = Request.blank(path, environ=environ or None, method=method, body=body)
+        request.environ["QUERY_STRING"] = query
+        return request.send(self.checked)
+
+    def say(self, content):
+        """What a user gets for a text: the reply's nodes by name, or {} for silence."""
+        return nodes(self.post(text_message(content)))
+
+    def event(self, event, key="", **more):
+        """What a user gets for an event."""
+        fields = {"MsgType": "event", "Event": event, "EventKey": key, **more}
+        return self.push(**fields)
+
+    def push(self, **fields):
+        """What a user gets for a message with these fields."""
+        common = {"ToUserName": "gh_7f083739789a", "FromUserName": "o9AgO5Kd5ggOC-bXrbNODIiE3bGY", "CreateTime": "1714037059"}
+        root = ElementTree.Element("xml")
+        for name, value in {**common, **fields}.items():
+            ElementTree.SubElement(root, name).text = value
+        return nodes(self.post(ElementTree.tostring(root, encoding="unicode")))
+
+
+def nodes(response):
+    """The nodes of a passive reply by name, articles under `articles`; {} for `success`."""
+    assert response.status_code == 200
+    if response.body == b"success":
+        return {}
+    root = ElementTree.fromstring(response.text)
+    assert root.tag == "xml"
+    found = {node.tag: node.text or "" for node in root.iter() if not len(node)}
+    found["articles"] = [{node.tag: node.text or "" for node in item} for item in root.iter("item")]
+    return found
+
+
+@pytest.fixture
+def account():
+    """The account that ships, on the bundled list of books."""
+    return Account(make_application({"WECHAT_TOKEN": TOKEN}))
+
+
+@pytest.fixture
+def make_account(tmp_path):
+    """An account whose handlers are the given source, with further settings and a clock if wanted."""
+
+    def make(source, clock=None, **environ):
+        (tmp_path / "mine.py").write_text("import re\nfrom wechat.routing import on\n" + source, encoding="utf-8")
+        settings = read({"WECHAT_TOKEN": TOKEN, **environ})
+        routes = load(tmp_path)
+        return Account(Application(settings, routes, clock) if clock else Application(settings, routes))
+
+    return make
+
+
+@pytest.fixture
+def http_server():
+    """A function that serves a request handler class on a free port of loopback and gives the address."""
+    servers = []
+
+    def serve(handler):
+        server = ThreadingHTTPServer(("127.0.0.1", 0), handler)
+        server.daemon_threads = True
+        threading.Thread(target=server.serve_forever, args=(0.01,), daemon=True).start()
+        servers.append(server)
+        return f"http://127.0.0.1:{server.server_port}"
+
+    yield serve
+    for server in servers:
+        server.shutdown()
+        server.server_close()
+
+
+class Process:
+    """`python wxserver.py` in a process of its own, on a free port."""
+
+    def __init__(self, *command, **environ):
+        clean = {name: value for name, value in os.environ.items() if not name.startswith(("WECHAT_", "BOOKS_"))}
+        self.process = subprocess.Popen(
+            [sys.executable, *(command or ["wxserver.py"])],
+            cwd=ROOT,
+            env={**clean, "WECHAT_TOKEN": TOKEN, "HOST": "127.0.0.1", "PORT": "0", **environ},
+            stdout=subprocess.PIPE,
+            stderr=subprocess.STDOUT,
+            text=True,
+        )
+        self.lines = []
+        self.url = self._wait_for("listening on ").rsplit(" ", 1)[1]
+        self.port = int(self.url.split(":")[2].split("/")[0])
+        self.reader = threading.Thread(target=self._drain, daemon=True)
+        self.reader.start()
+
+    def _wait_for(self, text):
+        for line in self.process.stdout:
+            self.lines.append(line.rstrip())
+            if text in line:
+                return self.lines[-1]
+        raise AssertionError("\n".join(self.lines))
+
+    def _drain(self):
+        self.lines.extend(line.rstrip() for line in self.process.stdout)
+
+    def stop(self):
+        self.process.terminate()
+        self.process.wait(10)
+        self.reader.join(10)
+        self.process.stdout.close()
+
+
+@pytest.fixture
+def serve():
+    """A function that starts `python wxserver.py`, or another command, and gives the running process."""
+    processes = []
+
+    def start(*command, **environ):
+        processes.append(Process(*command, **environ))
+        return processes[-1]
+
+    yield start
+    for process in processes:
+        process.stop()
+
+
+@pytest.fixture
+def log(caplog):
+    """The log from INFO on; `log.text` is all of it."""
+    caplog.set_level(logging.INFO)
+    return caplog
