@@ -24,7 +24,7 @@ def curl_line(settings: Settings, port: int, content: str) -> str:
 
 def main(environ: Mapping[str, str]) -> None:
     """Serves until it is stopped; what is set in the environment wins over the defaults."""
-    app = wxserver.start({**DEFAULTS, **environ})
+    app = wxserver.start({**DEFAULTS, **{name: value for name, value in environ.items() if value}})
     server = wxserver.bind(app)
     port = wxserver.addresses(server)[0][1]
     print(f"Try it, in another terminal:\n\n{curl_line(app.settings, port, '三体')}\n", flush=True)

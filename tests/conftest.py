@@ -39,9 +39,11 @@ class Account:
         return self.request(path, signed_query(TOKEN) if query is None else query, "POST", content)
 
     def request(self, path, query, method, body=b"", **environ):
-        request = Request.blank(path, environ=environ or None, method=method, body=body)
-        request.environ["QUERY_STRING"] = query
-        return request.send(self.checked)
+        request = Request.blank(path, method=method, body=body)
+        request.environ.update({"QUERY_STRING": query, **environ})
+        response = request.send(self.checked)
+        response.body  # noqa: B018, reads and closes, which is part of the contract
+        return response
 
     def say(self, content):
         """What a user gets for a text: the reply's nodes by name, or {} for silence."""
@@ -54,7 +56,11 @@ class Account:
 
     def push(self, **fields):
         """What a user gets for a message with these fields."""
-        common = {"ToUserName": "gh_7f083739789a", "FromUserName": "o9AgO5Kd5ggOC-bXrbNODIiE3bGY", "CreateTime": "1714037059"}
+        common = {
+            "ToUserName": "gh_7f083739789a",
+            "FromUserName": "o9AgO5Kd5ggOC-bXrbNODIiE3bGY",
+            "CreateTime": "1714037059",
+        }
         root = ElementTree.Element("xml")
         for name, value in {**common, **fields}.items():
             ElementTree.SubElement(root, name).text = value

@@ -7,7 +7,7 @@ import difflib
 import json
 import os
 import sys
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -46,12 +46,12 @@ def _parser() -> argparse.ArgumentParser:
 
 def run_check(options: argparse.Namespace) -> int:
     """Everything that would stop the start, and menu keys that nobody handles."""
+    _warn(_unknown_settings())
     try:
         _, routes = prepare(os.environ, options.handlers)
     except StartError as error:
         return _report(error)
-    for warning in (*_unknown_settings(), *_menu_warnings(options.handlers / "menu.json", Router(routes))):
-        print(f"warning: {warning}")
+    _warn(_menu_warnings(options.handlers / "menu.json", Router(routes)))
     print(f"settings: good\nhandlers: {len(set(routes.values()))} functions for {len(routes)} paths")
     return 0
 
@@ -94,6 +94,11 @@ def _report(error: StartError) -> int:
     return 1
 
 
+def _warn(warnings: Iterable[str]) -> None:
+    for warning in warnings:
+        print(f"warning: {warning}")
+
+
 def _unknown_settings() -> Iterator[str]:
     known = [rule.name for rule in RULES]
     for name in sorted(os.environ):
@@ -106,23 +111,23 @@ def _menu_warnings(file: Path, router: Router) -> Iterator[str]:
     if not file.exists():
         return
     try:
-        menu = json.loads(file.read_text("utf-8"))
-    except ValueError as error:
-        yield f"{file} is not JSON: {error}"
+        buttons = list(_buttons(json.loads(file.read_text("utf-8"))))
+    except (ValueError, TypeError, AttributeError) as error:
+        yield f"{file} is no menu: {error}"
         return
-    for button in _buttons(menu):
+    for button in buttons:
         event, key = CLICK_EVENTS.get(button["type"], button["type"]), button["key"]
         found = router.find(Message({"MsgType": "event", "Event": event, "EventKey": key}))
         if not found or found.handler.path in (DEFAULT, ("event",)):
-            yield f'{file}: nobody handles the button {button.get("name")}: @on("event", "{event}", "{key}")'
+            yield f'{file}: nobody handles the button {button["name"]}: @on("event", "{event}", "{key}")'
 
 
 def _buttons(menu: Any) -> Iterator[dict[str, str]]:
     """The buttons of a menu that have a key, at both levels."""
     for button in menu.get("button", []):
         for inner in button.get("sub_button") or [button]:
-            if "key" in inner and "type" in inner:
-                yield inner
+            if inner.get("key"):
+                yield {name: str(inner.get(name, "")) for name in ("type", "name", "key")}
 
 
 if __name__ == "__main__":

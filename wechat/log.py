@@ -11,7 +11,7 @@ from wechat.message import Message
 def kind_of(message: Message) -> str:
     """What sort of message it is: `text`, `event/CLICK`."""
     kind: str = message.MsgType
-    return printable(f"{kind}/{message.scalar('Event')}" if kind == "event" else kind)
+    return printable(f"{kind}/{message.get('Event', '')}" if kind == "event" else kind)
 
 
 def shorten(openid: str) -> str:

@@ -9,6 +9,7 @@ import re
 from collections.abc import Iterator, Mapping
 from typing import Any
 from xml.etree import ElementTree
+from xml.parsers.expat import ErrorString
 
 from wechat.errors import Unreadable
 
@@ -16,6 +17,9 @@ MAX_DEPTH = 32  # levels; the deepest push that is documented has 5
 
 # Nodes that repeat by design: a list even where one push holds only one of them.
 LISTS = frozenset({"item", "List", "fail_idx", "AroundBeacon", "Actions", "illegal_content"})
+
+REQUIRED = ("MsgType", "FromUserName", "ToUserName")  # without them nobody can answer
+SCALARS = (*REQUIRED, "CreateTime", "MsgId", "Content", "Event", "EventKey")  # what decides who answers, and once
 
 # Users' texts arrive with such characters raw, and no XML parser takes them. https://www.w3.org/TR/xml/#charsets
 _FORBIDDEN = re.compile("[\x00-\x08\x0b\x0c\x0e-\x1f\ud800-\udfff\ufffe\uffff]")
@@ -64,11 +68,6 @@ class Message(Mapping[str, Any]):
         """The field, or `default` where the message has none."""
         return self._fields.get(name, default)
 
-    def scalar(self, name: str) -> str:
-        """The field where it is a string, else `""`: for the fields that decide who answers."""
-        value = self._fields.get(name, "")
-        return value if isinstance(value, str) else ""
-
     def _absent(self, name: str) -> str:
         return f"no {name} in this message; there are {', '.join(self._fields)}"
 
@@ -81,9 +80,12 @@ def parse(content: bytes) -> Message:
     # One broken character must not cost a user the answer, so it becomes U+FFFD.
     text = without_forbidden(content.decode("utf-8", "replace").removeprefix("\ufeff"))
     message = _from_xml(text)
-    for name in ("MsgType", "FromUserName", "ToUserName"):
-        if not message.scalar(name):
+    for name in REQUIRED:
+        if not message.get(name):
             raise Unreadable(f"no {name} in the message")
+    for name in SCALARS:
+        if not isinstance(message.get(name, ""), str):
+            raise Unreadable(f"{name} is not one text")
     return message
 
 
@@ -100,12 +102,12 @@ def _from_xml(text: str) -> Message:
         parser.feed(text)
         root = parser.close()
     except ElementTree.ParseError as error:
-        raise Unreadable(f"not XML: parser error {error.code} at {error.position}") from None
+        raise Unreadable(f"not XML: {ErrorString(error.code)} at line, column {error.position}") from None
     return _message(root, 1)
 
 
 def _message(node: ElementTree.Element, depth: int) -> Message:
-    if depth > MAX_DEPTH:
+    if depth >= MAX_DEPTH:  # the children stand one deeper
         raise Unreadable(f"over {MAX_DEPTH} levels of nodes")
     fields: dict[str, Any] = {}
     for child in node:

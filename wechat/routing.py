@@ -248,9 +248,9 @@ class Router:
 
 def address(message: Message) -> tuple[str, ...]:
     """The message's own path, as patterns see it: MsgType, then Content or Event, then EventKey."""
-    kind = message.scalar("MsgType")
+    kind = message.MsgType
     if kind == "text":
-        return kind, message.scalar("Content").strip()
+        return kind, message.get("Content", "").strip()
     if kind == "event":
-        return kind, message.scalar("Event"), message.scalar("EventKey")
+        return kind, message.get("Event", ""), message.get("EventKey", "")
     return (kind,)

@@ -1,0 +1,112 @@
+"""`python -m wechat`, as it is typed."""
+
+import os
+import shutil
+import subprocess
+import sys
+
+import pytest
+
+from tests.conftest import ROOT, TOKEN
+
+
+def run(*arguments, **environ):
+    clean = {name: value for name, value in os.environ.items() if not name.startswith(("WECHAT_", "BOOKS_"))}
+    return subprocess.run(
+        [sys.executable, "-m", "wechat", *arguments],
+        cwd=ROOT,
+        env={**clean, "PYTHONUTF8": "1", **environ},
+        capture_output=True,
+        text=True,
+        timeout=30,
+        check=False,
+    )
+
+
+@pytest.fixture
+def folder(tmp_path):
+    """A copy of the handlers that ship, to be spoiled."""
+    return shutil.copytree(ROOT / "handlers", tmp_path / "handlers")
+
+
+def test_check_is_content_with_what_ships():
+    done = run("check", WECHAT_TOKEN=TOKEN)
+    assert (done.returncode, done.stderr) == (0, "")
+    assert "warning" not in done.stdout
+
+
+def test_check_names_every_fault_at_once(folder):
+    (folder / "broken.py").write_text("import nowhere\n")
+    (folder / "twice.py").write_text('from wechat.routing import on\n@on("image")\ndef f(msg): pass\n')
+    done = run("--handlers", str(folder), "check", PORT="x")
+    assert done.returncode == 1
+    for named in ("WECHAT_TOKEN", "PORT", "broken.py:1", "twice.py:2", "media.py"):
+        assert named in done.stderr
+
+
+def test_check_warns_of_menu_keys_that_nobody_handles(folder):
+    menu = (folder / "menu.json").read_text("utf-8").replace("BOOKS_GUIDE", "NOBODY")
+    (folder / "menu.json").write_text(menu, "utf-8")
+    done = run("--handlers", str(folder), "check", WECHAT_TOKEN=TOKEN)
+    assert done.returncode == 0
+    assert '怎么查书: @on("event", "CLICK", "NOBODY")' in done.stdout
+
+
+@pytest.mark.parametrize("menu", ["{", "[]", '{"button": [1, {"sub_button": 5}, {"type": [], "key": 1}]}'])
+def test_check_survives_any_menu(folder, menu):
+    (folder / "menu.json").write_text(menu, "utf-8")
+    done = run("--handlers", str(folder), "check", WECHAT_TOKEN=TOKEN)
+    assert (done.returncode, done.stderr) == (0, "")
+    assert "warning" in done.stdout
+
+
+def test_check_warns_of_a_setting_that_is_none():
+    assert "WECHAT_TOKN is no setting of the server: is WECHAT_TOKEN meant?" in run("check", WECHAT_TOKN="x").stdout
+
+
+def test_routes_lists_every_path_with_its_function_and_place():
+    done = run("routes")
+    assert done.returncode == 0
+    (line,) = [line for line in done.stdout.splitlines() if "'解绑'" in line]
+    assert line.startswith("handlers.account.unbind (handlers/account.py:")
+    assert line.endswith("@on('text', '解绑')")
+
+
+@pytest.mark.parametrize(
+    ("arguments", "said"),
+    [
+        (["三体"], ["handlers.books.book_by_words (handlers/books.py:", "by @on('text')"]),
+        (["绑定 20260001"], ["handlers.account.bind", "with match (' 20260001',)"]),
+        (["HELP"], ["handlers.welcome.help_text", "by @on('text', 'help')"]),
+        (["--event", "CLICK", "BOOKING_ACTIVITY_9"], ["handlers.menu.booking_activity"]),
+        (["--event", "VIEW", "https://example.com/"], ["handlers.fallback.default", "by @on('default')"]),
+    ],
+)
+def test_explain_says_who_would_answer_and_why(arguments, said):
+    done = run("explain", *arguments)
+    assert done.returncode == 0
+    assert all(part in done.stdout for part in said)
+
+
+def test_explain_says_when_nobody_answers(tmp_path):
+    done = run("--handlers", str(tmp_path), "explain", "三体")
+    assert done.returncode == 1
+    assert "nobody answers" in done.stdout
+
+
+@pytest.mark.parametrize("command", ["routes", "explain"])
+def test_a_broken_handler_is_named_by_every_command(folder, command):
+    (folder / "broken.py").write_text("import nowhere\n")
+    done = run("--handlers", str(folder), command, *(["x"] if command == "explain" else []))
+    assert done.returncode == 1
+    assert done.stderr.startswith("handlers/broken.py:1: the module does not import")
+
+
+@pytest.mark.parametrize("arguments", [[], ["nothing"], ["explain"], ["check", "extra"]])
+def test_a_wrong_call_is_status_2(arguments):
+    assert run(*arguments).returncode == 2
+
+
+@pytest.mark.parametrize("command", ["check", "routes", "explain"])
+def test_every_command_has_help(command):
+    assert run(command, "--help").returncode == 0

@@ -1,0 +1,99 @@
+"""The rules that keep the code readable."""
+
+import ast
+import configparser
+import statistics
+from pathlib import Path
+
+import pytest
+
+from tests.conftest import ROOT
+from wechat.settings import RULES
+
+ORDER = ["errors", "settings", "signature", "envelope", "message", "log", "reply", "routing", "__main__"]
+CODE = [
+    ROOT / "wxserver.py",
+    *sorted(ROOT.glob("wechat/*.py")),
+    *sorted(ROOT.glob("sandbox/*.py")),
+    *sorted(ROOT.glob("handlers/*.py")),
+]
+OWN = {"wechat", "handlers", "sandbox", "wxserver", "tests"}
+MAY_IMPORT = {
+    "wechat": {"wechat"},
+    "handlers": {"wechat", "handlers"},
+    "sandbox": {"wechat", "sandbox"},
+    "wxserver.py": {"wechat"},
+}
+
+
+def tree(file: Path) -> ast.Module:
+    return ast.parse(file.read_text("utf-8"))
+
+
+def imports(file: Path) -> set[str]:
+    found = set()
+    for node in ast.walk(tree(file)):
+        if isinstance(node, ast.Import):
+            found |= {alias.name for alias in node.names}
+        elif isinstance(node, ast.ImportFrom):
+            found.add(node.module or "")
+    return {name for name in found if name.partition(".")[0] in OWN}
+
+
+def functions(file: Path) -> list[ast.FunctionDef]:
+    return [node for node in ast.walk(tree(file)) if isinstance(node, ast.FunctionDef)]
+
+
+def test_the_list_of_modules_is_whole():
+    assert {file.stem for file in ROOT.glob("wechat/*.py")} == {*ORDER, "__init__"}
+
+
+@pytest.mark.parametrize("name", ORDER)
+def test_a_module_of_wechat_imports_only_those_above_it(name):
+    above = {f"wechat.{module}" for module in ORDER[: ORDER.index(name)]}
+    assert imports(ROOT / f"wechat/{name}.py") <= above
+
+
+@pytest.mark.parametrize("file", CODE, ids=lambda file: str(file.relative_to(ROOT)))
+def test_imports_go_one_way(file):
+    home = file.relative_to(ROOT).parts[0]
+    allowed = MAY_IMPORT[home] | ({"wxserver"} if file == ROOT / "sandbox/__main__.py" else set())
+    assert {name.partition(".")[0] for name in imports(file)} <= allowed
+
+
+def test_init_files_hold_a_docstring_and_nothing_else():
+    for file in ROOT.glob("[!.]*/__init__.py"):
+        assert len(tree(file).body) <= 1
+
+
+def test_no_function_is_over_40_lines_and_the_median_is_under_ten():
+    lengths = {
+        f"{file.name}: {node.name}": node.end_lineno - node.lineno + 1 for file in CODE for node in functions(file)
+    }
+    assert {name: length for name, length in lengths.items() if length > 40} == {}
+    assert statistics.median(lengths.values()) < 10
+
+
+def test_no_module_is_over_260_lines():
+    lengths = {file.name: file.read_text("utf-8").count("\n") for file in CODE}
+    assert {name: length for name, length in lengths.items() if length > 260} == {}
+
+
+@pytest.mark.parametrize("readme", ["README.md", "README.zh-CN.md"])
+def test_each_setting_and_command_is_in_the_readme(readme):
+    text = (ROOT / readme).read_text("utf-8")
+    for name in [rule.name for rule in RULES] + ["BOOKS_SOURCE", "BOOKS_URL", "DOUBAN_APIKEY"]:
+        assert f"| `{name}` |" in text, name
+    for command in ("check", "routes", "explain"):
+        assert f"python -m wechat {command}" in text
+
+
+def test_development_tools_are_pinned():
+    lines = (ROOT / "requirements-dev.txt").read_text().split()
+    assert all("==" in line for line in lines if not line.startswith("-") and not line.endswith(".txt"))
+
+
+def test_warnings_are_errors():
+    config = configparser.ConfigParser()
+    config.read(ROOT / "setup.cfg", "utf-8")
+    assert config["tool:pytest"]["filterwarnings"].split()[0] == "error"

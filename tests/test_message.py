@@ -1,0 +1,198 @@
+import contextlib
+import copy
+import pickle
+import time
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from tests.conftest import MESSAGES
+from wechat.errors import Unreadable
+from wechat.message import Message, parse, without_forbidden
+from wechat.reply import cdata
+
+COMMON = "<ToUserName>gh_1</ToUserName><FromUserName>o_1</FromUserName><MsgType>text</MsgType>"
+
+
+def message_with(inner):
+    return parse(f"<xml>{COMMON}{inner}</xml>".encode())
+
+
+def fixture(name):
+    (file,) = [file for file in MESSAGES if file.stem == name]
+    return parse(file.read_bytes())
+
+
+@pytest.mark.parametrize("file", MESSAGES, ids=lambda file: file.stem)
+def test_every_kind_of_message_is_read(file):
+    message = parse(file.read_bytes())
+    assert message.ToUserName.startswith("gh_")
+    assert message.CreateTime.isdigit()
+
+
+def test_fields_are_attributes_and_keys_under_wechats_own_names():
+    message = fixture("text_msgmenu")
+    assert message.Content == message["Content"]
+    assert message.bizmsgmenuid == "101"
+    assert "MsgId" in message
+    assert message.MsgId.isdigit()
+
+
+def test_an_absent_field_names_those_there_are():
+    message = message_with("<Content>x</Content>")
+    expected = "no EventKey in this message; there are ToUserName, FromUserName, MsgType, Content"
+    with pytest.raises(AttributeError, match=expected):
+        _ = message.EventKey
+    with pytest.raises(KeyError, match=expected):
+        _ = message["EventKey"]
+    assert message.get("EventKey", "") == ""
+    assert message.get("EventKey") is None
+
+
+def test_an_empty_node_is_an_empty_string():
+    assert fixture("event_subscribe").EventKey == ""
+    assert message_with("<Label/>").Label == ""
+
+
+def test_nested_nodes_nest():
+    assert fixture("event_scancode_waitmsg").ScanCodeInfo.ScanResult
+    assert fixture("event_location_select").SendLocationInfo.Location_X
+
+
+def test_a_node_that_repeats_by_design_is_a_list_also_for_one():
+    assert [item.PicMd5Sum for item in fixture("event_pic_photo_or_album").SendPicsInfo.PicList["item"]]
+    (only,) = message_with("<PicList><item><A>1</A></item></PicList>").PicList.item
+    assert only.A == "1"
+    assert fixture("event_PUBLISHJOBFINISH_failed").PublishEventInfo.fail_idx == ["1", "2"]
+    assert message_with("<fail_idx>1</fail_idx>").fail_idx == ["1"]
+    (popup,) = message_with("<E><List><TemplateId>t</TemplateId></List></E>").E.List
+    assert popup.TemplateId == "t"
+
+
+def test_an_unknown_node_that_repeats_is_a_list():
+    assert message_with("<New>1</New>").New == "1"
+    assert message_with("<New>1</New><New/><New><A>3</A></New>").New == ["1", "", Message({"A": "3"})]
+
+
+def test_control_characters_are_dropped_before_parsing():
+    """Users' texts arrive with U+001D raw inside CDATA (WeRoBot issue 420)."""
+    assert "\x1d" not in fixture("text_control_character").Content
+    assert message_with("<Content><![CDATA[a\x00\x1d\ufffe\uffffb\t\n]]></Content>").Content == "ab\t\n"
+
+
+def test_a_split_cdata_end_is_put_together():
+    assert "]]>" in fixture("text_hard_characters").Content
+
+
+def test_a_byte_order_mark_and_a_declared_encoding_change_nothing():
+    body = f'\ufeff<?xml version="1.0" encoding="gbk"?><xml>{COMMON}<Content>你好😀</Content></xml>'
+    assert parse(body.encode()).Content == "你好😀"
+
+
+def test_a_broken_character_costs_only_itself():
+    body = f"<xml>{COMMON}<Label>".encode() + "你好".encode()[:-1] + b"</Label></xml>"
+    assert parse(body).Label == "你\ufffd"
+
+
+@pytest.mark.parametrize(
+    "body",
+    [
+        b"",
+        b"hello",
+        b"<xml>",
+        b"<xml></xml>",
+        b"<xml/>",
+        b"<xml>text only</xml>",
+        b"\xff\xfe<\x00x\x00",
+        b"[]",
+        f"<xml>{COMMON}</xml><xml/>".encode(),
+        f"<xml>{COMMON}&undefined;</xml>".encode(),
+        f"<xml>{COMMON}<A>&#0;</A></xml>".encode(),
+        "<xml>你好</xml>".encode("utf-16"),
+    ],
+)
+def test_what_is_no_message_is_refused(body):
+    with pytest.raises(Unreadable):
+        parse(body)
+
+
+@pytest.mark.parametrize("name", ["MsgType", "FromUserName", "ToUserName"])
+@pytest.mark.parametrize("value", ["", "<A>1</A>"])
+def test_the_fields_that_carry_an_answer_must_be_there(name, value):
+    body = f"<xml>{COMMON}</xml>".replace(f"<{name}>", f"<Other>x</Other><{name}>", 1)
+    start, end = body.index(f"<{name}>") + len(name) + 2, body.index(f"</{name}>")
+    with pytest.raises(Unreadable, match=name):
+        parse((body[:start] + value + body[end:]).encode())
+
+
+@pytest.mark.parametrize("name", ["CreateTime", "MsgId", "Content", "Event", "EventKey"])
+def test_a_field_that_decides_who_answers_is_one_text(name):
+    for value in ("<A>1</A>", f"</{name}><{name}>"):
+        with pytest.raises(Unreadable, match=f"{name} is not one text"):
+            message_with(f"<{name}>{value}</{name}>")
+
+
+def test_a_doctype_is_refused_however_it_is_dressed():
+    for head in ("<!DOCTYPE xml>", "<!-- x --><!DOCTYPE xml SYSTEM 'file:///etc/passwd'>", "<?a b?><!DOCTYPE xml [ ]>"):
+        with pytest.raises(Unreadable, match="DOCTYPE"):
+            parse(f"{head}<xml>{COMMON}</xml>".encode())
+
+
+def test_the_word_doctype_in_a_text_is_a_text():
+    assert message_with("<Content><![CDATA[<!DOCTYPE html>]]></Content>").Content == "<!DOCTYPE html>"
+
+
+def test_entities_that_multiply_are_not_expanded():
+    """519 bytes became 8 MB once."""
+    levels = "".join(f'<!ENTITY e{n} "{f"&e{n - 1};" * 10}">' for n in range(1, 8))
+    body = f'<!DOCTYPE xml [<!ENTITY e0 "0123456789">{levels}]><xml>{COMMON}<Content>&e7;</Content></xml>'
+    started = time.process_time()
+    with pytest.raises(Unreadable, match="DOCTYPE"):
+        parse(body.encode())
+    assert time.process_time() - started < 5
+
+
+def test_32_levels_are_read_and_33_are_refused():
+    def nested(levels):
+        inside = levels - 1
+        return message_with("<A>" * inside + "x" + "</A>" * inside)
+
+    assert nested(32).A.A
+    with pytest.raises(Unreadable, match="32 levels"):
+        nested(33)
+
+
+def test_deep_nesting_does_not_end_the_process():
+    depth = 256 * 1024 // 7
+    with pytest.raises(Unreadable):
+        message_with("<A>" * depth + "</A>" * depth)
+
+
+def test_a_message_can_be_copied_and_does_not_quote_the_user():
+    message = message_with("<Content>secret words</Content>")
+    assert copy.deepcopy(message) == message == pickle.loads(pickle.dumps(message))
+    assert "secret" not in repr(message)
+    assert dict(message)["Content"] == "secret words"
+    assert len(message) == 4
+
+
+def test_a_message_cannot_be_changed():
+    message = message_with("")
+    with pytest.raises(AttributeError):
+        message.Content = "x"
+    with pytest.raises(TypeError):
+        message["Content"] = "x"
+
+
+@given(st.text())
+def test_any_text_comes_through_but_for_forbidden_characters(text):
+    expected = without_forbidden(text).replace("\r\n", "\n").replace("\r", "\n")  # as every XML parser does
+    assert message_with(f"<Content>{cdata(text)}</Content>").Content == expected
+
+
+@given(st.binary(max_size=300))
+def test_any_bytes_are_read_or_refused(body):
+    for content in (body, b"<xml>" + body + b"</xml>", f"<xml>{COMMON}".encode() + body + b"</xml>"):
+        with contextlib.suppress(Unreadable):
+            assert parse(content).MsgType
