@@ -20,6 +20,7 @@ from webob import Request, Response
 
 from wechat.envelope import Clock, Plain
 from wechat.errors import Forbidden, MethodNotAllowed, NotFound, Refusal, StartError, TooLarge, Unreadable
+from wechat.log import configure as configure_log
 from wechat.log import kind_of, printable, shorten, trace
 from wechat.message import Message, parse
 from wechat.reply import to_reply, to_xml
@@ -38,7 +39,6 @@ HANDLERS = Path(__file__).with_name("handlers")
 MAX_BODY = 256 * 1024  # bytes; the longest push that is documented has about 30 KB
 MAX_QUERY_FIELDS = 32  # WeChat sends 7
 HEALTHZ = "/healthz"
-LOG_FORMAT = "%(asctime)s %(levelname)s %(name)s: %(message)s"
 
 
 class Answer(NamedTuple):
@@ -208,8 +208,7 @@ def start(environ: Mapping[str, str]) -> Application:
         app = make_application(environ)
     except StartError as error:
         give_up(error)
-    # A server that has its own logging keeps it: basicConfig adds nothing to a root logger with handlers.
-    logging.basicConfig(level=app.settings.log_level, format=LOG_FORMAT)
+    configure_log(app.settings.log_level)
     return app
 
 

@@ -25,12 +25,13 @@ def is_signed(signature: str, *parts: str) -> bool:
 
 def check_signature(query: Mapping[str, str], tokens: Sequence[str]) -> None:
     """Raises Forbidden unless one of the tokens signed the query's `timestamp` and `nonce`."""
-    for name in ("signature", "timestamp", "nonce"):
-        if not query.get(name):
-            raise Forbidden(f"no {name} in the query: it does not come from WeChat")
-    signature, timestamp, nonce = query["signature"], query["timestamp"], query["nonce"]
-    if not any(is_signed(signature, token, timestamp, nonce) for token in tokens):
-        raise Forbidden("the signature does not match: is WECHAT_TOKEN the token typed on the platform's page?")
+    signature, timestamp, nonce = query.get("signature"), query.get("timestamp"), query.get("nonce")
+    if not (signature and timestamp and nonce):
+        raise Forbidden("no signature, timestamp or nonce in the query: it does not come from WeChat")
+    for token in tokens:
+        if is_signed(signature, token, timestamp, nonce):
+            return
+    raise Forbidden("the signature does not match: is WECHAT_TOKEN the token typed on the platform's page?")
 
 
 def check_age(timestamp: str, now: float, max_age: int) -> None:

@@ -3,8 +3,6 @@
 Each import stands in its function, so that a process pays for one peer only.
 """
 
-import logging
-import os
 import sys
 from collections.abc import Callable
 from pathlib import Path
@@ -18,10 +16,8 @@ HANDLERS = Path(__file__).with_name("handlers")
 
 
 def ours():
-    from wxserver import LOG_FORMAT, make_application
+    from wxserver import make_application
 
-    # What `python wxserver.py` does: a line in the log for each message.
-    logging.basicConfig(level="INFO", format=LOG_FORMAT, stream=open(os.devnull, "w"))  # noqa: SIM115
     return make_application({"WECHAT_TOKEN": TOKEN}, HANDLERS)
 
 
