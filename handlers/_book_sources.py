@@ -3,14 +3,14 @@
 import csv
 import json
 import re
-import time
 import unicodedata
+from contextlib import closing
 from dataclasses import dataclass
-from http.client import HTTPException
+from http.client import HTTPConnection, HTTPException, HTTPSConnection
 from pathlib import Path
-from urllib.error import HTTPError
-from urllib.parse import quote, urlencode
-from urllib.request import Request, urlopen
+from socket import SHUT_RDWR
+from threading import Timer
+from urllib.parse import quote, urlencode, urlsplit
 
 from wechat.errors import SettingsError
 from wechat.settings import own
@@ -20,11 +20,16 @@ COLUMNS = ["isbn", "title", "authors", "publisher", "published", "price", "ratin
 MOST = 6  # books that one answer can show
 TIMEOUT = 4.0  # seconds for a whole look-up; WeChat hangs up after 5
 LARGEST = 1024 * 1024  # bytes of an answer
+LONGEST_FIELD = 200  # characters
 USER_AGENT = "wxserver"
 
 
 class SourceFailed(Exception):
     """The source could not be asked, or its answer could not be read; no message holds an address or a key."""
+
+
+class NotFound(SourceFailed):
+    """The source knows of no such thing."""
 
 
 @dataclass(frozen=True)
@@ -44,7 +49,7 @@ class Book:
 
 def isbn13(text):
     """The ISBN in the text as 13 digits, or None where there is none or its check digit is wrong."""
-    digits = re.sub(r"ISBN|[-\s:：]", "", text, flags=re.IGNORECASE).upper()
+    digits = re.sub(r"ISBN(-1[03])?|[-–—\s:]", "", unicodedata.normalize("NFKC", text).upper())
     if re.fullmatch(r"[0-9]{9}[0-9X]", digits):
         values = [10 if digit == "X" else int(digit) for digit in digits]
         is_valid = sum(value * weight for value, weight in zip(values, range(10, 0, -1), strict=True)) % 11 == 0
@@ -119,15 +124,15 @@ class OpenLibrary:
 
     def by_isbn(self, isbn):
         """The book with this ISBN-13 in a list, or an empty list."""
-        return [self._book(item, isbn) for item in self._ask(isbn=isbn)[:1]]
+        return _with_title(self._book(item, isbn) for item in self._ask(isbn=isbn)[:1])
 
     def search(self, words):
         """The first books that Open Library finds."""
-        return [self._book(item, _first(item.get("isbn"))) for item in self._ask(q=words)]
+        return _with_title(self._book(item, _first(item.get("isbn"))) for item in self._ask(q=words))
 
     def _ask(self, **query):
         answer = fetch_json(f"{self.url}/search.json?{urlencode({**query, 'fields': self.fields, 'limit': MOST})}")
-        return _dicts(answer.get("docs"))[:MOST]
+        return _dicts(answer.get("docs"))
 
     def _book(self, item, isbn):
         cover, rating = item.get("cover_i"), item.get("ratings_average")
@@ -137,8 +142,8 @@ class OpenLibrary:
             authors=_texts(item.get("author_name")),
             publisher=_first(item.get("publisher")),
             published=_text(item.get("first_publish_year")),
-            rating=f"{rating * 2:.1f}" if isinstance(rating, int | float) else "",  # theirs is out of 5
-            cover=f"https://covers.openlibrary.org/b/id/{cover}-M.jpg" if isinstance(cover, int) else "",
+            rating=f"{rating * 2:.1f}" if isinstance(rating, float) and 0 < rating <= 5 else "",  # theirs is out of 5
+            cover=f"https://covers.openlibrary.org/b/id/{cover}-M.jpg" if type(cover) is int and cover > 0 else "",
             url=f"https://openlibrary.org{_text(item.get('key'))}",
         )
 
@@ -154,13 +159,15 @@ class Douban:
 
     def by_isbn(self, isbn):
         """The book with this ISBN-13 in a list, or an empty list."""
-        answer = self._ask(f"/v2/book/isbn/{quote(isbn)}")
-        return [self._book(answer)] if answer.get("title") else []
+        try:
+            return _with_title([self._book(self._ask(f"/v2/book/isbn/{quote(isbn)}"))])
+        except NotFound:
+            return []
 
     def search(self, words):
         """The first books that Douban finds."""
         answer = self._ask("/v2/book/search", q=words, count=MOST)
-        return [self._book(item) for item in _dicts(answer.get("books"))[:MOST]]
+        return _with_title(map(self._book, _dicts(answer.get("books"))))
 
     def _ask(self, path, **query):
         return fetch_json(f"{self.url}{path}?{urlencode({**query, 'apikey': self.apikey})}")
@@ -181,11 +188,11 @@ class Douban:
 
 
 def _text(value):
-    return str(value) if isinstance(value, str | int | float) else ""
+    return str(value)[:LONGEST_FIELD] if isinstance(value, str) or type(value) in (int, float) else ""
 
 
 def _texts(value):
-    return tuple(item for item in value if isinstance(item, str)) if isinstance(value, list) else ()
+    return tuple(_text(item) for item in value if isinstance(item, str)) if isinstance(value, list) else ()
 
 
 def _first(value):
@@ -193,40 +200,52 @@ def _first(value):
 
 
 def _dicts(value):
-    return [item for item in value if isinstance(item, dict)] if isinstance(value, list) else []
+    if not isinstance(value, list):
+        raise SourceFailed("its JSON has no list of books")
+    return [item for item in value if isinstance(item, dict)][:MOST]
+
+
+def _with_title(books):
+    return [book for book in books if book.title]
 
 
 def fetch_json(url):
-    """The JSON object behind the URL, within TIMEOUT seconds; an empty one for a 404. Raises SourceFailed."""
+    """The JSON object behind the URL, within TIMEOUT seconds; raises SourceFailed, or its NotFound for a 404."""
     try:
-        answer = json.loads(_fetch(url))
-    except HTTPError as error:
-        error.close()
-        if error.code == 404:  # what both APIs answer for a book they do not have
-            return {}
-        raise SourceFailed(f"it answered {error.code}") from None
+        status, body = _fetch(urlsplit(url))
+        answer = json.loads(body) if status == 200 else {}
     except (OSError, HTTPException, ValueError, RecursionError) as error:
         raise SourceFailed(f"{type(error).__name__} on the way") from None
+    if status != 200:
+        raise (NotFound if status == 404 else SourceFailed)(f"it answered {status}")
     if not isinstance(answer, dict):
         raise SourceFailed("its JSON is no object")
     return answer
 
 
 def _fetch(url):
-    deadline = time.monotonic() + TIMEOUT
-    body = b""
-    with urlopen(Request(url, headers={"User-Agent": USER_AGENT}), timeout=TIMEOUT) as response:  # noqa: S310, see `choose`
-        while piece := response.read1(65536):
-            body += piece
-            if len(body) > LARGEST or time.monotonic() > deadline:
-                raise OSError("too much, or too slow")
-    return body
+    connect = HTTPSConnection if url.scheme == "https" else HTTPConnection
+    connection = connect(url.netloc, timeout=TIMEOUT)
+    with closing(connection):
+        connection.connect()
+        # A socket's timeout starts anew with each byte; this ends the whole, however slowly it drips.
+        deadline = Timer(TIMEOUT, connection.sock.shutdown, [SHUT_RDWR])
+        deadline.start()
+        try:
+            connection.request("GET", f"{url.path}?{url.query}", headers={"User-Agent": USER_AGENT})
+            response = connection.getresponse()
+            body = response.read(LARGEST + 1)
+        finally:
+            deadline.cancel()
+    if len(body) > LARGEST:
+        raise ValueError("too much")
+    return response.status, body
 
 
 def choose():
     """The source that the settings BOOKS_SOURCE, BOOKS_URL and DOUBAN_APIKEY ask for; raises SettingsError."""
     name, url, apikey = own("BOOKS_SOURCE", "catalogue"), own("BOOKS_URL").rstrip("/"), own("DOUBAN_APIKEY")
-    if url and not re.match("https?://", url):
+    if url and not re.fullmatch(r"https?://[^\s/@?#]+(/[^\s?#]*)?", url):
         raise SettingsError(["BOOKS_URL is no address: it takes one that begins with https:// or http://"])
     if name == "catalogue":
         return Catalogue()

@@ -35,9 +35,9 @@ class Bindings:
 bindings = Bindings()
 
 
-@on("text", re.compile(r"绑定(.*)", re.DOTALL))
+@on("text", re.compile(r"绑定[\s，,：:]*(.*?)[\s。]*", re.DOTALL))
 def bind(msg, match):
-    number = match[1].strip()
+    number = match[1]
     if not number:
         return status(msg.FromUserName)
     if not STUDENT_NUMBER.fullmatch(number):

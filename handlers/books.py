@@ -9,10 +9,11 @@ from wechat.routing import on
 
 logger = logging.getLogger(__name__)
 
-ISBN = re.compile(r"(?:ISBN)?[-\s:：]*(?:97[89][-\s]*)?(?:[0-9][-\s]*){9}[0-9X]", re.IGNORECASE)
+ISBN = re.compile(r"(?:ISBN(?:-1[03])?)?[-–—\s:：]*(?:97[89][-–—\s]*)?(?:\d[-–—\s]*){9}[\dXx]", re.IGNORECASE)
 BAD_ISBN = "这个 ISBN 的校验位不对，请核对书背面的 10 位或 13 位数字。"
 FAILED = "书目服务暂时连不上，请稍后再试。"
-LONGEST_QUERY = 60  # characters; no title is longer
+ASK = "发送书名、作者或 ISBN 查书。"
+LONGEST_QUERY = 100  # characters
 
 SOURCE = sources.choose()
 IS_REMOTE = SOURCE.is_remote
@@ -27,7 +28,7 @@ def book_by_isbn(msg):
 def book_by_words(msg):
     """Every text that nobody else claims is taken for a title or an author."""
     words = msg.get("Content", "").strip(" 《》\n")[:LONGEST_QUERY]
-    return answer(words, SOURCE.search)
+    return answer(words, SOURCE.search) if words else ASK
 
 
 def answer_isbn(text):

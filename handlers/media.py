@@ -1,5 +1,6 @@
 """A picture comes back; a voice message that WeChat understood is answered like a text."""
 
+from handlers import books
 from wechat.message import Message
 from wechat.reply import Image
 from wechat.routing import on
@@ -10,7 +11,7 @@ def image(msg):
     return Image(msg.MediaId)
 
 
-@on("voice")
+@on("voice", slow=books.IS_REMOTE)
 def voice(msg):
     """`Recognition` is there while speech recognition is switched on for the account; it ends in a full stop."""
     heard = msg.get("Recognition", "").rstrip("。.！!")

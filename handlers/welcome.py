@@ -40,7 +40,7 @@ def scan(msg):
 
 def answer_scene(scene):
     """A scene that is an ISBN, on a sticker in a library, is answered with the book."""
-    if books.ISBN.fullmatch(scene):
+    if scene.startswith(("978", "979")) and books.ISBN.fullmatch(scene):
         return books.answer_isbn(scene)
     return f"你扫描的场景是：{scene}"
 

@@ -200,13 +200,12 @@ class Silent(Quiet):
 
 
 class Dripping(Quiet):
-    """A server that sends a blank every twentieth of a second, for as long as somebody listens."""
+    """A server whose status line never ends: a byte every twentieth of a second, for as long as somebody listens."""
 
     def do_GET(self):
-        self.send(b"", length=LARGEST)
         with suppress(OSError):
             while True:
-                self.wfile.write(b" ")
+                self.wfile.write(b"H")
                 time.sleep(0.05)
 
 
@@ -302,16 +301,6 @@ def test_a_slash_at_the_end_of_books_url_changes_nothing(http_server, source):
     assert account.say(THREE_BODY)["Title"] == "三体"
 
 
-def test_a_redirect_is_followed(http_server, source):
-    there = http_server(SERVERS[source])
-
-    class Server(Quiet):
-        def do_GET(self):
-            self.redirect(there + self.path)
-
-    assert account_on(source, http_server(Server)).say("刘慈欣")["Title"] == "三体"
-
-
 def test_a_scanned_scene_is_looked_up_too(http_server, source):
     account = account_on(source, http_server(SERVERS[source]))
     assert account.event("SCAN", THREE_BODY)["Title"] == "三体"
@@ -381,7 +370,7 @@ def test_a_garbage_status_line_is_said(check_failure, line):
 
 
 @pytest.mark.parametrize("location", ["http://127.0.0.1:1/", "http://[x/", "file:///etc/passwd", "/again"])
-def test_a_redirect_to_nowhere_is_said(check_failure, location):
+def test_a_redirect_is_said_and_not_followed(check_failure, location):
     class Server(Quiet):
         def do_GET(self):
             self.redirect(location)
@@ -429,12 +418,13 @@ WRONG = [None, True, 3, -1, 2.5, "x", [], {}, [None], [3, [], {}], {"average": [
 
 
 @pytest.mark.parametrize("value", [*WRONG[:8], [None, 3, "x", []]], ids=repr)
-def test_a_list_of_books_that_is_none_finds_nothing(http_server, source, value):
+def test_a_list_of_books_that_is_none_is_said(http_server, source, value):
     account = account_on(source, http_server(sending_json({"docs": value, "books": value})))
-    assert account.say("三体")["Content"] == NOTHING.format("三体")
+    expected = NOTHING.format("三体") if isinstance(value, list) else FAILED
+    assert account.say("三体")["Content"] == expected
 
 
-@pytest.mark.parametrize("value", [{}, {"docs": None, "title": None}, {"docs": [], "title": []}], ids=repr)
+@pytest.mark.parametrize("value", [{"docs": [], "title": []}, {"docs": [{}], "title": None}], ids=repr)
 def test_an_object_without_a_book_finds_nothing(http_server, source, value):
     account = account_on(source, http_server(sending_json(value)))
     assert account.say(THREE_BODY)["Content"] == NOTHING.format(THREE_BODY)
@@ -460,6 +450,13 @@ def test_a_field_of_douban_of_the_wrong_shape_hides_no_book(http_server, name):
         book = {**DOUBAN_BOOKS[0], name: value}
         account = account_on("douban", http_server(sending_json({**book, "books": [book]})))
         assert account.say("三体")["Title"] == account.say(THREE_BODY)["Title"] == "三体"
+
+
+@pytest.mark.parametrize("cover", [None, "x", 2.5, [8739161], {"id": 8739161}], ids=repr)
+def test_a_cover_of_open_library_that_is_no_number_gives_no_picture(http_server, cover):
+    docs = [{"title": "三体", "cover_i": cover}]
+    account = account_on("openlibrary", http_server(sending_json({"docs": docs})))
+    assert account.say("三体")["PicUrl"] == ""
 
 
 def test_what_xml_forbids_in_an_answer_is_left_out(http_server, source):
@@ -507,6 +504,7 @@ def test_remote_sources_mark_their_routes_as_slow(source):
     assert slow_handlers(account_on(source, "http://127.0.0.1:1").app) == {
         "handlers.books.book_by_isbn",
         "handlers.books.book_by_words",
+        "handlers.media.voice",
         "handlers.menu.books_scan",
         "handlers.welcome.scan",
         "handlers.welcome.subscribe_by_scene",

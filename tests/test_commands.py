@@ -76,7 +76,7 @@ def test_routes_lists_every_path_with_its_function_and_place():
     ("arguments", "said"),
     [
         (["三体"], ["handlers.books.book_by_words (handlers/books.py:", "by @on('text')"]),
-        (["绑定 20260001"], ["handlers.account.bind", "with match (' 20260001',)"]),
+        (["绑定 20260001"], ["handlers.account.bind", "with match ('20260001',)"]),
         (["HELP"], ["handlers.welcome.help_text", "by @on('text', 'help')"]),
         (["--event", "CLICK", "BOOKING_ACTIVITY_9"], ["handlers.menu.booking_activity"]),
         (["--event", "VIEW", "https://example.com/"], ["handlers.fallback.default", "by @on('default')"]),

@@ -1,14 +1,13 @@
 """What the server weighs: the time of its import and its resident memory. Exits 1 where a bar is missed."""
 
 import http.client
-import os
 import statistics
 import subprocess
 import sys
 import time
 
-from servers import ROOT, TOKEN
 from served import start
+from servers import ROOT, TOKEN
 
 from sandbox.platform import signed_query, text_message
 
@@ -43,7 +42,8 @@ def memory():
             body = text_message("三体", openid=f"o{number:027}").encode()
             connection.request("POST", f"/weixin?{signed_query(TOKEN)}", body)
             response = connection.getresponse()
-            assert response.status == 200 and "三体" in response.read().decode()
+            assert response.status == 200
+            assert "三体" in response.read().decode()
         connection.close()
         return before, megabytes(process.pid)
     finally:

@@ -1,7 +1,7 @@
 """Throughput over HTTP with wrk: `python wxserver.py`, and the peers under waitress with as many threads.
 
-`python tests/bench/served.py` exits 1 where a bar is missed. All on loopback, in turn, several rounds; the figure is the
-median of the rounds' ratios.
+`python tests/bench/served.py` exits 1 where a bar is missed. All on loopback, in turn, several rounds; the figure is
+the median of the rounds' ratios.
 """
 
 import os
