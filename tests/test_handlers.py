@@ -286,11 +286,6 @@ def test_unsubscribe_is_silent_and_forgets_the_binding(account):
     assert account.say("绑定")["Content"] == UNBOUND
 
 
-def test_a_numeric_scene_of_ten_digits_is_no_isbn(account):
-    """WeChat's own numeric scenes go up to 4294967295."""
-    assert account.event("SCAN", "4294967295")["Content"] == "你扫描的场景是：4294967295"
-
-
 def test_unsubscribe_is_silent_for_a_follower_who_never_bound(account):
     assert account.event("unsubscribe") == {}
 
