@@ -5,6 +5,7 @@ import os
 import subprocess
 import sys
 import threading
+import time
 from http.server import ThreadingHTTPServer
 from pathlib import Path
 from wsgiref.validate import validator
@@ -144,6 +145,13 @@ class Process:
 
     def _drain(self):
         self.lines.extend(line.rstrip() for line in self.process.stdout)
+
+    def wait_for_lines(self, text, number):
+        """Whether so many lines with the text have been logged, within a few seconds."""
+        deadline = time.monotonic() + 5
+        while sum(text in line for line in self.lines) < number and time.monotonic() < deadline:
+            time.sleep(0.02)
+        return sum(text in line for line in self.lines) == number
 
     def stop(self):
         self.process.terminate()

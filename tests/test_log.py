@@ -1,6 +1,11 @@
+import io
 import logging
+import subprocess
+import sys
+import time
 
-from wechat.log import kind_of, printable, shorten, trace
+from tests.conftest import ROOT
+from wechat.log import BatchHandler, kind_of, printable, shorten, trace
 from wechat.message import Message
 
 WORDS = "what the user said"
@@ -40,3 +45,52 @@ def test_a_traceback_shows_the_way_and_not_what_the_errors_say(caplog):
 def test_at_debug_the_errors_speak(caplog):
     caplog.set_level(logging.DEBUG, "wechat.log")
     assert f"RuntimeError: {WORDS}" in trace(error_about(WORDS))
+
+
+def record(level, said):
+    return logging.LogRecord("wxserver", level, "", 0, said, (), None)
+
+
+def test_lines_are_written_together_and_soon():
+    written = io.StringIO()
+    handler = BatchHandler(written)
+    for number in range(100):
+        handler.handle(record(logging.INFO, f"line {number}"))
+    assert written.getvalue() == ""
+    deadline = time.monotonic() + 5
+    while not written.getvalue() and time.monotonic() < deadline:
+        time.sleep(0.01)
+    lines = written.getvalue().splitlines()
+    assert [line.split(": ")[1] for line in lines] == [f"line {number}" for number in range(100)]
+
+
+def test_a_warning_is_written_at_once_after_what_came_before_it():
+    written = io.StringIO()
+    handler = BatchHandler(written)
+    handler.handle(record(logging.INFO, "before"))
+    handler.handle(record(logging.WARNING, "now"))
+    assert [line.split(": ")[1] for line in written.getvalue().splitlines()] == ["before", "now"]
+
+
+def test_a_record_that_cannot_be_formatted_costs_only_itself(capsys):
+    written = io.StringIO()
+    handler = BatchHandler(written)
+    broken = record(logging.INFO, "%d")
+    broken.args = ("no number",)
+    handler.handle(broken)
+    handler.handle(record(logging.WARNING, "after"))
+    assert "after" in written.getvalue()
+    assert "Logging error" in capsys.readouterr().err
+
+
+def test_nothing_is_lost_at_the_end_of_the_process():
+    code = "import logging; from wechat.log import configure; configure('INFO'); logging.info('last words')"
+    done = subprocess.run([sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True, check=True)
+    assert done.stderr.endswith(" INFO root: last words\n")
+
+
+def test_a_process_that_has_logging_set_up_keeps_it():
+    code = "import logging; from wechat.log import configure; logging.basicConfig(level='ERROR'); configure('INFO')"
+    code += "; logging.info('silent'); logging.error('loud')"
+    done = subprocess.run([sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True, check=True)
+    assert done.stderr == "ERROR:root:loud\n"

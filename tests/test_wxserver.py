@@ -345,7 +345,7 @@ def test_every_kind_of_message_is_answered_over_http(serve):
         status, body = exchange(server.port, "POST", f"/weixin?{signed_query(TOKEN)}", file.read_bytes())
         assert status == 200, file.name
         assert body == b"success" or ElementTree.fromstring(body).tag == "xml", file.name
-    assert sum(" -> handlers." in line for line in server.lines) == len(MESSAGES)
+    assert server.wait_for_lines(" -> handlers.", len(MESSAGES))
 
 
 def test_a_chunked_push_is_answered_and_a_chunked_flood_refused(serve):

@@ -7,6 +7,7 @@ import threading
 import time
 import traceback
 from collections import deque
+from collections.abc import Iterator
 from typing import TextIO
 
 from wechat.message import Message
@@ -43,12 +44,18 @@ class BatchHandler(logging.StreamHandler[TextIO]):
 
     def flush(self) -> None:
         with self.writing:
-            lines = []
-            while self.records:
-                lines.append(self.format(self.records.popleft()) + self.terminator)
+            lines = "".join(self._take_lines())
             if lines:
-                self.stream.write("".join(lines))
+                self.stream.write(lines)
                 self.stream.flush()
+
+    def _take_lines(self) -> Iterator[str]:
+        while self.records:
+            record = self.records.popleft()
+            try:
+                yield self.format(record) + self.terminator
+            except Exception:
+                self.handleError(record)
 
     def _write_in_batches(self) -> None:
         while self.are_there_records.wait():
@@ -57,11 +64,11 @@ class BatchHandler(logging.StreamHandler[TextIO]):
             self.flush()
 
 
-def configure(level: str) -> None:
-    """Logs to stderr from `level` on, for a process of our own; one that has logging set up keeps what it has."""
+def configure(level: str, stream: TextIO | None = None) -> None:
+    """Logs from `level` on, to stderr, for a process of our own; one that has logging set up keeps what it has."""
     if logging.root.handlers:
         return
-    logging.basicConfig(level=level, handlers=[BatchHandler()])
+    logging.basicConfig(level=level, handlers=[BatchHandler(stream)])
     # What FORMAT does not show is not collected: https://docs.python.org/3/howto/logging.html#optimization
     logging.logThreads = logging.logProcesses = logging.logMultiprocessing = False
     logging._srcfile = None
@@ -93,5 +100,5 @@ def trace(error: BaseException | None) -> str:
     while error:
         said = f": {error}" if is_debug else " (LOG_LEVEL=DEBUG shows what it says)"
         parts[:0] = [*traceback.format_tb(error.__traceback__), type(error).__name__ + said + "\n"]
-        error = error.__cause__ or error.__context__
+        error = error.__cause__ or (None if error.__suppress_context__ else error.__context__)
     return "".join(parts).rstrip()

@@ -79,14 +79,14 @@ def parse(content: bytes) -> Message:
     """
     # One broken character must not cost a user the answer, so it becomes U+FFFD.
     text = without_forbidden(content.decode("utf-8", "replace").removeprefix("\ufeff"))
-    message = _from_xml(text)
+    fields = _from_xml(text)
     for name in REQUIRED:
-        if not message.get(name):
+        if not fields.get(name):
             raise Unreadable(f"no {name} in the message")
     for name in SCALARS:
-        if not isinstance(message.get(name, ""), str):
+        if not isinstance(fields.get(name, ""), str):
             raise Unreadable(f"{name} is not one text")
-    return message
+    return Message(fields)
 
 
 class _Builder(ElementTree.TreeBuilder):
@@ -96,28 +96,28 @@ class _Builder(ElementTree.TreeBuilder):
         raise Unreadable("a DOCTYPE: WeChat sends none")
 
 
-def _from_xml(text: str) -> Message:
+def _from_xml(text: str) -> dict[str, Any]:
     parser = ElementTree.XMLParser(target=_Builder())
     try:
         parser.feed(text)
         root = parser.close()
     except ElementTree.ParseError as error:
         raise Unreadable(f"not XML: {ErrorString(error.code)} at line, column {error.position}") from None
-    return _message(root, 1)
+    return _fields(root, 1)
 
 
-def _message(node: ElementTree.Element, depth: int) -> Message:
+def _fields(node: ElementTree.Element, depth: int) -> dict[str, Any]:
     if depth >= MAX_DEPTH:  # the children stand one deeper
         raise Unreadable(f"over {MAX_DEPTH} levels of nodes")
     fields: dict[str, Any] = {}
     for child in node:
         name = child.tag
-        value = _message(child, depth + 1) if len(child) else child.text or ""
+        value = Message(_fields(child, depth + 1)) if len(child) else child.text or ""
         if name in LISTS or name in fields:
             _append(fields, name, value)
         else:
             fields[name] = value
-    return Message(fields)
+    return fields
 
 
 def _append(fields: dict[str, Any], name: str, value: str | Message) -> None:

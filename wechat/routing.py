@@ -45,7 +45,7 @@ def on(msg_type: Part, *parts: Part, slow: bool = False) -> Callable[[F], F]:
     whole value and is handed on as `match`. `slow=True` says that the handler may take seconds. The function is
     returned as it was.
     """
-    path = tuple(_folded((msg_type, *parts)))
+    path = _folded((msg_type, *parts))
     _check_path(path)
 
     def mark(function: F) -> F:
@@ -69,10 +69,11 @@ def _check_path(path: Route) -> None:
             raise ValueError(f"@on({describe(path)}): a pattern may stand in last place only")
 
 
-def _folded(parts: Iterable[Any]) -> Iterator[Any]:
-    for place, part in enumerate(parts):
-        is_folded = place < 2 and isinstance(part, str)  # an EventKey is the account's own: it stays as it is
-        yield part.strip().casefold() if is_folded else part
+def _folded(parts: Iterable[Any]) -> Route:
+    """The parts as a key: letters in either case are one, but for an EventKey, which is the account's own."""
+    return tuple(
+        [part.strip().casefold() if place < 2 and isinstance(part, str) else part for place, part in enumerate(parts)]
+    )
 
 
 def _marks(function: Any, create: bool = False) -> list[Mark]:
@@ -234,7 +235,7 @@ class Router:
     def find(self, message: Message) -> Found | None:
         """The handler with the longest path that fits, else the default, else None."""
         values = address(message)
-        path = tuple(_folded(values))
+        path = _folded(values)
         for length in range(len(path), 0, -1):
             handler = self.exact.get(path[:length])
             if handler:

@@ -19,7 +19,7 @@ from servers import PATH, ROOT, TOKEN
 
 from sandbox.platform import signed_query, text_message
 
-ROUNDS, SECONDS, CONNECTIONS, THREADS = 3, 3, 32, 64
+ROUNDS, SECONDS, CONNECTIONS, THREADS = 5, 4, 32, 64
 BARS = {"WeRoBot": 1.2, "wechatpy on Flask": 1.5, "empty": None}
 FIRST_PORT = 8931
 
