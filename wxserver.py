@@ -12,19 +12,19 @@ import sys
 import time
 from collections.abc import Iterable, Mapping
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, NamedTuple, NoReturn
+from typing import TYPE_CHECKING, Any, NoReturn
 from urllib.parse import parse_qsl
 
 import waitress
 from webob import Request, Response
 
-from wechat.envelope import Clock, Plain
+from wechat.delivery import Delivery, MiniprogramDelivery, Send, send_none
+from wechat.envelope import Clock, envelope_for
 from wechat.errors import Forbidden, MethodNotAllowed, NotFound, Refusal, StartError, TooLarge, Unreadable
 from wechat.log import configure as configure_log
-from wechat.log import kind_of, printable, shorten, trace
-from wechat.message import Message, parse
-from wechat.reply import to_reply, to_xml
-from wechat.routing import Found, Router, Routes, describe, prepare
+from wechat.log import printable
+from wechat.message import is_probe, parse
+from wechat.routing import Router, Routes, prepare
 from wechat.settings import Settings
 
 if TYPE_CHECKING:
@@ -41,25 +41,19 @@ MAX_QUERY_FIELDS = 32  # WeChat sends 7
 HEALTHZ = "/healthz"
 
 
-class Answer(NamedTuple):
-    """What was said to a message, by whom. The document is empty where nothing was."""
-
-    handler: str
-    kind: str
-    document: str
-
-
 class Application:
     """The server as a WSGI callable.
 
-    `routes` is what `wechat.routing.load` returns; `clock` gives the seconds since 1970.
+    `routes` is what `wechat.routing.load` returns; `clock` gives the seconds since 1970; `send(openid, reply)` sends a
+    customer message.
     """
 
-    def __init__(self, settings: Settings, routes: Routes, clock: Clock = time.time) -> None:
+    def __init__(self, settings: Settings, routes: Routes, clock: Clock = time.time, send: Send = send_none) -> None:
         self.settings = settings
-        self.clock = clock
-        self.router = Router(routes)
-        self.envelope = Plain(settings.tokens, settings.max_age, clock)
+        self.envelope = envelope_for(settings, clock)
+        router = Router(routes)
+        is_miniprogram = settings.account == "miniprogram"
+        self.delivery = MiniprogramDelivery(router, send, clock) if is_miniprogram else Delivery(router, clock)
         self.paths = (settings.path, settings.path + "/")
 
     def __call__(self, environ: WSGIEnvironment, start_response: StartResponse) -> Iterable[bytes]:
@@ -93,58 +87,15 @@ class Application:
     def receive(self, request: Request) -> Response:
         """The way of a message: each step takes what the one before it gives."""
         body = read_body(request)
-        content = self.envelope.open(body, read_query(request))
-        message = parse(content)
-        answer = self.answer(message)
-        if not answer.document:
-            return respond_with("success", "text/plain")
-        document = self.envelope.seal(answer.document)
-        return respond_with(document, "application/json" if document[0] == "{" else "application/xml")
-
-    def answer(self, message: Message) -> Answer:
-        """Has the message answered, and logs one line about it that quotes nobody."""
-        started = time.perf_counter()
-        found = self.router.find(message)
-        answer = self.run(found, message) if found else Answer("nobody", "success", "")
-        if logger.isEnabledFor(logging.INFO):
-            milliseconds = (time.perf_counter() - started) * 1000
-            kind, openid = kind_of(message), shorten(message.FromUserName)
-            is_claimed = found and found.handler is not self.router.default
-            hint = "" if is_claimed else f"; to answer these: @on({describe(kind.split('/'))})"
-            logger.info(f"{kind} from {openid} -> {answer.handler}: {answer.kind}, {milliseconds:.1f} ms{hint}")
-        return answer
-
-    def run(self, found: Found, message: Message) -> Answer:
-        """What the handler answers. Where it raises: what the error handler does, if there is one."""
-        try:
-            result = found.handler(message, match=found.match)
-            if isinstance(result, Message):  # handed on: the new message is routed in place of the old one
-                message = result
-                found = self.router.find(message) or found
-                result = found.handler(message, match=found.match)
-            return self.render(found.handler.name, result, message)
-        except (Exception, SystemExit) as error:
-            logger.error("%s failed\n%s", found.handler.name, trace(error))
-            return self.apologise(message, error)
-
-    def apologise(self, message: Message, error: BaseException) -> Answer:
-        """What the error handler answers; nothing where there is none, or where it raises too."""
-        handler = self.router.error
-        if not handler:
-            return Answer("nobody", "success", "")
-        try:
-            return self.render(handler.name, handler(message, error=error), message)
-        except (Exception, SystemExit) as second:
-            logger.error("%s, the error handler, failed\n%s", handler.name, trace(second))
-            return Answer(handler.name, "success", "")
-
-    def render(self, name: str, result: Any, message: Message) -> Answer:
-        """What a handler returned, as the document that answers the message; raises whatever is wrong with it."""
-        reply = to_reply(result)
-        if reply is None:
-            return Answer(name, "success", "")
-        document = to_xml(reply, message, int(self.clock()))
-        return Answer(name, reply.kind, document)
+        if is_probe(body):
+            return acknowledge()
+        opened = self.envelope.open(body, read_query(request))
+        message = parse(opened.content)
+        document = self.delivery.answer(message)
+        if not document:
+            return acknowledge()
+        sealed = opened.seal(document)
+        return respond_with(sealed, "application/json" if sealed[0] == "{" else "application/xml")
 
 
 def check_method(method: str, *allowed: str) -> None:
@@ -186,6 +137,11 @@ def respond_with(body: str | bytes, content_type: str, status: int = 200) -> Res
     """A response that no browser takes for anything but its content type."""
     headers = [("Content-Type", f"{content_type}; charset=utf-8"), ("X-Content-Type-Options", "nosniff")]
     return Response(body.encode() if isinstance(body, str) else body, status, headers)
+
+
+def acknowledge() -> Response:
+    """What WeChat takes for: received, and there is nothing to show to the user."""
+    return respond_with("success", "text/plain")
 
 
 def refuse(request: Request, refusal: Refusal) -> Response:

@@ -1,11 +1,19 @@
-"""Plays WeChat towards a server: builds messages and signs them."""
+"""Plays WeChat towards a server: builds pushes, signs and seals them, and opens the replies."""
 
 from __future__ import annotations
 
+import json
+import os
+import re
 import secrets
 import time
+from base64 import b64decode, b64encode
+from dataclasses import dataclass
 from urllib.parse import urlencode
+from xml.etree import ElementTree
 
+from wechat.envelope import RANDOM, Cipher
+from wechat.message import Message
 from wechat.reply import cdata
 from wechat.signature import sign
 
@@ -13,12 +21,17 @@ ACCOUNT = "gh_7f083739789a"
 USER = "o9AgO5Kd5ggOC-bXrbNODIiE3bGY"
 
 
-def signed_query(token: str, timestamp: int | None = None, **more: str) -> str:
-    """The query of a URL that WeChat posts to; `timestamp` is in seconds since 1970, now unless given."""
+def signed_query(token: str, timestamp: int | None = None, encrypted: str = "") -> str:
+    """The query of a URL that WeChat posts to.
+
+    `timestamp` is in seconds since 1970, now unless given; `encrypted` is what the body holds under `Encrypt`.
+    """
     seconds = str(int(time.time()) if timestamp is None else timestamp)
     nonce = str(secrets.randbelow(10**10))
-    signature = sign(token, seconds, nonce)
-    return urlencode({"signature": signature, "timestamp": seconds, "nonce": nonce, **more})
+    query = {"signature": sign(token, seconds, nonce), "timestamp": seconds, "nonce": nonce, "openid": USER}
+    if encrypted:
+        query |= {"encrypt_type": "aes", "msg_signature": sign(token, seconds, nonce, encrypted)}
+    return urlencode(query)
 
 
 def text_message(content: str, openid: str = USER) -> str:
@@ -28,3 +41,58 @@ def text_message(content: str, openid: str = USER) -> str:
         f"<CreateTime>{int(time.time())}</CreateTime><MsgType><![CDATA[text]]></MsgType>"
         f"<Content>{cdata(content)}</Content><MsgId>{secrets.randbits(62)}</MsgId></xml>"
     )
+
+
+def to_json(message: Message) -> str:
+    """The message as WeChat pushes it to an account that has chosen JSON."""
+    return json.dumps(_jsonable(message), ensure_ascii=False)
+
+
+def _jsonable(value: object) -> object:
+    if isinstance(value, Message):
+        return {name: int(inner) if name == "CreateTime" else _jsonable(inner) for name, inner in value.items()}
+    return [_jsonable(item) for item in value] if isinstance(value, list) else value
+
+
+@dataclass(frozen=True)
+class Platform:
+    """WeChat's side of one account. `mode` is plain, compat or safe; the AES key has 32 bytes."""
+
+    token: str
+    mode: str = "plain"
+    aes_key: bytes = b""
+    appid: str = ""
+
+    def push(self, content: str, timestamp: int | None = None) -> tuple[str, bytes]:
+        """The query and the body that push the content, XML or JSON."""
+        if self.mode == "plain":
+            return signed_query(self.token, timestamp), content.encode()
+        sealed = Cipher(self.aes_key).seal(content.encode(), self.appid.encode(), os.urandom(RANDOM))
+        encrypted = b64encode(sealed).decode()
+        body = self._envelope(content, encrypted)
+        return signed_query(self.token, timestamp, encrypted), body.encode()
+
+    def _envelope(self, content: str, encrypted: str) -> str:
+        if content.startswith("{"):
+            fields = json.loads(content) if self.mode == "compat" else {"ToUserName": ACCOUNT}
+            return json.dumps({**fields, "Encrypt": encrypted}, ensure_ascii=False)
+        node = f"<Encrypt>{cdata(encrypted)}</Encrypt></xml>"
+        if self.mode == "compat":
+            return re.sub("</xml>\\s*$", lambda _: node, content)
+        return f"<xml><ToUserName>{cdata(ACCOUNT)}</ToUserName>{node}"
+
+    def open(self, reply: bytes) -> str:
+        """The document in a reply; raises ValueError where WeChat would not take it."""
+        text = reply.decode()
+        if self.mode == "plain" or text in ("", "success"):
+            return text
+        fields = (
+            json.loads(text) if text.startswith("{") else {n.tag: n.text or "" for n in ElementTree.fromstring(text)}
+        )
+        encrypted, timestamp, nonce = str(fields["Encrypt"]), str(fields["TimeStamp"]), str(fields["Nonce"])
+        if fields["MsgSignature"] != sign(self.token, timestamp, nonce, encrypted):
+            raise ValueError("the reply's MsgSignature does not match")
+        content, appid = Cipher(self.aes_key).open(b64decode(encrypted))
+        if appid.decode() != self.appid:
+            raise ValueError("the reply does not decrypt, or holds another appid")
+        return content.decode()

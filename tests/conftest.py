@@ -6,6 +6,7 @@ import subprocess
 import sys
 import threading
 import time
+from base64 import b64decode
 from http.server import ThreadingHTTPServer
 from pathlib import Path
 from wsgiref.validate import validator
@@ -14,21 +15,27 @@ from xml.etree import ElementTree
 import pytest
 from webob import Request
 
-from sandbox.platform import signed_query, text_message
+from sandbox.platform import Platform, signed_query, text_message
+from wechat.delivery import send_none
 from wechat.routing import load
 from wechat.settings import read
 from wxserver import Application, make_application
 
 ROOT = Path(__file__).parents[1]
 TOKEN = "testtoken"
+APPID = "wx1234567890abcdef"
+AES_KEY = "abcdefghijklmnopqrstuvwxyz0123456789ABCDEFG"
+PLAIN, COMPAT, SAFE = (Platform(TOKEN, mode, b64decode(AES_KEY + "="), APPID) for mode in ("plain", "compat", "safe"))
+SEALED = {"WECHAT_AES_KEY": AES_KEY, "WECHAT_APPID": APPID}
 MESSAGES = sorted((ROOT / "tests/messages").glob("*.xml"))
 
 
 class Account:
     """A client that signs like WeChat and holds the application to the WSGI contract."""
 
-    def __init__(self, app):
+    def __init__(self, app, platform=PLAIN):
         self.app = app
+        self.platform = platform
         self.checked = validator(app)
 
     def get(self, path="/weixin", query=""):
@@ -45,6 +52,12 @@ class Account:
         response = request.send(self.checked)
         response.body  # noqa: B018, reads and closes, which is part of the contract
         return response
+
+    def deliver(self, content):
+        """The response to a push of the content, signed and sealed as the account's mode asks, and the reply in it."""
+        query, body = self.platform.push(content)
+        response = self.post(body, query)
+        return response, self.platform.open(response.body)
 
     def say(self, content):
         """What a user gets for a text: the reply's nodes by name, or {} for silence."""
@@ -90,11 +103,11 @@ def account():
 def make_account(tmp_path):
     """An account whose handlers are the given source, with further settings and a clock if wanted."""
 
-    def make(source, clock=None, **environ):
+    def make(source, clock=time.time, platform=PLAIN, send=send_none, **environ):
         (tmp_path / "mine.py").write_text("import re\nfrom wechat.routing import on\n" + source, encoding="utf-8")
-        settings = read({"WECHAT_TOKEN": TOKEN, **environ})
-        routes = load(tmp_path)
-        return Account(Application(settings, routes, clock) if clock else Application(settings, routes))
+        sealed = {**SEALED, "WECHAT_MODE": platform.mode} if platform is not PLAIN else {}
+        settings = read({"WECHAT_TOKEN": TOKEN, **sealed, **environ})
+        return Account(Application(settings, load(tmp_path), clock, send), platform)
 
     return make
 

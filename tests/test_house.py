@@ -10,7 +10,7 @@ import pytest
 from tests.conftest import ROOT
 from wechat.settings import RULES
 
-ORDER = ["errors", "settings", "signature", "envelope", "message", "log", "reply", "routing", "__main__"]
+ORDER = ["errors", "settings", "signature", "envelope", "message", "log", "reply", "routing", "delivery", "__main__"]
 CODE = [
     ROOT / "wxserver.py",
     *sorted(ROOT.glob("wechat/*.py")),

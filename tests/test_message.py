@@ -1,5 +1,6 @@
 import contextlib
 import copy
+import json
 import pickle
 import time
 
@@ -131,6 +132,87 @@ def test_a_field_that_decides_who_answers_is_one_text(name):
     for value in ("<A>1</A>", f"</{name}><{name}>"):
         with pytest.raises(Unreadable, match=f"{name} is not one text"):
             message_with(f"<{name}>{value}</{name}>")
+
+
+def json_with(inner):
+    return parse(b'{"ToUserName": "gh_1", "FromUserName": "o_1", "MsgType": "event"' + inner.encode() + b"}")
+
+
+def test_json_scalars_are_the_texts_that_xml_would_give():
+    message = json_with(', "MsgId": 22850641670526495123, "Scale": 1.50, "A": true, "B": null, "C": {}, "D": false')
+    assert [message[name] for name in ("MsgId", "Scale", "A", "B", "C", "D")] == [
+        "22850641670526495123",
+        "1.50",
+        "true",
+        "",
+        "",
+        "false",
+    ]
+    assert json_with(', "MsgId": "49d72d67b16d115e7935ac386f2f0fa4_1555684067"').MsgId.startswith("49d7")
+
+
+def test_json_has_its_forbidden_characters_dropped_however_they_are_written():
+    assert json_with(', "A": "a\x1d\\u001d\\ud800b\\ud83d\\ude00"').A == "ab😀"
+
+
+SUBSCRIPTIONS = [
+    '"List": {"TemplateId": "t"}',
+    '"List": [{"TemplateId": "t"}]',
+    '"SubscribeMsgSentEvent": [{"TemplateId": "t"}]',
+    '"SubscribeMsgSentEvent": {"List": {"TemplateId": "t"}}',
+    '"SubscribeMsgSentEvent": {"List": [{"TemplateId": "t"}]}',
+]
+
+
+@pytest.mark.parametrize("form", SUBSCRIPTIONS)
+def test_a_list_of_subscriptions_is_one_in_every_form_that_wechat_sends(form):
+    message = json_with(f', "Event": "subscribe_msg_sent_event", {form}')
+    assert message.SubscribeMsgSentEvent.List == [Message({"TemplateId": "t"})]
+    assert "List" not in message
+
+
+@pytest.mark.parametrize(
+    "inner",
+    [
+        ', "MsgType": "text"',
+        ', "A": {"B": 1, "B": 2}',
+        ', "A": NaN',
+        ', "A": Infinity',
+        ', "A": -Infinity',
+        ', "A": ' + "[" * 40 + "]" * 40,
+        ', "A": ' + "[" * 100_000,
+        ', "A": ' + '{"a":' * 40 + "1" + "}" * 40,
+        ', "A": ' + '{"a":' * 50_000,
+        ', "Event": []',
+        ', "Event": {"A": 1}',
+        ', "FromUserName2": }',
+        ",",
+    ],
+)
+def test_json_that_no_platform_sends_is_refused(inner):
+    with pytest.raises(Unreadable):
+        json_with(inner)
+
+
+@pytest.mark.parametrize(
+    "body", [b"[]", b'[{"MsgType": "text"}]', b'"text"', b"5", b"null", b"{", b"{}", b'{"a": 1} x']
+)
+def test_json_that_is_no_object_is_refused(body):
+    with pytest.raises(Unreadable):
+        parse(body)
+
+
+JSON = st.recursive(
+    st.none() | st.booleans() | st.integers() | st.floats() | st.text(),
+    lambda inner: st.lists(inner, max_size=4) | st.dictionaries(st.text(max_size=5), inner, max_size=4),
+    max_leaves=20,
+)
+
+
+@given(st.dictionaries(st.sampled_from(["MsgType", "FromUserName", "ToUserName", "Event", "List", "A"]), JSON))
+def test_any_json_is_read_or_refused(fields):
+    with contextlib.suppress(Unreadable):
+        assert parse(json.dumps(fields).encode()).MsgType
 
 
 def test_a_doctype_is_refused_however_it_is_dressed():

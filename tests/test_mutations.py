@@ -3,12 +3,28 @@
 import random
 import resource
 
-from sandbox.platform import signed_query
+from sandbox.platform import signed_query, to_json
 from tests.conftest import MESSAGES, TOKEN
+from wechat.message import parse
 
 BODIES = [file.read_bytes() for file in MESSAGES]
+BODIES += [to_json(parse(body)).encode() for body in BODIES]
 DOCTYPE = b'<!DOCTYPE xml [<!ENTITY a "aaaaaaaaaa"><!ENTITY b "&a;&a;&a;&a;&a;&a;&a;&a;">]>'
-INSERTS = [b"&b;", b"&#0;", b"&#x110000;", b"<![CDATA[", b"]]>", b"<a>" * 40, b"</xml>", b"<?x?>", b"<!--", b"\x00\x1d"]
+INSERTS = [
+    b"&b;",
+    b"&#0;",
+    b"&#x110000;",
+    b"<![CDATA[",
+    b"]]>",
+    b"<a>" * 40,
+    b"</xml>",
+    b"<?x?>",
+    b"<!--",
+    b"\x00\x1d",
+    b"[[",
+    b'"MsgType":',
+    b"NaN,",
+]
 ENCODINGS = ["utf-16", "utf-32", "gb18030", "utf-8-sig", "utf-7", "cp037"]
 
 

@@ -1,4 +1,5 @@
 import dataclasses
+from base64 import b64decode
 
 import pytest
 
@@ -19,6 +20,11 @@ def test_the_token_alone_is_enough():
 def test_every_setting_reaches_its_field():
     environ = {
         "WECHAT_TOKEN": "newtoken, oldtoken",
+        "WECHAT_APPID": "wx1234567890abcdef",
+        "WECHAT_SECRET": "5" * 32,
+        "WECHAT_AES_KEY": "A" * 43 + ", " + "B" * 43,
+        "WECHAT_MODE": "Compat",
+        "WECHAT_ACCOUNT": "miniprogram",
         "WECHAT_PATH": "/bot/",
         "WECHAT_MAX_AGE": "0",
         "WECHAT_THREADS": "8",
@@ -27,8 +33,9 @@ def test_every_setting_reaches_its_field():
         "LOG_LEVEL": "debug",
     }
     assert set(environ) == {rule.name for rule in RULES}
-    expected = Settings(("newtoken", "oldtoken"), "/bot", 0, 8, "::1", 9000, "DEBUG")
-    assert read(environ) == expected
+    keys = (bytes(32), b64decode("B" * 43 + "="))
+    credentials = (("newtoken", "oldtoken"), "wx1234567890abcdef", "5" * 32, keys, "compat", "miniprogram")
+    assert read(environ) == Settings(*credentials, "/bot", 0, 8, "::1", 9000, "debug")
 
 
 def test_an_empty_value_counts_as_none():
@@ -64,6 +71,8 @@ def test_a_wrong_token_is_refused_without_being_shown(token):
         ("PORT", "http"),
         ("HOST", "http://localhost"),
         ("LOG_LEVEL", "LOUD"),
+        ("WECHAT_MODE", "secure"),
+        ("WECHAT_ACCOUNT", "service"),
     ],
 )
 def test_a_wrong_value_is_named_with_what_would_be_right(name, value):
@@ -75,8 +84,51 @@ def test_all_faults_are_said_at_once():
     assert len(faults(WECHAT_TOKEN="", PORT="x", LOG_LEVEL="x")) == 3
 
 
-def test_no_repr_shows_the_token():
-    assert "testtoken" not in repr(read({"WECHAT_TOKEN": "testtoken"}))
+SAFE = {"WECHAT_TOKEN": "testtoken", "WECHAT_APPID": "wx1234567890abcdef", "WECHAT_AES_KEY": "k" * 43}
+
+
+def test_a_key_means_safe_mode_unless_another_is_set():
+    assert read(SAFE).mode == "safe"
+    assert read({**SAFE, "WECHAT_MODE": "plain"}).mode == "plain"
+
+
+def test_a_key_is_taken_with_blanks_and_with_bits_to_spare():
+    assert read({**SAFE, "WECHAT_AES_KEY": " kkk kkk" + "k" * 36 + "G\n"}).aes_keys[0] == b64decode("k" * 42 + "G=")
+
+
+@pytest.mark.parametrize("key", ["short", "k" * 42, "k" * 44, "k" * 42 + "!", "k" * 43 + ","])
+def test_a_wrong_key_is_refused_without_being_shown(key):
+    (fault,) = faults(WECHAT_AES_KEY=key)
+    assert fault.startswith("WECHAT_AES_KEY is not an EncodingAESKey")
+    assert key not in fault
+
+
+@pytest.mark.parametrize("mode", ["safe", "compat"])
+def test_a_mode_that_seals_needs_key_and_appid(mode):
+    assert [fault.split()[0] for fault in faults(WECHAT_MODE=mode)] == ["WECHAT_AES_KEY", "WECHAT_APPID"]
+
+
+def test_a_mode_that_seals_names_the_package_it_needs(monkeypatch):
+    monkeypatch.setattr("wechat.settings.find_spec", lambda name: None)
+    with pytest.raises(SettingsError, match="python -m pip install cryptography"):
+        read(SAFE)
+
+
+def test_a_mini_program_needs_what_its_answers_go_through():
+    names = [fault.split()[0] for fault in faults(WECHAT_ACCOUNT="miniprogram")]
+    assert names == ["WECHAT_APPID", "WECHAT_SECRET"]
+
+
+def test_a_wrong_secret_is_refused_without_being_shown():
+    (fault,) = faults(WECHAT_SECRET="a b c d e f")
+    assert fault.startswith("WECHAT_SECRET is not an AppSecret")
+    assert "a b c" not in fault
+
+
+def test_no_repr_shows_a_secret():
+    settings = read({**SAFE, "WECHAT_SECRET": "thesecret"})
+    for secret in ("testtoken", "thesecret", repr(settings.aes_keys[0])):
+        assert secret not in repr(settings)
 
 
 def test_settings_cannot_be_changed():

@@ -1,4 +1,4 @@
 """What WeChat defines. Each module imports only those before it in this list:
 
-errors, settings, signature, envelope, message, log, reply, routing.
+errors, settings, signature, envelope, message, log, reply, routing, delivery.
 """

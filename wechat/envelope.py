@@ -1,13 +1,46 @@
-"""What a message travels in. The same object that opens a push seals its reply."""
+"""What a message travels in: nothing, or AES. What opens a push also seals its reply.
+
+https://developers.weixin.qq.com/doc/oplatform/developers/dev/push/encryption.html
+"""
 
 from __future__ import annotations
 
+import os
+import re
+import secrets
 import time
-from collections.abc import Callable, Mapping, Sequence
+from base64 import b64decode, b64encode
+from collections.abc import Callable, Mapping
+from contextlib import suppress
+from hmac import compare_digest
+from typing import NamedTuple
 
-from wechat.signature import check_age, check_signature
+from wechat.errors import Forbidden
+from wechat.settings import Settings
+from wechat.signature import check_age, check_signature, is_signed, sign
 
 Clock = Callable[[], float]
+Query = Mapping[str, str]
+
+BLOCK = 32  # bytes to which the content is padded; AES itself would ask for 16
+RANDOM = 16  # bytes before the content, so that no two sealings are alike
+
+# In compat mode a user may have typed such a node too; the signature tells which one is WeChat's.
+ENCRYPT_IN_XML = re.compile(rb"<Encrypt>(?:<!\[CDATA\[)?([A-Za-z0-9+/=\s]+)(?:\]\]>\s*)?</Encrypt>")
+ENCRYPT_IN_JSON = re.compile(rb'"Encrypt"\s*:\s*"((?:[A-Za-z0-9+/=\s]|\\/)+)"')
+
+SEALED_XML = (
+    "<xml><Encrypt><![CDATA[%s]]></Encrypt><MsgSignature><![CDATA[%s]]></MsgSignature>"
+    "<TimeStamp>%s</TimeStamp><Nonce><![CDATA[%s]]></Nonce></xml>"
+)
+SEALED_JSON = '{"Encrypt":"%s","MsgSignature":"%s","TimeStamp":%s,"Nonce":"%s"}'
+
+
+class Opened(NamedTuple):
+    """The content of a push, and how its reply goes over the wire."""
+
+    content: bytes
+    seal: Callable[[str], str]
 
 
 class Plain:
@@ -16,21 +49,102 @@ class Plain:
     Whoever has seen one signed URL can post another body to it until the timestamp is stale.
     """
 
-    def __init__(self, tokens: Sequence[str], max_age: int, clock: Clock = time.time) -> None:
-        self.tokens = tokens
-        self.max_age = max_age  # seconds
+    def __init__(self, settings: Settings, clock: Clock = time.time) -> None:
+        self.settings = settings
         self.clock = clock
 
-    def check_query(self, query: Mapping[str, str]) -> None:
+    def check_query(self, query: Query) -> None:
         """Raises Forbidden unless WeChat signed the query, and not too long ago."""
-        check_signature(query, self.tokens)
-        check_age(query["timestamp"], self.clock(), self.max_age)
+        check_signature(query, self.settings.tokens)
+        check_age(query["timestamp"], self.clock(), self.settings.max_age)
 
-    def open(self, body: bytes, query: Mapping[str, str]) -> bytes:
-        """The message in the body; raises Forbidden where the query is not signed."""
+    def open(self, body: bytes, query: Query) -> Opened:
+        """The content of the push; raises Forbidden where the query is not signed or the body is sealed."""
         self.check_query(query)
-        return body
+        if b"Encrypt" in body and b"MsgType" not in body:
+            raise Forbidden("the push is encrypted: set WECHAT_AES_KEY and WECHAT_APPID as on the platform's page")
+        return Opened(body, str)
 
-    def seal(self, reply: str) -> str:
-        """The reply as it goes over the wire."""
-        return reply
+
+class Sealed(Plain):
+    """A push in AES. `safe` takes nothing else; `compat` takes plain ones too, and believes what is sealed."""
+
+    def __init__(self, settings: Settings, clock: Clock = time.time) -> None:
+        super().__init__(settings, clock)
+        self.appid = settings.appid.encode()
+        self.ciphers = [Cipher(key) for key in settings.aes_keys]
+
+    def open(self, body: bytes, query: Query) -> Opened:
+        """The content of the push; raises Forbidden where WeChat did not seal it, or not with our keys."""
+        is_json = body.lstrip()[:1] == b"{"
+        candidates = (ENCRYPT_IN_JSON if is_json else ENCRYPT_IN_XML).findall(body)
+        if not candidates and self.settings.mode == "compat":
+            return super().open(body, query)
+        if not candidates:
+            raise Forbidden("the push is not encrypted, and WECHAT_MODE is safe")
+        token, encrypted = self.find_signed(candidates, query)
+        check_age(query["timestamp"], self.clock(), self.settings.max_age)
+        cipher, content = self.decrypt(encrypted)
+        return Opened(content, lambda reply: self.seal(reply, token, cipher, SEALED_JSON if is_json else SEALED_XML))
+
+    def find_signed(self, candidates: list[bytes], query: Query) -> tuple[str, str]:
+        """The token and the encrypted text that `msg_signature` is about."""
+        signature, timestamp, nonce = query.get("msg_signature"), query.get("timestamp"), query.get("nonce")
+        if not (signature and timestamp and nonce):
+            raise Forbidden("no msg_signature, timestamp or nonce in the query: it does not come from WeChat")
+        for candidate in candidates:
+            encrypted = candidate.replace(b"\\/", b"/").strip().decode("latin-1")
+            for token in self.settings.tokens:
+                if is_signed(signature, token, timestamp, nonce, encrypted):
+                    return token, encrypted
+        raise Forbidden("the msg_signature does not match: is WECHAT_TOKEN the token typed on the platform's page?")
+
+    def decrypt(self, encrypted: str) -> tuple[Cipher, bytes]:
+        """The cipher that opens the text, and what is inside."""
+        with suppress(ValueError):  # no base64
+            data = b64decode(encrypted)
+            for cipher in self.ciphers:
+                content, appid = cipher.open(data)
+                if compare_digest(appid, self.appid):
+                    return cipher, content
+        raise Forbidden("the push does not decrypt: are WECHAT_AES_KEY and WECHAT_APPID as on the platform's page?")
+
+    def seal(self, reply: str, token: str, cipher: Cipher, template: str) -> str:
+        """The reply, sealed and signed for the token, with a timestamp and a nonce of its own."""
+        encrypted = b64encode(cipher.seal(reply.encode(), self.appid, os.urandom(RANDOM))).decode()
+        timestamp, nonce = str(int(self.clock())), str(secrets.randbelow(10**10))
+        return template % (encrypted, sign(token, timestamp, nonce, encrypted), timestamp, nonce)
+
+
+class Cipher:
+    """AES-256-CBC as WeChat uses it: the key's own first half is the initialisation vector."""
+
+    def __init__(self, key: bytes) -> None:
+        # Optional: only the modes that seal need the package, and `settings` has seen that it is there.
+        from cryptography.hazmat.primitives.ciphers import Cipher, algorithms, modes
+
+        self._cipher = Cipher(algorithms.AES(key), modes.CBC(key[:16]))
+
+    def seal(self, content: bytes, appid: bytes, random: bytes) -> bytes:
+        """The content encrypted; `random` has 16 bytes."""
+        data = random + len(content).to_bytes(4, "big") + content + appid
+        padding = BLOCK - len(data) % BLOCK
+        encryptor = self._cipher.encryptor()
+        return encryptor.update(data + bytes([padding]) * padding) + encryptor.finalize()
+
+    def open(self, data: bytes) -> tuple[bytes, bytes]:
+        """The content and the appid in the encrypted data; two empty strings for whatever this key did not seal."""
+        if len(data) % 16 or not data:
+            return b"", b""
+        decryptor = self._cipher.decryptor()
+        padded = decryptor.update(data) + decryptor.finalize()
+        padding = padded[-1]
+        start, end = RANDOM + 4, len(padded) - padding
+        length = int.from_bytes(padded[RANDOM:start], "big")
+        is_whole = 1 <= padding <= BLOCK and start + length < end and padded.endswith(bytes([padding]) * padding)
+        return (padded[start : start + length], padded[start + length : end]) if is_whole else (b"", b"")
+
+
+def envelope_for(settings: Settings, clock: Clock = time.time) -> Plain:
+    """The envelope that the setting WECHAT_MODE asks for."""
+    return Plain(settings, clock) if settings.mode == "plain" else Sealed(settings, clock)

@@ -65,10 +65,10 @@ class BatchHandler(logging.StreamHandler[TextIO]):
 
 
 def configure(level: str, stream: TextIO | None = None) -> None:
-    """Logs from `level` on, to stderr, for a process of our own; one that has logging set up keeps what it has."""
+    """Logs to stderr from `level` on, a name like `info`; a process that has logging set up keeps what it has."""
     if logging.root.handlers:
         return
-    logging.basicConfig(level=level, handlers=[BatchHandler(stream)])
+    logging.basicConfig(level=level.upper(), handlers=[BatchHandler(stream)])
     # What FORMAT does not show is not collected: https://docs.python.org/3/howto/logging.html#optimization
     logging.logThreads = logging.logProcesses = logging.logMultiprocessing = False
     logging._srcfile = None

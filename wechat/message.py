@@ -1,10 +1,11 @@
-"""The bytes of a push, read into a Message.
+"""The bytes of a push, XML or JSON, read into a Message.
 
 https://developers.weixin.qq.com/doc/service/guide/product/message/Receiving_standard_messages.html
 """
 
 from __future__ import annotations
 
+import json
 import re
 from collections.abc import Iterator, Mapping
 from typing import Any
@@ -20,6 +21,19 @@ LISTS = frozenset({"item", "List", "fail_idx", "AroundBeacon", "Actions", "illeg
 
 REQUIRED = ("MsgType", "FromUserName", "ToUserName")  # without them nobody can answer
 SCALARS = (*REQUIRED, "CreateTime", "MsgId", "Content", "Event", "EventKey")  # what decides who answers, and once
+
+# The nodes that hold a `List`, of which Mini Programs leave out one level or the other.
+LIST_HOLDERS = {
+    "subscribe_msg_popup_event": "SubscribeMsgPopupEvent",
+    "subscribe_msg_change_event": "SubscribeMsgChangeEvent",
+    "subscribe_msg_sent_event": "SubscribeMsgSentEvent",
+}
+
+# What the cloud asks, without a signature, to see whether somebody is there: protocol.md has both forms.
+_PROBE = re.compile(
+    rb"""\s*(\{\s*"action"\s*:\s*"CheckContainerPath"\s*\}"""
+    rb"""|<xml>\s*<action>(<!\[CDATA\[)?CheckContainerPath(\]\]>)?</action>\s*</xml>)\s*"""
+)
 
 # Users' texts arrive with such characters raw, and no XML parser takes them. https://www.w3.org/TR/xml/#charsets
 _FORBIDDEN = re.compile("[\x00-\x08\x0b\x0c\x0e-\x1f\ud800-\udfff\ufffe\uffff]")
@@ -75,18 +89,35 @@ class Message(Mapping[str, Any]):
 def parse(content: bytes) -> Message:
     """The message in the bytes of a push.
 
-    Raises Unreadable where there is none: not XML, a DOCTYPE, over 32 levels, no MsgType, FromUserName or ToUserName.
+    Raises Unreadable where there is none: neither XML nor a JSON object, a DOCTYPE, a key twice, over 32 levels, no
+    MsgType, FromUserName or ToUserName.
     """
     # One broken character must not cost a user the answer, so it becomes U+FFFD.
     text = without_forbidden(content.decode("utf-8", "replace").removeprefix("\ufeff"))
-    fields = _from_xml(text)
+    fields = _from_json(text) if text.lstrip()[:1] == "{" else _from_xml(text)
     for name in REQUIRED:
         if not fields.get(name):
             raise Unreadable(f"no {name} in the message")
     for name in SCALARS:
         if not isinstance(fields.get(name, ""), str):
             raise Unreadable(f"{name} is not one text")
+    holder = LIST_HOLDERS.get(fields.get("Event", ""))
+    if holder:
+        _complete(fields, holder)
     return Message(fields)
+
+
+def _complete(fields: dict[str, Any], holder: str) -> None:
+    """Puts a list back into its holder where the JSON of a Mini Program had only one of the two."""
+    if "List" in fields:
+        fields[holder] = Message({"List": fields.pop("List")})
+    elif isinstance(fields.get(holder), list):
+        fields[holder] = Message({"List": fields[holder]})
+
+
+def is_probe(body: bytes) -> bool:
+    """Whether the body is the question of WeChat's cloud whether somebody listens here."""
+    return len(body) < 200 and bool(_PROBE.fullmatch(body))
 
 
 class _Builder(ElementTree.TreeBuilder):
@@ -125,3 +156,45 @@ def _append(fields: dict[str, Any], name: str, value: str | Message) -> None:
     if not isinstance(values, list):
         values = fields[name] = [values]
     values.append(value)
+
+
+def _from_json(text: str) -> dict[str, Any]:
+    try:
+        # Numbers stay as they were written: a MsgId has more digits than a float keeps.
+        pairs = json.loads(
+            text, strict=False, object_pairs_hook=_Pairs, parse_int=str, parse_float=str, parse_constant=_refuse
+        )
+        return _plain_fields(pairs, 1)
+    except (ValueError, RecursionError) as error:
+        raise Unreadable(f"not JSON: {type(error).__name__}") from None
+
+
+class _Pairs(list[tuple[str, Any]]):
+    """The members of a JSON object, before it is known whether a key stands twice."""
+
+
+def _refuse(constant: str) -> None:
+    raise ValueError(constant)
+
+
+def _plain_fields(pairs: _Pairs, depth: int) -> dict[str, Any]:
+    fields = {}
+    for name, value in pairs:
+        if name in fields:
+            raise Unreadable("a key stands twice in the JSON")
+        plain = _plain_value(value, depth + 1)
+        fields[name] = [plain] if name in LISTS and not isinstance(plain, list) else plain
+    return fields
+
+
+def _plain_value(value: Any, depth: int) -> Any:
+    """A JSON value as the same XML would give it: text, Message, or list of those."""
+    if depth > MAX_DEPTH:
+        raise Unreadable(f"over {MAX_DEPTH} levels of JSON")
+    if isinstance(value, _Pairs):
+        return Message(_plain_fields(value, depth)) if value else ""
+    if isinstance(value, list):
+        return [_plain_value(item, depth + 1) for item in value]
+    if isinstance(value, str):
+        return without_forbidden(value)
+    return {None: "", True: "true", False: "false"}[value]

@@ -63,6 +63,13 @@ class Reply:
         """The XML nodes that this kind of reply has of its own."""
         raise NotImplementedError
 
+    def customer_messages(self) -> list[dict[str, Any]]:
+        """The JSON that sends the reply as customer messages, without `touser`; none where the platform has no such.
+
+        https://developers.weixin.qq.com/doc/service/api/customer/message/api_sendcustommessage.html
+        """
+        return [{"msgtype": self.kind, self.kind: dict(vars(self))}]
+
     def is_empty(self) -> bool:
         """Whether there is nothing to say, so that `success` is the answer."""
         return False
@@ -81,6 +88,9 @@ class Text(Reply):
 
     def nodes(self) -> str:
         return TEXT % cdata(self.content)
+
+    def customer_messages(self) -> list[dict[str, Any]]:
+        return [{"msgtype": self.kind, self.kind: {"content": piece}} for piece in split_text(self.content)]
 
     def is_empty(self) -> bool:
         return not without_forbidden(self.content)
@@ -146,6 +156,11 @@ class Music(Reply):
         fields = (self.title, self.description, self.music_url, self.hq_music_url, self.thumb_media_id)
         return MUSIC % tuple(map(cdata, fields))
 
+    def customer_messages(self) -> list[dict[str, Any]]:
+        fields = dict(vars(self))
+        fields["musicurl"], fields["hqmusicurl"] = fields.pop("music_url"), fields.pop("hq_music_url")
+        return [{"msgtype": self.kind, self.kind: fields}]
+
 
 @dataclass(frozen=True)
 class Article:
@@ -160,6 +175,10 @@ class Article:
         """The article as XML."""
         return ARTICLE % tuple(map(cdata, (self.title, self.description, self.pic_url, self.url)))
 
+    def customer(self) -> dict[str, str]:
+        """The article as customer messages have it."""
+        return {"title": self.title, "description": self.description, "url": self.url, "picurl": self.pic_url}
+
 
 @dataclass(frozen=True)
 class News(Reply):
@@ -170,6 +189,10 @@ class News(Reply):
 
     def nodes(self) -> str:
         return NEWS % (len(self.articles), "".join(article.nodes() for article in self.articles))
+
+    def customer_messages(self) -> list[dict[str, Any]]:
+        articles = [article.customer() for article in self.articles[:NEWS_LIMIT_MESSAGE]]
+        return [{"msgtype": self.kind, self.kind: {"articles": articles}}]
 
     def is_empty(self) -> bool:
         return not self.articles
@@ -192,6 +215,9 @@ class Transfer(Reply):
     def nodes(self) -> str:
         return TRANSFER_TO % cdata(self.kf_account) if self.kf_account else ""
 
+    def customer_messages(self) -> list[dict[str, Any]]:
+        return []
+
 
 @dataclass(frozen=True)
 class Raw(Reply):
@@ -199,6 +225,9 @@ class Raw(Reply):
 
     kind = "raw"
     body: str
+
+    def customer_messages(self) -> list[dict[str, Any]]:
+        return []
 
     def is_empty(self) -> bool:
         return not self.body

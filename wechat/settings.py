@@ -4,28 +4,33 @@ from __future__ import annotations
 
 import os
 import re
+from base64 import b64decode
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from contextvars import ContextVar
 from dataclasses import dataclass, field
+from importlib.util import find_spec
 from typing import Any, NamedTuple
 
 from wechat.errors import SettingsError
-
-LOG_LEVELS = ("DEBUG", "INFO", "WARNING", "ERROR", "CRITICAL")
 
 
 @dataclass(frozen=True)
 class Settings:
     """What the server was told. Its `repr` shows no secret."""
 
-    tokens: tuple[str, ...] = field(repr=False)  # the first one signs; each one verifies
+    tokens: tuple[str, ...] = field(repr=False)  # the newest first
+    appid: str = ""
+    secret: str = field(default="", repr=False)
+    aes_keys: tuple[bytes, ...] = field(default=(), repr=False)  # 32 bytes each, the newest first
+    mode: str = "plain"
+    account: str = "official"
     path: str = "/weixin"
     max_age: int = 300  # seconds a signed timestamp stays good, both ways; 0: for ever
     threads: int = 64
     host: str = "0.0.0.0"
     port: int = 8080
-    log_level: str = "INFO"
+    log_level: str = "info"
 
 
 def read(environ: Mapping[str, str]) -> Settings:
@@ -43,9 +48,27 @@ def read(environ: Mapping[str, str]) -> Settings:
             values[rule.field] = rule.parse(text)
         except ValueError as error:
             faults.append(f"{rule.name} {error}")
+    if values.get("aes_keys"):
+        values.setdefault("mode", "safe")
+    faults += _conflicts(values)
     if faults:
         raise SettingsError(faults)
     return Settings(**values)
+
+
+def _conflicts(values: Mapping[str, Any]) -> Iterator[str]:
+    """Settings that are good by themselves, but not together."""
+    mode = values.get("mode", "plain")
+    if mode != "plain":
+        for name, value in (("WECHAT_AES_KEY", "aes_keys"), ("WECHAT_APPID", "appid")):
+            if not values.get(value):
+                yield f"{name} is missing or wrong: WECHAT_MODE={mode} needs it"
+        if not find_spec("cryptography"):
+            yield f"WECHAT_MODE={mode} needs a package: python -m pip install cryptography"
+    if values.get("account") == "miniprogram":
+        for name, value in (("WECHAT_APPID", "appid"), ("WECHAT_SECRET", "secret")):
+            if not values.get(value):
+                yield f"{name} is missing or wrong: WECHAT_ACCOUNT=miniprogram answers through the platform's API"
 
 
 def _tokens(text: str) -> tuple[str, ...]:
@@ -55,6 +78,32 @@ def _tokens(text: str) -> tuple[str, ...]:
     if not all(re.fullmatch(r"[\w.~+-]{3,32}", token, re.ASCII) for token in tokens):
         raise ValueError("is not a token: it takes 3 to 32 letters and digits, or two of those as new,old")
     return tokens
+
+
+def _credential(what: str) -> Callable[[str], str]:
+    def parse(text: str) -> str:
+        if not re.fullmatch(r"[\w-]{6,128}", text, re.ASCII):
+            raise ValueError(f"is not {what}: copy it from the platform's page, letters and digits without blanks")
+        return text
+
+    return parse
+
+
+def _aes_keys(text: str) -> tuple[bytes, ...]:
+    keys = [re.sub(r"\s", "", part) for part in text.split(",")]
+    if not all(re.fullmatch(r"[A-Za-z0-9+/]{43}", key) for key in keys):
+        raise ValueError("is not an EncodingAESKey: it takes the 43 characters on the platform's page, or new,old")
+    # The last character may hold bits that belong to no byte, so a strict decoder would refuse the platform's own keys.
+    return tuple(b64decode(key + "=") for key in keys)
+
+
+def _one_of(*choices: str) -> Callable[[str], str]:
+    def parse(text: str) -> str:
+        if text.lower() not in choices:
+            raise ValueError(f"is {text!r}: it takes {', '.join(choices[:-1])} or {choices[-1]}")
+        return text.lower()
+
+    return parse
 
 
 def _path(text: str) -> str:
@@ -78,12 +127,6 @@ def _host(text: str) -> str:
     return text
 
 
-def _log_level(text: str) -> str:
-    if text.upper() not in LOG_LEVELS:
-        raise ValueError(f"is {text!r}: it takes one of {', '.join(LOG_LEVELS)}")
-    return text.upper()
-
-
 class Rule(NamedTuple):
     """One setting: its name outside, its field inside, and how its text becomes a value."""
 
@@ -94,12 +137,17 @@ class Rule(NamedTuple):
 
 RULES = (
     Rule("WECHAT_TOKEN", "tokens", _tokens),
+    Rule("WECHAT_APPID", "appid", _credential("an appid")),
+    Rule("WECHAT_SECRET", "secret", _credential("an AppSecret")),
+    Rule("WECHAT_AES_KEY", "aes_keys", _aes_keys),
+    Rule("WECHAT_MODE", "mode", _one_of("plain", "compat", "safe")),
+    Rule("WECHAT_ACCOUNT", "account", _one_of("official", "miniprogram")),
     Rule("WECHAT_PATH", "path", _path),
     Rule("WECHAT_MAX_AGE", "max_age", _whole_number(0, 86_400, "seconds")),
     Rule("WECHAT_THREADS", "threads", _whole_number(1, 1_000, "threads")),
     Rule("HOST", "host", _host),
     Rule("PORT", "port", _whole_number(0, 65_535, "a TCP port")),
-    Rule("LOG_LEVEL", "log_level", _log_level),
+    Rule("LOG_LEVEL", "log_level", _one_of("debug", "info", "warning", "error", "critical")),
 )
 REQUIRED = frozenset({"WECHAT_TOKEN"})
 

@@ -11,6 +11,8 @@ ROOT = Path(__file__).parents[2]
 sys.path.insert(0, str(ROOT))
 
 TOKEN = "benchmark"
+APPID = "wx1234567890abcdef"
+AES_KEY = "abcdefghijklmnopqrstuvwxyz0123456789ABCDEFG"
 PATH = "/weixin"
 HANDLERS = Path(__file__).with_name("handlers")
 
@@ -19,6 +21,12 @@ def ours():
     from wxserver import make_application
 
     return make_application({"WECHAT_TOKEN": TOKEN}, HANDLERS)
+
+
+def ours_safe():
+    from wxserver import make_application
+
+    return make_application({"WECHAT_TOKEN": TOKEN, "WECHAT_AES_KEY": AES_KEY, "WECHAT_APPID": APPID}, HANDLERS)
 
 
 def werobot():
@@ -62,6 +70,29 @@ def wechatpy_flask():
     return app
 
 
+def wechatpy_flask_safe():
+    from flask import Flask, abort, request
+    from wechatpy import create_reply, parse_message
+    from wechatpy.crypto import WeChatCrypto
+    from wechatpy.exceptions import InvalidAppIdException, InvalidSignatureException
+
+    app = Flask(__name__)
+    crypto = WeChatCrypto(TOKEN, AES_KEY, APPID)
+
+    @app.route(PATH, methods=["POST"])
+    def weixin():
+        signature, timestamp, nonce = request.args["msg_signature"], request.args["timestamp"], request.args["nonce"]
+        try:
+            content = crypto.decrypt_message(request.data, signature, timestamp, nonce)
+        except (InvalidSignatureException, InvalidAppIdException):
+            abort(403)
+        message = parse_message(content)
+        reply = create_reply(message.content if message.type == "text" else "", message)
+        return crypto.encrypt_message(reply.render(), nonce, timestamp), 200, {"Content-Type": "application/xml"}
+
+    return app
+
+
 def empty():
     """What waitress itself costs: no check, no parsing, one fixed answer."""
 
@@ -72,7 +103,14 @@ def empty():
     return app
 
 
-SERVERS: dict[str, Callable] = {"ours": ours, "WeRoBot": werobot, "wechatpy on Flask": wechatpy_flask, "empty": empty}
+SERVERS: dict[str, Callable] = {
+    "ours": ours,
+    "WeRoBot": werobot,
+    "wechatpy on Flask": wechatpy_flask,
+    "empty": empty,
+    "ours, safe": ours_safe,
+    "wechatpy on Flask, safe": wechatpy_flask_safe,
+}
 
 
 def main() -> None:

@@ -1,0 +1,170 @@
+import json
+import threading
+from http.server import BaseHTTPRequestHandler
+from urllib.request import Request, urlopen
+
+import pytest
+
+from sandbox.platform import USER, text_message, to_json
+from tests.conftest import APPID, COMPAT, MESSAGES, PLAIN, SAFE
+from wechat.message import parse
+from wechat.reply import Text
+
+MINI = {"WECHAT_ACCOUNT": "miniprogram", "WECHAT_APPID": APPID, "WECHAT_SECRET": "s" * 32}
+PLATFORMS = [PLAIN, COMPAT, SAFE]
+ECHO = '@on("text")\ndef echo(msg): return msg.Content\n'
+CAPTURE = 'SEEN = []\n@on(re.compile(".*"))\ndef see(msg):\n    SEEN.append(msg)\n    return repr(sorted(msg))\n'
+
+
+def by_mode(platform):
+    return platform.mode
+
+
+@pytest.fixture
+def inbox(http_server):
+    """A real HTTP server that takes customer messages, and a function that sends to it."""
+
+    class Inbox:
+        def __init__(self):
+            self.taken = []
+            self.arrived = threading.Semaphore(0)
+
+        def send(self, openid, reply):
+            for message in reply.customer_messages():
+                body = json.dumps({"touser": openid, **message}, ensure_ascii=False).encode()
+                urlopen(Request(self.url, body, {"Content-Type": "application/json"}), timeout=5).close()
+
+        def wait(self):
+            assert self.arrived.acquire(timeout=5), "nothing was sent"
+            return self.taken[-1]
+
+    box = Inbox()
+
+    class Server(BaseHTTPRequestHandler):
+        def do_POST(self):
+            box.taken.append(json.loads(self.rfile.read(int(self.headers["Content-Length"]))))
+            self.send_response(200)
+            self.end_headers()
+            box.arrived.release()
+
+        def log_message(self, *_):
+            pass
+
+    box.url = http_server(Server)
+    return box
+
+
+# The same message, however it came
+
+
+@pytest.mark.parametrize("file", MESSAGES, ids=lambda file: file.stem)
+def test_a_message_is_the_same_in_xml_and_json_and_in_every_mode(make_account, file):
+    message = parse(file.read_bytes())
+    replies = set()
+    for platform in PLATFORMS:
+        account = make_account(CAPTURE, platform=platform, clock=lambda: 1714037059, WECHAT_MAX_AGE="0")
+        for content in (file.read_text("utf-8"), to_json(message)):
+            response, reply = account.deliver(content)
+            assert response.status_code == 200
+            replies.add(reply)
+        find = account.app.delivery.router.find(message)
+        assert find.handler.function.__globals__["SEEN"] == [message, message]
+    assert len(replies) == 1
+
+
+@pytest.mark.parametrize("platform", PLATFORMS, ids=by_mode)
+@pytest.mark.parametrize("probe", ["debug_demo", "json", "xml"])
+def test_the_platforms_own_probes_are_answered(make_account, platform, probe):
+    account = make_account("", platform=platform)
+    if probe == "debug_demo":
+        (file,) = [file for file in MESSAGES if file.stem == "event_debug_demo"]
+        assert account.deliver(file.read_text("utf-8"))[1] == "success"
+    else:
+        body = (
+            '{"action": "CheckContainerPath"}' if probe == "json" else "<xml><action>CheckContainerPath</action></xml>"
+        )
+        for query in (None, ""):
+            assert account.post(body, query).body == b"success"
+
+
+@pytest.mark.parametrize("body", ['{"action": "Other"}', '{"action": "CheckContainerPath", "MsgType": "text"}'])
+def test_nothing_else_passes_for_a_probe(account, body):
+    assert account.post(body, "").status_code == 403
+
+
+# Mini programs
+
+
+@pytest.mark.parametrize("platform", PLATFORMS, ids=by_mode)
+@pytest.mark.parametrize("as_json", [False, True], ids=["xml", "json"])
+def test_a_mini_program_is_answered_by_a_customer_message(make_account, inbox, platform, as_json):
+    account = make_account(
+        '@on("text")\ndef echo(msg): return msg.Content\n', platform=platform, send=inbox.send, **MINI
+    )
+    content = text_message("你好")
+    response, reply = account.deliver(to_json(parse(content.encode())) if as_json else content)
+    assert (response.body, reply) == (b"success", "success")
+    assert inbox.wait() == {
+        "touser": parse(content.encode()).FromUserName,
+        "msgtype": "text",
+        "text": {"content": "你好"},
+    }
+
+
+@pytest.mark.parametrize(
+    "name", ["text", "image", "miniprogrampage", "event_user_enter_tempsession", "event_wxa_media_check"]
+)
+def test_each_push_of_a_mini_program_is_acknowledged(make_account, inbox, name):
+    account = make_account('@on("default")\ndef rest(msg): return "seen " + msg.MsgType\n', send=inbox.send, **MINI)
+    (file,) = [file for file in MESSAGES if file.stem == name]
+    message = parse(file.read_bytes())
+    for content in (file.read_text("utf-8"), to_json(message)):
+        assert account.deliver(content)[1] == "success"
+        assert inbox.wait()["text"]["content"] == "seen " + message.MsgType
+
+
+def test_the_chat_of_a_mini_program_is_welcomed_by_what_ships(account):
+    assert "你好" in account.event("user_enter_tempsession", SessionFrom="")["Content"]
+
+
+@pytest.mark.parametrize("platform", PLATFORMS, ids=by_mode)
+@pytest.mark.parametrize("as_json", [False, True], ids=["xml", "json"])
+def test_a_transfer_is_the_direct_answer_as_xml(make_account, inbox, platform, as_json):
+    source = 'from wechat.reply import Transfer\n@on("text")\ndef human(msg): return Transfer()\n'
+    account = make_account(source, platform=platform, send=inbox.send, **MINI)
+    content = text_message("x")
+    _, reply = account.deliver(to_json(parse(content.encode())) if as_json else content)
+    assert parse(reply.encode()).MsgType == "transfer_customer_service"
+    assert inbox.taken == []
+
+
+@pytest.mark.parametrize("reply", ['Voice("m")', 'Video("m")', 'Music("t")', 'News([Article("t")])'])
+def test_a_reply_that_mini_programs_lack_is_dropped_and_logged_with_its_handler(make_account, inbox, reply, log):
+    source = (
+        f'from wechat.reply import *\nfrom wechat.reply import Article\n@on("text")\ndef wrong(msg): return {reply}\n'
+    )
+    account = make_account(source, send=inbox.send, **MINI)
+    assert account.deliver(text_message("x"))[1] == "success"
+    assert "handlers.mine.wrong: Mini Programs have no" in log.text
+    assert inbox.taken == []
+
+
+def test_a_customer_message_that_fails_is_logged_and_the_push_still_succeeds(make_account, log):
+    failed = threading.Event()
+
+    def send(openid, reply):
+        failed.set()
+        raise OSError(openid)
+
+    account = make_account('@on("text")\ndef echo(msg): return "x"\n', send=send, **MINI)
+    assert account.deliver(text_message("x"))[1] == "success"
+    assert failed.wait(5)
+    account.app.delivery.outbox.shutdown()
+    assert "the text reply of handlers.mine.echo was not sent" in log.text
+    assert USER not in log.text
+
+
+def test_a_long_text_goes_out_in_pieces():
+    messages = Text("界" * 1000).customer_messages()
+    assert "".join(message["text"]["content"] for message in messages) == "界" * 1000
+    assert all(len(message["text"]["content"].encode()) <= 2047 for message in messages)
