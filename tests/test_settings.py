@@ -25,6 +25,8 @@ def test_every_setting_reaches_its_field():
         "WECHAT_AES_KEY": "A" * 43 + ", " + "B" * 43,
         "WECHAT_MODE": "Compat",
         "WECHAT_ACCOUNT": "miniprogram",
+        "WECHAT_STORE": "redis://127.0.0.1:6379/0",
+        "WECHAT_API_URL": "http://127.0.0.1:9090/",
         "WECHAT_PATH": "/bot/",
         "WECHAT_MAX_AGE": "0",
         "WECHAT_THREADS": "8",
@@ -35,7 +37,8 @@ def test_every_setting_reaches_its_field():
     assert set(environ) == {rule.name for rule in RULES}
     keys = (bytes(32), b64decode("B" * 43 + "="))
     credentials = (("newtoken", "oldtoken"), "wx1234567890abcdef", "5" * 32, keys, "compat", "miniprogram")
-    assert read(environ) == Settings(*credentials, "/bot", 0, 8, "::1", 9000, "debug")
+    where = ("redis://127.0.0.1:6379/0", "http://127.0.0.1:9090", "/bot")
+    assert read(environ) == Settings(*credentials, *where, 0, 8, "::1", 9000, "debug")
 
 
 def test_an_empty_value_counts_as_none():
@@ -123,6 +126,18 @@ def test_a_wrong_secret_is_refused_without_being_shown():
     (fault,) = faults(WECHAT_SECRET="a b c d e f")
     assert fault.startswith("WECHAT_SECRET is not an AppSecret")
     assert "a b c" not in fault
+
+
+@pytest.mark.parametrize("store", ["redis:", "sqlite:", "memory", "mysql://u:pass@h/d", "file.db"])
+def test_a_wrong_store_is_refused_without_being_shown(store):
+    (fault,) = faults(WECHAT_STORE=store)
+    assert fault == "WECHAT_STORE is no store: it takes memory:, sqlite:FILE or redis://host:port/db"
+
+
+@pytest.mark.parametrize("url", ["api.weixin.qq.com", "ftp://x", "https://u:p@x", "https://x?y=1", "https://"])
+def test_a_wrong_address_of_the_api_is_refused(url):
+    (fault,) = faults(WECHAT_API_URL=url)
+    assert fault.startswith("WECHAT_API_URL is no address")
 
 
 def test_no_repr_shows_a_secret():

@@ -4,6 +4,10 @@
     ├── StartError              stops the start: exit status 2, one line for each fault
     │   ├── SettingsError       a setting is missing or wrong
     │   └── RoutingError        a handler module, or what it marks, is wrong
+    ├── StoreError              the store does not answer
+    ├── ApiError                a call to the platform did not succeed
+    │   ├── TransportError      no answer, or none that is WeChat's
+    │   └── WeChatError         the platform refused: errcode, errmsg, and a hint what to do
     └── Refusal                 a request is refused with an HTTP status
         ├── Unreadable          400: signed, but not a message
         ├── Forbidden           403: not shown to come from WeChat
@@ -37,6 +41,28 @@ class SettingsError(StartError):
 
 class RoutingError(StartError):
     """A handler module does not import, or two handlers claim one path, or a parameter has no meaning."""
+
+
+class StoreError(Error):
+    """The store does not answer, or not as a store; the cause is behind it."""
+
+
+class ApiError(Error):
+    """A call to the platform did not succeed."""
+
+
+class TransportError(ApiError):
+    """No answer from the platform, or none that could be WeChat's."""
+
+
+class WeChatError(ApiError):
+    """The platform refused the call. `hint` says what to do; it is empty where nobody knows."""
+
+    def __init__(self, errcode: int, errmsg: str, hint: str = "") -> None:
+        super().__init__(f"{errcode}: {errmsg}" + (f" ({hint})" if hint else ""))
+        self.errcode = errcode
+        self.errmsg = errmsg
+        self.hint = hint
 
 
 class Refusal(Error):

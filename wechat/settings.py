@@ -25,6 +25,8 @@ class Settings:
     aes_keys: tuple[bytes, ...] = field(default=(), repr=False)  # 32 bytes each, the newest first
     mode: str = "plain"
     account: str = "official"
+    store: str = field(default="memory:", repr=False)  # may hold a password
+    api_url: str = "https://api.weixin.qq.com"
     path: str = "/weixin"
     max_age: int = 300  # seconds a signed timestamp stays good, both ways; 0: for ever
     threads: int = 64
@@ -106,6 +108,20 @@ def _one_of(*choices: str) -> Callable[[str], str]:
     return parse
 
 
+def _store(text: str) -> str:
+    if not re.match(r"memory:$|sqlite:.|(rediss?|unix)://.", text):
+        raise ValueError("is no store: it takes memory:, sqlite:FILE or redis://host:port/db")
+    if text[0] in "ru" and not find_spec("redis"):
+        raise ValueError("needs a package: python -m pip install redis")
+    return text
+
+
+def _api_url(text: str) -> str:
+    if not re.fullmatch(r"https?://[^\s/@?#]+(/[^\s?#]*)?", text):
+        raise ValueError("is no address: it takes one like https://api.weixin.qq.com")
+    return text.rstrip("/")
+
+
 def _path(text: str) -> str:
     if not re.fullmatch(r"/|(/[\w.~-]+)+/?", text, re.ASCII) or text.rstrip("/") == "/healthz":
         raise ValueError(f"is {text!r}: it takes a path like /weixin, and not /healthz")
@@ -142,6 +158,8 @@ RULES = (
     Rule("WECHAT_AES_KEY", "aes_keys", _aes_keys),
     Rule("WECHAT_MODE", "mode", _one_of("plain", "compat", "safe")),
     Rule("WECHAT_ACCOUNT", "account", _one_of("official", "miniprogram")),
+    Rule("WECHAT_STORE", "store", _store),
+    Rule("WECHAT_API_URL", "api_url", _api_url),
     Rule("WECHAT_PATH", "path", _path),
     Rule("WECHAT_MAX_AGE", "max_age", _whole_number(0, 86_400, "seconds")),
     Rule("WECHAT_THREADS", "threads", _whole_number(1, 1_000, "threads")),
