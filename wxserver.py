@@ -17,8 +17,10 @@ from urllib.parse import parse_qsl
 
 import waitress
 from webob import Request, Response
+from wechat.store import open_store
 
-from wechat.delivery import Delivery, MiniprogramDelivery, Send, send_none
+from wechat.api import Api
+from wechat.delivery import Delivery, MiniprogramDelivery
 from wechat.envelope import Clock, envelope_for
 from wechat.errors import Forbidden, MethodNotAllowed, NotFound, Refusal, StartError, TooLarge, Unreadable
 from wechat.log import configure as configure_log
@@ -44,16 +46,17 @@ HEALTHZ = "/healthz"
 class Application:
     """The server as a WSGI callable.
 
-    `routes` is what `wechat.routing.load` returns; `clock` gives the seconds since 1970; `send(openid, reply)` sends a
-    customer message.
+    `routes` is what `wechat.routing.load` returns; `clock` gives the seconds since 1970. Raises StartError where the
+    store does not answer.
     """
 
-    def __init__(self, settings: Settings, routes: Routes, clock: Clock = time.time, send: Send = send_none) -> None:
+    def __init__(self, settings: Settings, routes: Routes, clock: Clock = time.time) -> None:
         self.settings = settings
         self.envelope = envelope_for(settings, clock)
-        router = Router(routes)
-        is_miniprogram = settings.account == "miniprogram"
-        self.delivery = MiniprogramDelivery(router, send, clock) if is_miniprogram else Delivery(router, clock)
+        self.store = open_store(settings.store)
+        self.api = Api(settings, self.store, clock)
+        deliver_by = MiniprogramDelivery if settings.account == "miniprogram" else Delivery
+        self.delivery = deliver_by(Router(routes), self.api, clock)
         self.paths = (settings.path, settings.path + "/")
 
     def __call__(self, environ: WSGIEnvironment, start_response: StartResponse) -> Iterable[bytes]:

@@ -1,7 +1,10 @@
 """The account under test: the real callable with the real handlers, asked the way WeChat asks."""
 
+import contextlib
+import io
 import logging
 import os
+import socket
 import subprocess
 import sys
 import threading
@@ -9,14 +12,17 @@ import time
 from base64 import b64decode
 from http.server import ThreadingHTTPServer
 from pathlib import Path
+from socketserver import ThreadingMixIn
+from wsgiref.simple_server import WSGIRequestHandler, WSGIServer, make_server
 from wsgiref.validate import validator
 from xml.etree import ElementTree
 
 import pytest
+import redis
 from webob import Request
 
+from sandbox.cloud import Cloud
 from sandbox.platform import Platform, signed_query, text_message
-from wechat.delivery import send_none
 from wechat.routing import load
 from wechat.settings import read
 from wxserver import Application, make_application
@@ -24,6 +30,7 @@ from wxserver import Application, make_application
 ROOT = Path(__file__).parents[1]
 TOKEN = "testtoken"
 APPID = "wx1234567890abcdef"
+SECRET = "5ec4e7" * 5
 AES_KEY = "abcdefghijklmnopqrstuvwxyz0123456789ABCDEFG"
 PLAIN, COMPAT, SAFE = (Platform(TOKEN, mode, b64decode(AES_KEY + "="), APPID) for mode in ("plain", "compat", "safe"))
 SEALED = {"WECHAT_AES_KEY": AES_KEY, "WECHAT_APPID": APPID}
@@ -103,13 +110,41 @@ def account():
 def make_account(tmp_path):
     """An account whose handlers are the given source, with further settings and a clock if wanted."""
 
-    def make(source, clock=time.time, platform=PLAIN, send=send_none, **environ):
+    def make(source, clock=time.time, platform=PLAIN, **environ):
         (tmp_path / "mine.py").write_text("import re\nfrom wechat.routing import on\n" + source, encoding="utf-8")
         sealed = {**SEALED, "WECHAT_MODE": platform.mode} if platform is not PLAIN else {}
         settings = read({"WECHAT_TOKEN": TOKEN, **sealed, **environ})
-        return Account(Application(settings, load(tmp_path), clock, send), platform)
+        return Account(Application(settings, load(tmp_path), clock), platform)
 
     return make
+
+
+@pytest.fixture
+def cloud():
+    """The stand-in for api.weixin.qq.com behind real HTTP; its address is `cloud.url`."""
+    app = Cloud(APPID, SECRET)
+    server = make_server("127.0.0.1", 0, app, ThreadingServer, QuietHandler)
+    threading.Thread(target=server.serve_forever, args=(0.01,), daemon=True).start()
+    app.url = f"http://127.0.0.1:{server.server_port}"
+    yield app
+    server.shutdown()
+    server.server_close()
+
+
+class ThreadingServer(ThreadingMixIn, WSGIServer):
+    """A thread for each connection, none of which is waited for."""
+
+    daemon_threads = True
+
+
+class QuietHandler(WSGIRequestHandler):
+    """Says nothing, also where a client went away."""
+
+    def log_message(self, *_):
+        pass
+
+    def get_stderr(self):
+        return io.StringIO()
 
 
 @pytest.fixture
@@ -192,3 +227,44 @@ def log(caplog):
     """The log from INFO on; `log.text` is all of it."""
     caplog.set_level(logging.INFO)
     return caplog
+
+
+def free_port():
+    """A port of this machine that nobody listens on."""
+    with socket.create_server(("127.0.0.1", 0)) as probe:
+        return probe.getsockname()[1]
+
+
+@pytest.fixture(scope="session")
+def redis_url(tmp_path_factory):
+    """The address of a redis-server of our own."""
+    port = free_port()
+    options = ["--port", str(port), "--bind", "127.0.0.1", "--save", "", "--appendonly", "no"]
+    process = subprocess.Popen(
+        ["redis-server", *options], cwd=tmp_path_factory.mktemp("redis"), stdout=subprocess.DEVNULL
+    )
+    wait_for_port(port)
+    yield f"redis://127.0.0.1:{port}/0"
+    process.terminate()
+    process.wait(10)
+
+
+def wait_for_port(port):
+    """Returns once somebody listens; fails after ten seconds."""
+    deadline = time.monotonic() + 10
+    while time.monotonic() < deadline:
+        with contextlib.suppress(OSError), socket.create_connection(("127.0.0.1", port), timeout=1):
+            return
+        time.sleep(0.02)
+    raise AssertionError(f"nobody listens on port {port}")
+
+
+@pytest.fixture(params=["sqlite", "redis"])
+def shared_store(request, tmp_path):
+    """The address of an empty store that several processes can share."""
+    if request.param == "sqlite":
+        return f"sqlite:{tmp_path}/store.db"
+    url = request.getfixturevalue("redis_url")
+    with redis.Redis.from_url(url) as client:
+        client.flushdb()
+    return url

@@ -1,16 +1,11 @@
-import json
-import threading
-from http.server import BaseHTTPRequestHandler
-from urllib.request import Request, urlopen
-
 import pytest
 
 from sandbox.platform import USER, text_message, to_json
-from tests.conftest import APPID, COMPAT, MESSAGES, PLAIN, SAFE
+from tests.conftest import APPID, COMPAT, MESSAGES, PLAIN, SAFE, SECRET
 from wechat.message import parse
 from wechat.reply import Text
 
-MINI = {"WECHAT_ACCOUNT": "miniprogram", "WECHAT_APPID": APPID, "WECHAT_SECRET": "s" * 32}
+MINI = {"WECHAT_ACCOUNT": "miniprogram", "WECHAT_APPID": APPID, "WECHAT_SECRET": SECRET}
 PLATFORMS = [PLAIN, COMPAT, SAFE]
 ECHO = '@on("text")\ndef echo(msg): return msg.Content\n'
 CAPTURE = 'SEEN = []\n@on(re.compile(".*"))\ndef see(msg):\n    SEEN.append(msg)\n    return repr(sorted(msg))\n'
@@ -21,37 +16,19 @@ def by_mode(platform):
 
 
 @pytest.fixture
-def inbox(http_server):
-    """A real HTTP server that takes customer messages, and a function that sends to it."""
+def make_mini(make_account, cloud):
+    """An account of a Mini Program, whose customer messages go to the stand-in."""
 
-    class Inbox:
-        def __init__(self):
-            self.taken = []
-            self.arrived = threading.Semaphore(0)
+    def make(source, **more):
+        return make_account(source, **MINI, WECHAT_API_URL=cloud.url, **more)
 
-        def send(self, openid, reply):
-            for message in reply.customer_messages():
-                body = json.dumps({"touser": openid, **message}, ensure_ascii=False).encode()
-                urlopen(Request(self.url, body, {"Content-Type": "application/json"}), timeout=5).close()
+    return make
 
-        def wait(self):
-            assert self.arrived.acquire(timeout=5), "nothing was sent"
-            return self.taken[-1]
 
-    box = Inbox()
-
-    class Server(BaseHTTPRequestHandler):
-        def do_POST(self):
-            box.taken.append(json.loads(self.rfile.read(int(self.headers["Content-Length"]))))
-            self.send_response(200)
-            self.end_headers()
-            box.arrived.release()
-
-        def log_message(self, *_):
-            pass
-
-    box.url = http_server(Server)
-    return box
+def sent(account, cloud):
+    """The customer messages, once all have gone out."""
+    account.app.delivery.outbox.shutdown()
+    return cloud.sent
 
 
 # The same message, however it came
@@ -97,30 +74,26 @@ def test_nothing_else_passes_for_a_probe(account, body):
 
 @pytest.mark.parametrize("platform", PLATFORMS, ids=by_mode)
 @pytest.mark.parametrize("as_json", [False, True], ids=["xml", "json"])
-def test_a_mini_program_is_answered_by_a_customer_message(make_account, inbox, platform, as_json):
-    account = make_account(
-        '@on("text")\ndef echo(msg): return msg.Content\n', platform=platform, send=inbox.send, **MINI
-    )
+def test_a_mini_program_is_answered_by_a_customer_message(make_mini, cloud, platform, as_json):
+    account = make_mini(ECHO, platform=platform)
     content = text_message("你好")
     response, reply = account.deliver(to_json(parse(content.encode())) if as_json else content)
     assert (response.body, reply) == (b"success", "success")
-    assert inbox.wait() == {
-        "touser": parse(content.encode()).FromUserName,
-        "msgtype": "text",
-        "text": {"content": "你好"},
-    }
+    ((openid, body),) = sent(account, cloud)
+    assert (openid, body["msgtype"], body["text"]) == (USER, "text", {"content": "你好"})
 
 
 @pytest.mark.parametrize(
     "name", ["text", "image", "miniprogrampage", "event_user_enter_tempsession", "event_wxa_media_check"]
 )
-def test_each_push_of_a_mini_program_is_acknowledged(make_account, inbox, name):
-    account = make_account('@on("default")\ndef rest(msg): return "seen " + msg.MsgType\n', send=inbox.send, **MINI)
+def test_each_push_of_a_mini_program_is_acknowledged(make_mini, cloud, name):
+    account = make_mini('@on("default")\ndef rest(msg): return "seen " + msg.MsgType\n')
     (file,) = [file for file in MESSAGES if file.stem == name]
     message = parse(file.read_bytes())
     for content in (file.read_text("utf-8"), to_json(message)):
         assert account.deliver(content)[1] == "success"
-        assert inbox.wait()["text"]["content"] == "seen " + message.MsgType
+    said = {"msgtype": "text", "text": {"content": "seen " + message.MsgType}}
+    assert [body["text"] for _, body in sent(account, cloud)] == [said["text"]] * 2
 
 
 def test_the_chat_of_a_mini_program_is_welcomed_by_what_ships(account):
@@ -129,39 +102,38 @@ def test_the_chat_of_a_mini_program_is_welcomed_by_what_ships(account):
 
 @pytest.mark.parametrize("platform", PLATFORMS, ids=by_mode)
 @pytest.mark.parametrize("as_json", [False, True], ids=["xml", "json"])
-def test_a_transfer_is_the_direct_answer_as_xml(make_account, inbox, platform, as_json):
+def test_a_transfer_is_the_direct_answer_as_xml(make_mini, cloud, platform, as_json):
     source = 'from wechat.reply import Transfer\n@on("text")\ndef human(msg): return Transfer()\n'
-    account = make_account(source, platform=platform, send=inbox.send, **MINI)
+    account = make_mini(source, platform=platform)
     content = text_message("x")
     _, reply = account.deliver(to_json(parse(content.encode())) if as_json else content)
     assert parse(reply.encode()).MsgType == "transfer_customer_service"
-    assert inbox.taken == []
+    assert sent(account, cloud) == []
 
 
 @pytest.mark.parametrize("reply", ['Voice("m")', 'Video("m")', 'Music("t")', 'News([Article("t")])'])
-def test_a_reply_that_mini_programs_lack_is_dropped_and_logged_with_its_handler(make_account, inbox, reply, log):
+def test_a_reply_that_mini_programs_lack_is_dropped_and_logged_with_its_handler(make_mini, cloud, reply, log):
     source = (
         f'from wechat.reply import *\nfrom wechat.reply import Article\n@on("text")\ndef wrong(msg): return {reply}\n'
     )
-    account = make_account(source, send=inbox.send, **MINI)
+    account = make_mini(source)
     assert account.deliver(text_message("x"))[1] == "success"
     assert "handlers.mine.wrong: Mini Programs have no" in log.text
-    assert inbox.taken == []
+    assert sent(account, cloud) == []
 
 
-def test_a_customer_message_that_fails_is_logged_and_the_push_still_succeeds(make_account, log):
-    failed = threading.Event()
-
-    def send(openid, reply):
-        failed.set()
-        raise OSError(openid)
-
-    account = make_account('@on("text")\ndef echo(msg): return "x"\n', send=send, **MINI)
-    assert account.deliver(text_message("x"))[1] == "success"
-    assert failed.wait(5)
-    account.app.delivery.outbox.shutdown()
+@pytest.mark.parametrize(("fault", "hint"), [("code:45015", "48 hours"), ("code:48001", "认证"), ("html", "not JSON")])
+def test_a_customer_message_that_fails_is_logged_with_its_hint_and_the_push_still_succeeds(
+    make_mini, cloud, fault, hint, log
+):
+    cloud.fail("/cgi-bin/message", fault, times=None)
+    account = make_mini(ECHO)
+    assert account.deliver(text_message("secret words"))[1] == "success"
+    assert sent(account, cloud) == []
     assert "the text reply of handlers.mine.echo was not sent" in log.text
-    assert USER not in log.text
+    assert hint in log.text
+    for secret in (USER, SECRET, "secret words"):
+        assert secret not in log.text
 
 
 def test_a_long_text_goes_out_in_pieces():

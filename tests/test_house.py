@@ -10,7 +10,10 @@ import pytest
 from tests.conftest import ROOT
 from wechat.settings import RULES
 
-ORDER = ["errors", "settings", "signature", "envelope", "message", "log", "reply", "routing", "delivery", "__main__"]
+ORDER = str.split(
+    "errors settings signature envelope message log reply routing store transport files hints access_token api menu "
+    "delivery console __main__"
+)
 CODE = [
     ROOT / "wxserver.py",
     *sorted(ROOT.glob("wechat/*.py")),
@@ -84,7 +87,7 @@ def test_each_setting_and_command_is_in_the_readme(readme):
     text = (ROOT / readme).read_text("utf-8")
     for name in [rule.name for rule in RULES] + ["BOOKS_SOURCE", "BOOKS_URL", "DOUBAN_APIKEY"]:
         assert f"| `{name}` |" in text, name
-    for command in ("check", "routes", "explain"):
+    for command in ("check", "routes", "explain", "menu", "media", "send", "call"):
         assert f"python -m wechat {command}" in text
 
 

@@ -1,4 +1,4 @@
-"""`python -m wechat`: what the account would do, from a shell, without serving."""
+"""`python -m wechat`: the account from a shell, without serving."""
 
 from __future__ import annotations
 
@@ -9,14 +9,13 @@ import os
 import sys
 from collections.abc import Iterable, Iterator
 from pathlib import Path
-from typing import Any
 
+from wechat.console import add_commands
 from wechat.errors import StartError
+from wechat.menu import menu_faults, unhandled_keys
 from wechat.message import Message
-from wechat.routing import DEFAULT, Router, describe, load, prepare, where
+from wechat.routing import Router, describe, load, prepare, where
 from wechat.settings import RULES
-
-CLICK_EVENTS = {"click": "CLICK"}  # every other type of button is the name of its event
 
 
 def main(arguments: list[str]) -> int:
@@ -41,6 +40,7 @@ def _parser() -> argparse.ArgumentParser:
     explain.add_argument("text", metavar="TEXT", help="what a user sends; with --event: the EventKey")
     explain.add_argument("--event", metavar="EVENT", help="ask about an event: CLICK, SCAN, subscribe, ...")
     explain.set_defaults(run=run_explain)
+    add_commands(commands)
     return parser
 
 
@@ -107,27 +107,14 @@ def _unknown_settings() -> Iterator[str]:
             yield f"{name} is no setting of the server" + (f": is {close[0]} meant?" if close else "")
 
 
-def _menu_warnings(file: Path, router: Router) -> Iterator[str]:
+def _menu_warnings(file: Path, router: Router) -> list[str]:
     if not file.exists():
-        return
+        return []
     try:
-        buttons = list(_buttons(json.loads(file.read_text("utf-8"))))
-    except (ValueError, TypeError, AttributeError) as error:
-        yield f"{file} is no menu: {error}"
-        return
-    for button in buttons:
-        event, key = CLICK_EVENTS.get(button["type"], button["type"]), button["key"]
-        found = router.find(Message({"MsgType": "event", "Event": event, "EventKey": key}))
-        if not found or found.handler.path in (DEFAULT, ("event",)):
-            yield f'{file}: nobody handles the button {button["name"]}: @on("event", "{event}", "{key}")'
-
-
-def _buttons(menu: Any) -> Iterator[dict[str, str]]:
-    """The buttons of a menu that have a key, at both levels."""
-    for button in menu.get("button", []):
-        for inner in button.get("sub_button") or [button]:
-            if inner.get("key"):
-                yield {name: str(inner.get(name, "")) for name in ("type", "name", "key")}
+        menu = json.loads(file.read_text("utf-8"))
+    except ValueError as error:
+        return [f"{file} is not JSON: {error}"]
+    return [f"{file}: {said}" for said in menu_faults(menu) or unhandled_keys(menu, router)]
 
 
 if __name__ == "__main__":

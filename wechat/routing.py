@@ -25,7 +25,7 @@ Routes = dict[Route, Function]
 F = TypeVar("F", bound=Function)
 
 PACKAGE = "handlers"  # the name under which the modules of the folder import one another, whatever the folder is called
-OFFERS = ("match", "error")  # what a handler can ask for by a parameter's name, after the message
+OFFERS = ("match", "api", "error")  # what a handler can ask for by a parameter's name, after the message
 DEFAULT, ERROR = ("default",), ("error",)
 PARTS = {"text": 2, "event": 3}  # how long a path of this MsgType may be; all others have one part
 

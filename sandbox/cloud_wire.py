@@ -1,0 +1,187 @@
+"""Between the bytes and the endpoints of `sandbox.cloud`: reads requests, writes answers, and spoils them on demand."""
+
+from __future__ import annotations
+
+import json
+import re
+import secrets
+from dataclasses import dataclass
+from typing import Any, TypeAlias
+from urllib.parse import parse_qsl
+
+from webob import Request, Response
+
+ERRMSG = {
+    -1: "system error",
+    0: "ok",
+    40001: "invalid credential, access_token is invalid or not latest",
+    40007: "invalid media_id",
+    40164: "invalid ip 1.2.3.4 ipv6 ::ffff:1.2.3.4, not in whitelist",
+    41001: "access_token missing",
+    42001: "access_token expired",
+    45011: "api minute-quota reach limit, must slower, retry next minute",
+    45015: "response out of time limit or subscription is canceled",
+    45047: "out of response count limit",
+    46003: "menu no exist",
+    47001: "data format error",
+    48001: "api unauthorized",
+}
+CONTENT_TYPES = {
+    "png": "image/png",
+    "gif": "image/gif",
+    "amr": "audio/amr",
+    "mp3": "audio/mpeg",
+    "speex": "voice/speex",
+    "mp4": "video/mp4",
+}
+JSON_TYPE = "application/json; encoding=utf-8"
+PAGE = "<html>\r\n<head><title>{0}</title></head>\r\n<body><center><h1>{0}</h1></center></body>\r\n</html>\r\n"
+
+REFUSALS = {
+    "busy": -1,
+    "expired": 42001,
+    "revoked": 40001,
+    "invalid": 40001,
+    "not-allowed": 40164,
+    "unauthorized": 48001,
+}
+BODIES = {"garbage": b"\x1f\x8b\x08{\xff", "empty": b""}
+FAULT = re.compile("|".join([*REFUSALS, *BODIES, r"slow:\d*\.?\d+|cut|html|control|status:[2-5]\d\d|code:-?\d+"]))
+LATE_FAULTS = ("slow", "cut", "control")  # the call is carried out, and its answer suffers
+
+ESCAPE = re.compile(rb"(?<!\\)(?:\\\\)*\\u(?!00[0-7])")  # of a character beyond ASCII, which needs none
+
+Answer: TypeAlias = dict[str, Any] | int | Response  # JSON, an errcode, or a response that is neither
+
+
+@dataclass(frozen=True)
+class Asked:
+    """A request as the endpoints see it; `body` is the JSON or an upload, or the errcode for one that is neither."""
+
+    method: str
+    path: str
+    base: str
+    query: dict[str, str]
+    body: Any
+    escaped: bool
+
+
+@dataclass(frozen=True)
+class Call:
+    """A request in the journal, without its token and secret.
+
+    `body` is the JSON, or filename and content of an upload, or None. `token_ok` says whether the access_token was good
+    when it came, `escaped` whether characters beyond ASCII came as escapes, which users would see as they stand.
+    `errcode` is 0 too for an answer that has none.
+    """
+
+    method: str
+    path: str
+    query: dict[str, str]
+    body: dict[str, Any] | None
+    token_ok: bool
+    escaped: bool
+    fault: str
+    status: int
+    errcode: int
+
+
+@dataclass(frozen=True)
+class Media:
+    """A file that was uploaded; `created_at` is in seconds since 1970."""
+
+    type: str
+    filename: str
+    content: bytes
+    created_at: int
+
+    @property
+    def extension(self) -> str:
+        """In lower case, without the dot."""
+        return self.filename.lower().rpartition(".")[2]
+
+    def download(self, media_id: str) -> Response:
+        """The file as media/get gives it."""
+        disposition = f'attachment; filename="{media_id}.{self.extension}"'
+        content_type = CONTENT_TYPES.get(self.extension, "image/jpeg")
+        return Response(self.content, content_type=content_type, content_disposition=disposition)
+
+
+def read(request: Request) -> Asked:
+    """The request, with its body read."""
+    path = request.environ["PATH_INFO"]
+    query = dict(parse_qsl(request.query_string, keep_blank_values=True))
+    # webob would seek in the input, which WSGI does not promise
+    raw = request.environ["wsgi.input"].read(request.content_length or 0)
+    is_form = path.endswith("/upload")
+    body: dict[str, Any] | int = {}
+    if request.method == "POST":
+        body = _form(raw, request.headers.get("Content-Type", "")) if is_form else _json(raw)
+    escaped = not is_form and bool(ESCAPE.search(raw))
+    return Asked(request.method, path, request.application_url, query, body, escaped)
+
+
+def _json(raw: bytes) -> dict[str, Any] | int:
+    if not raw:
+        return 44002
+    try:
+        body = json.loads(raw.decode())
+    except ValueError:
+        return 47001
+    return body if isinstance(body, dict) else 47001
+
+
+def _form(raw: bytes, content_type: str) -> dict[str, Any] | int:
+    try:
+        field = Request.blank("/", method="POST", body=raw, content_type=content_type).POST["media"]
+        return {"filename": field.filename, "content": field.value}
+    except (AttributeError, KeyError, ValueError):  # a field that is no file, no such field, no multipart
+        return 41005
+
+
+def public(fields: Any) -> dict[str, Any] | None:
+    """The query or body as the journal may hold it; None for the errcode of a body."""
+    if isinstance(fields, int):
+        return None
+    return {name: value for name, value in fields.items() if name not in ("access_token", "secret")}
+
+
+def staged(fault: str) -> Answer:
+    """The answer that a fault puts in place of the true one."""
+    kind, _, value = fault.partition(":")
+    if kind == "code":
+        return int(value)
+    if kind == "status":
+        return page(int(value))
+    if kind == "html":
+        return Response(PAGE.format("502 Bad Gateway"), content_type="text/html")
+    return REFUSALS[kind] if kind in REFUSALS else Response(BODIES[kind], content_type=JSON_TYPE)
+
+
+def page(status: int) -> Response:
+    """The page of the servers in front of the API."""
+    response = Response(status=status, content_type="text/html")
+    response.text = PAGE.format(response.status)
+    return response
+
+
+def respond(answer: Answer, fault: str) -> Response:
+    """The answer as a response, spoilt where the fault is one that comes after the work."""
+    response = _json_response(answer, fault) if isinstance(answer, dict | int) else answer
+    if fault == "cut":
+        half = response.body[: len(response.body) // 2]
+        length = response.content_length
+        response.app_iter, response.content_length = [half], length
+    return response
+
+
+def _json_response(answer: dict[str, Any] | int, fault: str) -> Response:
+    if isinstance(answer, int):
+        rid = "-".join(secrets.token_hex(4) for _ in range(3))
+        answer = {"errcode": answer, "errmsg": ERRMSG.get(answer, "error") + (f" rid: {rid}" if answer else "")}
+    if fault == "control":
+        answer = {**answer, "errmsg": answer.get("errmsg", "ok") + "\x1d"}
+    text = json.dumps(answer, ensure_ascii=False)
+    # WeChat writes what users typed into its JSON as it is.
+    text = text.replace("\\u001d", "\x1d") if fault == "control" else text
+    return Response(text.encode(), content_type=JSON_TYPE)

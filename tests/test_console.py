@@ -1,0 +1,159 @@
+"""The platform from a shell, against the stand-in."""
+
+import json
+import os
+import pty
+import subprocess
+import sys
+
+import pytest
+
+from tests.conftest import APPID, ROOT, SECRET
+
+USER = "o9AgO5Kd5ggOC-bXrbNODIiE3bGY"
+
+
+@pytest.fixture
+def run(cloud, tmp_path):
+    """A function that runs `python -m wechat` with the stand-in as its platform."""
+
+    def run_command(*arguments, **environ):
+        clean = {name: value for name, value in os.environ.items() if not name.startswith(("WECHAT_", "BOOKS_"))}
+        account = {"WECHAT_APPID": APPID, "WECHAT_SECRET": SECRET, "WECHAT_API_URL": cloud.url, "PYTHONUTF8": "1"}
+        return subprocess.run(
+            [sys.executable, "-m", "wechat", "--handlers", str(ROOT / "handlers"), *arguments],
+            cwd=tmp_path,
+            env={**clean, "PYTHONPATH": str(ROOT), **account, **environ},
+            capture_output=True,
+            text=True,
+            timeout=30,
+            check=False,
+        )
+
+    return run_command
+
+
+def test_a_menu_is_pushed_shown_and_deleted(run, cloud):
+    assert "pushed 3 buttons" in run("menu", "push").stdout
+    shown = run("menu", "get").stdout.splitlines()
+    assert shown[0] == "查书"
+    assert "  怎么查书  click  BOOKS_GUIDE" in shown
+    assert json.loads(run("menu", "get", "--json").stdout)["menu"]["button"][2]["key"] == "ACCOUNT_STATUS"
+    assert run("menu", "delete").stdout == "deleted\n"
+    done = run("menu", "get")
+    assert done.returncode == 1
+    assert "46003" in done.stderr
+    assert "python -m wechat menu push" in done.stderr
+
+
+def test_a_wrong_menu_is_not_sent(run, cloud, tmp_path):
+    (tmp_path / "menu.json").write_text('{"button": [{"type": "click", "name": "far too long a name", "key": "K"}]}')
+    done = run("menu", "push", "menu.json")
+    assert done.returncode == 1
+    assert done.stderr == "menu.json: button 1: name has 19 bytes, 1 to 16 are taken\n"
+    assert cloud.journal == []
+
+
+@pytest.mark.parametrize("content", ["{", "[]", "\x00", ""])
+def test_what_is_no_menu_is_said(run, tmp_path, content):
+    (tmp_path / "menu.json").write_text(content)
+    done = run("menu", "push", "menu.json")
+    assert done.returncode == 1
+    assert done.stderr.startswith("menu.json: ")
+    assert "Traceback" not in done.stderr
+
+
+def test_a_key_that_nobody_handles_is_a_warning(run, tmp_path):
+    (tmp_path / "menu.json").write_text('{"button": [{"type": "click", "name": "x", "key": "NOBODY"}]}')
+    done = run("menu", "push", "menu.json")
+    assert done.returncode == 0
+    assert '@on("event", "CLICK", "NOBODY")' in done.stderr
+
+
+def test_a_file_that_is_not_there_is_said(run):
+    for arguments in (("menu", "push", "nothing.json"), ("media", "upload", "image", "nothing.jpg")):
+        done = run(*arguments)
+        assert (done.returncode, done.stdout) == (1, "")
+        assert "nothing." in done.stderr
+        assert "Traceback" not in done.stderr
+
+
+def test_media_go_up_and_come_down(run, tmp_path):
+    (tmp_path / "照片.jpg").write_bytes(b"picture")
+    media_id = run("media", "upload", "image", "照片.jpg").stdout.strip()
+    done = run("media", "get", media_id)
+    assert (tmp_path / done.stdout.strip()).read_bytes() == b"picture"
+    assert json.loads(run("media", "get", media_id, "-o", "mine.jpg", "--json").stdout) == {"file": "mine.jpg"}
+    assert (tmp_path / "mine.jpg").read_bytes() == b"picture"
+    assert run("media", "get", "nothing").returncode == 1
+
+
+def test_a_text_is_sent(run, cloud):
+    assert run("send", USER, "你好").stdout == "sent\n"
+    ((openid, message),) = cloud.sent
+    assert (openid, message["text"]) == (USER, {"content": "你好"})
+
+
+def test_the_token_is_printed(run, cloud):
+    assert run("token").stdout.strip() == json.loads(run("token", "--json").stdout)["access_token"]
+
+
+def test_any_endpoint_can_be_called(run):
+    assert json.loads(run("call", "GET", "/cgi-bin/get_api_domain_ip").stdout)["ip_list"]
+    done = run(
+        "call", "POST", "/cgi-bin/message/custom/typing", f'{{"touser": "{USER}", "command": "Typing"}}', "--json"
+    )
+    assert json.loads(done.stdout)["errcode"] == 0
+
+
+@pytest.mark.parametrize("missing", ["WECHAT_APPID", "WECHAT_SECRET"])
+def test_missing_credentials_are_status_2_with_their_name(run, missing):
+    done = run("token", **{missing: ""})
+    assert (done.returncode, done.stderr) == (2, f"{missing} is missing: calls to the platform need it\n")
+
+
+def test_an_error_comes_with_its_hint_and_without_a_secret(run, cloud):
+    cloud.fail("/cgi-bin/stable_token", "not-allowed")
+    done = run("token")
+    assert done.returncode == 1
+    assert "add 1.2.3.4 to IP白名单" in done.stderr
+    assert SECRET not in done.stderr
+
+
+def test_a_store_that_is_not_there_is_status_2(run):
+    done = run("token", WECHAT_STORE="redis://:hidden@127.0.0.1:1/0")
+    assert done.returncode == 2
+    assert done.stderr.startswith("WECHAT_STORE")
+    assert "hidden" not in done.stderr
+
+
+@pytest.mark.parametrize(
+    "arguments",
+    [["menu"], ["media", "upload", "film", "x"], ["call", "PUT", "/x"], ["call", "GET", "/x", "{"], ["send", "x"]],
+)
+def test_a_wrong_call_is_status_2(run, arguments):
+    assert run(*arguments).returncode == 2
+
+
+@pytest.mark.parametrize(
+    "command", ["menu get", "menu push", "menu delete", "media get", "media upload", "send", "token", "call"]
+)
+def test_every_command_has_help(run, command):
+    done = run(*command.split(), "--help")
+    assert done.returncode == 0
+    assert "--json" in done.stdout
+
+
+def test_a_terminal_shows_how_far_an_upload_is(cloud, tmp_path):
+    (tmp_path / "a.jpg").write_bytes(b"x" * 300_000)
+    ours, theirs = pty.openpty()
+    account = {"WECHAT_APPID": APPID, "WECHAT_SECRET": SECRET, "WECHAT_API_URL": cloud.url}
+    command = [sys.executable, "-m", "wechat", "media", "upload", "image", str(tmp_path / "a.jpg")]
+    done = subprocess.run(
+        command, cwd=ROOT, env={**os.environ, **account}, stdout=subprocess.PIPE, stderr=theirs, check=True
+    )
+    drawn = os.read(ours, 100_000).decode()
+    os.close(ours)
+    os.close(theirs)
+    assert "[##############################] 0.3 MB uploaded" in drawn
+    assert done.stdout.strip()

@@ -1,0 +1,147 @@
+"""The access token: one for all threads and processes that share a store.
+
+https://developers.weixin.qq.com/doc/service/api/base/api_getstableaccesstoken.html
+"""
+
+from __future__ import annotations
+
+import json
+import logging
+import threading
+import time
+from collections.abc import Callable
+from concurrent.futures import Future
+from typing import Any
+
+from wechat.envelope import Clock
+from wechat.errors import ApiError, StoreError
+from wechat.store import Store
+
+logger = logging.getLogger(__name__)
+
+Fetch = Callable[[bool], dict[str, Any]]  # takes force_refresh, gives access_token and expires_in
+
+MARGIN = 300  # seconds before its end; the platform hands out the next one by then
+LOCK = 30.0  # seconds that one process may take to fetch, its retries included
+FORCE_EVERY = 30.0  # seconds; the platform allows no more
+
+
+class TokenCache:
+    """Keeps the token in the store until five minutes before its end, and fetches it once for everybody."""
+
+    def __init__(self, store: Store, appid: str, fetch: Fetch, clock: Clock = time.time) -> None:
+        self._store = store
+        self._fetch = fetch
+        self._clock = clock
+        self._key, self._lock_key, self._force_key = (f"token:{appid}{part}" for part in ("", ":lock", ":forced"))
+        self._spare = ""  # what was kept last, for as long as the store does not answer
+        self._guard = threading.Lock()
+        self._flight: Future[str] | None = None
+
+    def get(self) -> str:
+        """The current token; raises ApiError where none can be had."""
+        kept = self._read()
+        return _token_in(kept) if self._is_good(kept) else self._share(self._fetch_once)
+
+    def renew(self, stale: str) -> str:
+        """Another token in place of one that the platform refused; the stale one where it gives no other."""
+        self._drop(stale)
+        token = self.get()
+        if token != stale:
+            return token
+        if self._may_force():
+            return self._share(lambda: self._fetch_and_keep(force=True))
+        self._wait(self._read())  # whoever may is at it, or was a moment ago
+        return self.get()
+
+    def _share(self, fly: Callable[[], str]) -> str:
+        """What `fly` gives or raises, for all threads that ask before it has."""
+        with self._guard:
+            flight, is_mine = self._flight or Future(), self._flight is None
+            self._flight = flight
+        if is_mine:
+            try:
+                flight.set_result(fly())
+            except BaseException as error:
+                flight.set_exception(error)
+            with self._guard:
+                self._flight = None
+        return flight.result()
+
+    def _fetch_once(self) -> str:
+        """Fetches, unless another process does: then its token is waited for."""
+        deadline = time.monotonic() + LOCK
+        while time.monotonic() < deadline:
+            kept = self._read()
+            if self._is_good(kept):
+                return _token_in(kept)
+            if self._lock():
+                try:
+                    kept = self._read()  # it may have come between the look and the lock
+                    return _token_in(kept) if self._is_good(kept) else self._fetch_and_keep()
+                finally:
+                    self._unlock()
+            self._wait(kept)
+        raise ApiError("another process has been fetching the access token for too long")
+
+    def _fetch_and_keep(self, force: bool = False) -> str:
+        answer = self._fetch(force)
+        token, expires_in = answer.get("access_token"), answer.get("expires_in")
+        if not isinstance(token, str) or not token or not isinstance(expires_in, int):
+            raise ApiError("the platform's answer holds no access_token")
+        life = expires_in - MARGIN if expires_in > MARGIN else expires_in / 2
+        self._spare = json.dumps({"token": token, "until": self._clock() + life})
+        try:
+            self._store.set(self._key, self._spare, max(life, 1))
+        except StoreError as error:
+            logger.warning("the access token is kept in this process alone: %s", error)
+        return token
+
+    def _is_good(self, kept: str) -> bool:
+        return bool(kept) and float(json.loads(kept)["until"]) > self._clock()
+
+    def _read(self) -> str:
+        try:
+            return self._store.get(self._key) or ""
+        except StoreError as error:
+            logger.warning("the access token of this process is used: %s", error)
+            return self._spare
+
+    def _drop(self, stale: str) -> None:
+        """Forgets the token, unless somebody has a newer one already."""
+        kept = self._read()
+        if not kept or _token_in(kept) != stale:
+            return
+        self._spare = ""
+        try:
+            self._store.replace(self._key, kept, None, 0)
+        except StoreError as error:
+            logger.warning("the access token could not be dropped: %s", error)
+
+    def _lock(self) -> bool:
+        try:
+            return self._store.add(self._lock_key, "1", LOCK)
+        except StoreError:
+            return True  # nobody can be asked, and a second fetch gives the same token
+
+    def _unlock(self) -> None:
+        try:
+            self._store.delete(self._lock_key)
+        except StoreError:
+            return  # it ends by itself
+
+    def _wait(self, kept: str) -> None:
+        try:
+            self._store.wait(self._key, kept or None, 1.0)
+        except StoreError:
+            return  # the next look falls back on this process
+
+    def _may_force(self) -> bool:
+        try:
+            return self._store.add(self._force_key, "1", FORCE_EVERY)
+        except StoreError:
+            return False
+
+
+def _token_in(kept: str) -> str:
+    return str(json.loads(kept)["token"])

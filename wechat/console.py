@@ -1,0 +1,204 @@
+"""The commands that talk to the platform: `python -m wechat menu`, `media`, `send`, `token`, `call`."""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+import sys
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any, BinaryIO
+
+from wechat.api import Api
+from wechat.errors import ApiError, StartError
+from wechat.menu import menu_faults, unhandled_keys
+from wechat.reply import Text
+from wechat.routing import Router, load
+from wechat.settings import read
+from wechat.store import open_store
+
+Run = Callable[[argparse.Namespace], int]
+KINDS = ("image", "voice", "video", "thumb")
+
+
+def add_commands(commands: Any) -> None:
+    """Adds them to the parser's sub-commands."""
+    menu = commands.add_parser("menu", help="show, push or delete the custom menu").add_subparsers(required=True)
+    _add(menu, "get", run_menu_get, "show the menu that followers see")
+    push = _add(menu, "push", run_menu_push, "check a menu, then make it everybody's")
+    push.add_argument("file", nargs="?", type=Path, metavar="FILE", help="default: menu.json among the handlers")
+    _add(menu, "delete", run_menu_delete, "delete the menu, and the conditional ones")
+
+    media = commands.add_parser("media", help="download or upload temporary media").add_subparsers(required=True)
+    get = _add(media, "get", run_media_get, "download a medium")
+    get.add_argument("media_id", metavar="ID")
+    get.add_argument("-o", "--output", type=Path, metavar="FILE", help="default: the platform's name, in this folder")
+    upload = _add(media, "upload", run_media_upload, "upload a file; prints its media_id, good for three days")
+    upload.add_argument("kind", choices=KINDS)
+    upload.add_argument("file", type=Path, metavar="FILE")
+
+    send = _add(commands, "send", run_send, "send a text to a follower as a customer message")
+    send.add_argument("openid", metavar="OPENID")
+    send.add_argument("text", metavar="TEXT")
+    _add(commands, "token", run_token, "print the access token, for a call by hand")
+    call = _add(commands, "call", run_call, "call any endpoint; prints its JSON")
+    call.add_argument("method", choices=("GET", "POST"))
+    call.add_argument("path", metavar="PATH", help="like /cgi-bin/get_api_domain_ip")
+    call.add_argument("data", nargs="?", type=json.loads, default={}, metavar="JSON", help="body, or query of a GET")
+
+
+def _add(commands: Any, name: str, run: Run, text: str) -> argparse.ArgumentParser:
+    parser: argparse.ArgumentParser = commands.add_parser(name, help=text, description=text)
+    parser.add_argument("--json", action="store_true", help="print JSON, for programs")
+    parser.set_defaults(run=lambda options: _guarded(run, options))
+    return parser
+
+
+def _guarded(run: Run, options: argparse.Namespace) -> int:
+    """The command's exit status: 1 where the platform or a file refuses, 2 where a setting is missing."""
+    try:
+        return run(options)
+    except StartError as error:
+        print("\n".join(error.faults), file=sys.stderr)
+        return 2
+    except (ApiError, OSError) as error:
+        print(error, file=sys.stderr)
+        return 1
+
+
+@contextmanager
+def platform() -> Iterator[Api]:
+    """The API of the account in the environment; raises StartError where its credentials are missing."""
+    # Calls to the platform need no token of the message server's.
+    settings = read({**os.environ, "WECHAT_TOKEN": os.environ.get("WECHAT_TOKEN") or "unused"})
+    missing = [name for name in ("WECHAT_APPID", "WECHAT_SECRET") if not os.environ.get(name)]
+    if missing:
+        raise StartError([f"{name} is missing: calls to the platform need it" for name in missing])
+    store = open_store(settings.store)
+    api = Api(settings, store)
+    try:
+        yield api
+    finally:
+        api.close()
+        store.close()
+
+
+def say(options: argparse.Namespace, text: str, **data: Any) -> int:
+    """Prints the text for a person, or the data for a program."""
+    print(json.dumps(data, ensure_ascii=False) if options.json else text)
+    return 0
+
+
+def run_menu_get(options: argparse.Namespace) -> int:
+    """The menu as a tree."""
+    with platform() as api:
+        menu = api.get_menu()
+    lines = [line for button in menu.get("menu", {}).get("button", []) for line in _tree(button)]
+    lines += [f"and {len(menu['conditionalmenu'])} conditional menus"] if menu.get("conditionalmenu") else []
+    return say(options, "\n".join(lines), **menu)
+
+
+def _tree(button: Mapping[str, Any], indent: str = "") -> Iterator[str]:
+    target = next((str(button[name]) for name in ("key", "url", "media_id", "article_id") if button.get(name)), "")
+    yield f"{indent}{button.get('name', '')}  {button.get('type', '')}  {target}".rstrip()
+    for inner in button.get("sub_button") or []:
+        yield from _tree(inner, indent + "  ")
+
+
+def run_menu_push(options: argparse.Namespace) -> int:
+    """Checks the file first: names the button at fault, and the decorators that are missing."""
+    file = options.file or options.handlers / "menu.json"
+    try:
+        menu = json.loads(file.read_text("utf-8"))
+        faults = menu_faults(menu)
+    except ValueError as error:
+        faults = [f"it is not JSON: {error}"]
+    if faults:
+        print("\n".join(f"{file}: {fault}" for fault in faults), file=sys.stderr)
+        return 1
+    for decorator in unhandled_keys(menu, Router(load(options.handlers))):
+        print(f"warning: {decorator}", file=sys.stderr)
+    with platform() as api:
+        api.create_menu(menu)
+    count = len(menu["button"])
+    return say(options, f"pushed {count} buttons; followers see them within five minutes", buttons=count)
+
+
+def run_menu_delete(options: argparse.Namespace) -> int:
+    """Deletes it."""
+    with platform() as api:
+        api.delete_menu()
+    return say(options, "deleted", deleted=True)
+
+
+def run_media_get(options: argparse.Namespace) -> int:
+    """Downloads into this folder, or to the file that was named."""
+    folder = options.output.parent if options.output else Path()
+    with platform() as api, progress_bar("downloaded") as show:
+        path = api.download(options.media_id, folder, on_progress=show)
+    if options.output:
+        path = path.replace(options.output)
+    return say(options, str(path), file=str(path))
+
+
+def run_media_upload(options: argparse.Namespace) -> int:
+    """Uploads, and prints the media_id."""
+    with platform() as api, options.file.open("rb") as file, progress_bar("uploaded") as show:
+        media_id = api.upload(options.kind, options.file.name, Watched(file, show))  # type: ignore[arg-type]
+    return say(options, media_id, media_id=media_id)
+
+
+def run_send(options: argparse.Namespace) -> int:
+    """Sends one text."""
+    with platform() as api:
+        api.send(options.openid, Text(options.text))
+    return say(options, "sent", sent=True)
+
+
+def run_token(options: argparse.Namespace) -> int:
+    """Prints the token."""
+    with platform() as api:
+        token = api.token()
+    return say(options, token, access_token=token)
+
+
+def run_call(options: argparse.Namespace) -> int:
+    """Calls, and prints what came."""
+    with platform() as api:
+        is_get = options.method == "GET"
+        answer = api.get(options.path, **options.data) if is_get else api.post(options.path, options.data)
+    print(json.dumps(answer, ensure_ascii=False, indent=None if options.json else 2))
+    return 0
+
+
+class Watched:
+    """A file that reports how much of it has been read."""
+
+    def __init__(self, file: BinaryIO, show: Callable[[int, int], None]) -> None:
+        self._file, self._show = file, show
+        self._size = os.fstat(file.fileno()).st_size
+        self.seek, self.tell = file.seek, file.tell
+
+    def read(self, size: int) -> bytes:
+        """The next bytes."""
+        piece = self._file.read(size)
+        self._show(self._file.tell(), self._size)
+        return piece
+
+
+@contextmanager
+def progress_bar(done_word: str) -> Iterator[Callable[[int, int], None]]:
+    """A function that draws how far a transfer is, on a terminal only."""
+    is_terminal = sys.stderr.isatty()
+
+    def show(done: int, size: int) -> None:
+        if is_terminal:
+            bar = "#" * (30 * done // size) if size else ""
+            sys.stderr.write(f"\r[{bar:30}] {done / 1e6:.1f} MB {done_word}")
+            sys.stderr.flush()
+
+    yield show
+    if is_terminal:
+        sys.stderr.write("\r\x1b[K")

@@ -1,0 +1,88 @@
+"""What the platform takes as a custom menu, checked before it is sent.
+
+https://developers.weixin.qq.com/doc/service/api/custommenu/api_createcustommenu.html
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import Any
+
+from wechat.message import Message
+from wechat.routing import DEFAULT, Router
+
+# The fields that a button of each type needs.
+NEEDS = {
+    **dict.fromkeys(("click", "scancode_push", "scancode_waitmsg", "location_select"), ("key",)),
+    **dict.fromkeys(("pic_sysphoto", "pic_photo_or_album", "pic_weixin"), ("key",)),
+    **dict.fromkeys(("media_id", "view_limited"), ("media_id",)),
+    **dict.fromkeys(("article_id", "article_view_limited"), ("article_id",)),
+    "view": ("url",),
+    "miniprogram": ("url", "appid", "pagepath"),
+}
+LIMITS = {"key": 128, "url": 1024}  # bytes
+TOP_NAME, SUB_NAME = 16, 60  # bytes
+MOST_BUTTONS, MOST_SUB_BUTTONS = 3, 5
+
+
+def menu_faults(menu: Any) -> list[str]:
+    """What the platform would refuse in a menu, a line for each fault with the button it is about."""
+    buttons = menu.get("button") if isinstance(menu, dict) else None
+    if not isinstance(buttons, list) or not 1 <= len(buttons) <= MOST_BUTTONS:
+        return [f"the menu: `button` takes a list of 1 to {MOST_BUTTONS} buttons"]
+    return [fault for number, button in enumerate(buttons, 1) for fault in _top_faults(button, f"button {number}")]
+
+
+def _top_faults(button: Any, where: str) -> Iterator[str]:
+    subs = button.get("sub_button") if isinstance(button, dict) else None
+    if not subs:
+        yield from _button_faults(button, where, TOP_NAME)
+        return
+    yield from _name_faults(button, where, TOP_NAME)
+    if "type" in button:
+        yield f"{where}: has both a type and sub-buttons; one has to go"
+    if not isinstance(subs, list) or len(subs) > MOST_SUB_BUTTONS:
+        yield f"{where}: `sub_button` takes a list of 1 to {MOST_SUB_BUTTONS} buttons"
+        return
+    for number, sub in enumerate(subs, 1):
+        if isinstance(sub, dict) and sub.get("sub_button"):
+            yield f"{where}.{number}: a menu has two levels"
+        else:
+            yield from _button_faults(sub, f"{where}.{number}", SUB_NAME)
+
+
+def _button_faults(button: Any, where: str, longest_name: int) -> Iterator[str]:
+    if not isinstance(button, dict):
+        yield f"{where}: is no JSON object"
+        return
+    yield from _name_faults(button, where, longest_name)
+    needs = NEEDS.get(str(button.get("type")))
+    if needs is None:
+        yield f"{where}: type is {button.get('type')!r}; it takes one of {', '.join(NEEDS)}"
+        return
+    for field in needs:
+        value = button.get(field)
+        if not isinstance(value, str) or not value:
+            yield f"{where}: a button of type {button['type']} needs {field}"
+        elif len(value.encode()) > LIMITS.get(field, len(value.encode())):
+            yield f"{where}: {field} has {len(value.encode())} bytes, {LIMITS[field]} are taken"
+
+
+def _name_faults(button: dict[str, Any], where: str, longest: int) -> Iterator[str]:
+    name = button.get("name")
+    size = len(name.encode()) if isinstance(name, str) else 0
+    if not 1 <= size <= longest:
+        yield f"{where}: name has {size} bytes, 1 to {longest} are taken"
+
+
+def unhandled_keys(menu: dict[str, Any], router: Router) -> Iterator[str]:
+    """The decorators to write for the keys in a good menu that no handler takes."""
+    for button in menu["button"]:
+        for inner in button.get("sub_button") or [button]:
+            key = inner.get("key")
+            if not key:
+                continue
+            event = "CLICK" if inner["type"] == "click" else inner["type"]
+            found = router.find(Message({"MsgType": "event", "Event": event, "EventKey": key}))
+            if not found or found.handler.path in (DEFAULT, ("event",)):
+                yield f'nobody handles the button {inner["name"]}: @on("event", "{event}", "{key}")'
