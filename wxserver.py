@@ -8,26 +8,34 @@ from __future__ import annotations
 
 import logging
 import os
+import signal
 import sys
 import time
 from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NoReturn
-from urllib.parse import parse_qsl
 
 import waitress
+from waitress import wasyncore
+from waitress.channel import HTTPChannel
 from webob import Request, Response
-from wechat.store import open_store
 
+from wechat.answering import Answering
 from wechat.api import Api
-from wechat.delivery import Delivery, MiniprogramDelivery
+from wechat.debts import Debts
+from wechat.delivery import Delivery
 from wechat.envelope import Clock, envelope_for
-from wechat.errors import Forbidden, MethodNotAllowed, NotFound, Refusal, StartError, TooLarge, Unreadable
+from wechat.errors import NotFound, Refusal, StartError, Unreadable
 from wechat.log import configure as configure_log
-from wechat.log import printable
-from wechat.message import is_probe, parse
+from wechat.message import is_probe
+from wechat.outbox import Outbox
+from wechat.owners import Heartbeat, Owners
 from wechat.routing import Router, Routes, prepare
+from wechat.runs import Runs
+from wechat.sessions import Sessions
 from wechat.settings import Settings
+from wechat.store import open_store
+from wechat.web import MAX_BODY, acknowledge, check_method, read_body, read_query, refuse, respond_with
 
 if TYPE_CHECKING:
     from _typeshed.wsgi import StartResponse, WSGIEnvironment
@@ -38,8 +46,7 @@ if TYPE_CHECKING:
 logger = logging.getLogger("wxserver")
 
 HANDLERS = Path(__file__).with_name("handlers")
-MAX_BODY = 256 * 1024  # bytes; the longest push that is documented has about 30 KB
-MAX_QUERY_FIELDS = 32  # WeChat sends 7
+LOOK, LOOK_WHILE_DRAINING = 1.0, 0.05  # seconds between two looks at whether to stop, while nothing else happens
 HEALTHZ = "/healthz"
 
 
@@ -55,9 +62,29 @@ class Application:
         self.envelope = envelope_for(settings, clock)
         self.store = open_store(settings.store)
         self.api = Api(settings, self.store, clock)
-        deliver_by = MiniprogramDelivery if settings.account == "miniprogram" else Delivery
-        self.delivery = deliver_by(Router(routes), self.api, clock)
+        self.delivery = self.make_delivery(Router(routes), clock)
         self.paths = (settings.path, settings.path + "/")
+        self.is_draining = False  # since SIGTERM has come
+
+    def make_delivery(self, router: Router, clock: Clock) -> Delivery:
+        """What answers messages; with a store that outlives the process, it also pays what dead processes owe."""
+        store, is_shared = self.store, self.settings.store != "memory:"
+        owners = Owners(store)
+        debts = Debts(store, owners)
+        answering = Answering(router, self.api, Sessions(store, owners))
+        outbox = Outbox(self.settings, self.api, debts)
+        delivery = Delivery(self.settings, answering, Runs(store, owners, is_shared), debts, outbox, clock)
+        self.heartbeat = Heartbeat(owners, delivery.pay_orphans)
+        if is_shared:
+            self.heartbeat.start()
+        return delivery
+
+    def close(self) -> None:
+        """Waits for what is under way, and gives everything back."""
+        self.heartbeat.stop()
+        self.delivery.close()
+        self.api.close()
+        self.store.close()
 
     def __call__(self, environ: WSGIEnvironment, start_response: StartResponse) -> Iterable[bytes]:
         request = Request(environ)
@@ -70,9 +97,11 @@ class Application:
 
     def respond(self, request: Request) -> Response:
         """The response to a request; raises Refusal."""
-        path, method = request.environ.get("PATH_INFO", ""), request.method
+        path, method = request.environ.get("PATH_INFO", ""), request.environ["REQUEST_METHOD"]
         if path == HEALTHZ:
             check_method(method, "GET", "HEAD")
+            if self.is_draining:
+                return respond_with('{"status": "draining"}', "application/json", 503)
             return respond_with('{"status": "ok"}', "application/json")
         if path not in self.paths:
             raise NotFound("no such path: WeChat posts to WECHAT_PATH")
@@ -93,67 +122,11 @@ class Application:
         if is_probe(body):
             return acknowledge()
         opened = self.envelope.open(body, read_query(request))
-        message = parse(opened.content)
-        document = self.delivery.answer(message)
+        document = self.delivery.answer(opened.content)
         if not document:
             return acknowledge()
         sealed = opened.seal(document)
         return respond_with(sealed, "application/json" if sealed[0] == "{" else "application/xml")
-
-
-def check_method(method: str, *allowed: str) -> None:
-    """Raises MethodNotAllowed unless the method is one of those allowed."""
-    if method not in allowed:
-        raise MethodNotAllowed(", ".join(allowed))
-
-
-def read_body(request: Request) -> bytes:
-    """The body, of which no more than the limit is read; raises TooLarge, or Unreadable where it ends too soon."""
-    promised = request.content_length
-    if promised is None and not request.is_body_readable:  # neither a length nor chunks
-        promised = 0
-    if (promised or 0) > MAX_BODY:
-        raise TooLarge(f"a body of {promised} bytes")
-    try:
-        body: bytes = request.body_file_raw.read(MAX_BODY + 1 if promised is None else promised)
-    except OSError as error:
-        raise Unreadable("the connection broke inside the body") from error
-    if len(body) > MAX_BODY:
-        raise TooLarge(f"a body of over {MAX_BODY} bytes")
-    if len(body) < (promised or 0):
-        raise Unreadable("the connection ended inside the body")
-    return body
-
-
-def read_query(request: Request) -> dict[str, str]:
-    """The query as Latin-1, so that each character is the byte that came; raises Forbidden where it is no query."""
-    text = request.query_string
-    if "%" not in text and "+" not in text:  # as WeChat sends it
-        return dict(pair.partition("=")[::2] for pair in text.split("&"))
-    try:
-        return dict(parse_qsl(text, keep_blank_values=True, encoding="latin-1", max_num_fields=MAX_QUERY_FIELDS))
-    except ValueError:
-        raise Forbidden("a query with too many fields") from None
-
-
-def respond_with(body: str | bytes, content_type: str, status: int = 200) -> Response:
-    """A response that no browser takes for anything but its content type."""
-    headers = [("Content-Type", f"{content_type}; charset=utf-8"), ("X-Content-Type-Options", "nosniff")]
-    return Response(body.encode() if isinstance(body, str) else body, status, headers)
-
-
-def acknowledge() -> Response:
-    """What WeChat takes for: received, and there is nothing to show to the user."""
-    return respond_with("success", "text/plain")
-
-
-def refuse(request: Request, refusal: Refusal) -> Response:
-    """The one place where a refusal becomes a response; the reason goes to the log alone."""
-    logger.warning("%s refused with %d: %s", printable(request.method), refusal.status, refusal)
-    response = respond_with("refused\n", "text/plain", refusal.status)
-    if isinstance(refusal, MethodNotAllowed):
-        response.headers["Allow"] = refusal.allowed
-    return response
 
 
 def make_application(environ: Mapping[str, str], handlers: str | Path = HANDLERS) -> Application:
@@ -204,6 +177,49 @@ def addresses(server: BaseWSGIServer) -> list[tuple[str, int]]:
     return getattr(server, "effective_listen", None) or [(server.effective_host, server.effective_port)]
 
 
+def serve(app: Application, server: BaseWSGIServer) -> None:
+    """Serves until SIGTERM or Ctrl-C; then finishes what is in flight, for WECHAT_DRAIN seconds at most."""
+    deadline, sockets = 0.0, getattr(server, "map", None) or server._map
+
+    def drain(*_: object) -> None:
+        nonlocal deadline
+        deadline = deadline or time.monotonic() + app.settings.drain
+        app.is_draining = True
+        for dispatcher in list(sockets.values()):  # so that the loop looks at once
+            getattr(dispatcher, "pull_trigger", bool)()
+
+    signal.signal(signal.SIGTERM, drain)
+    signal.signal(signal.SIGINT, drain)
+    while not deadline or (time.monotonic() < deadline and not is_idle(app, server)):
+        wasyncore.loop(timeout=LOOK, map=server._map, use_poll=True, count=1)
+        if deadline:
+            stop_listening(server)
+    logger.info("stopped")
+
+
+def stop_listening(server: BaseWSGIServer) -> None:
+    """Closes the listening sockets; open connections go on."""
+    for dispatcher in list(server._map.values()):
+        if dispatcher.accepting:
+            wasyncore.dispatcher.close(dispatcher)
+
+
+def is_idle(app: Application, server: BaseWSGIServer) -> bool:
+    """Whether every request that came has been answered, and every debt been paid."""
+    channels = [channel for channel in list(server._map.values()) if isinstance(channel, HTTPChannel)]
+    is_busy = any(channel.requests or channel.request or channel.total_outbufs_len for channel in channels)
+    return not is_busy and app.delivery.is_idle()
+
+
+def main() -> None:
+    """What `python wxserver.py` does."""
+    app = start(os.environ)
+    serve(app, bind(app))
+    # Threads that still wait for a handler would hold up the end; what they owe stays written.
+    logging.shutdown()
+    os._exit(0)
+
+
 def __getattr__(name: str) -> Any:
     """`application`, made from the process's environment when somebody first asks for it."""
     if name != "application":
@@ -213,4 +229,4 @@ def __getattr__(name: str) -> Any:
 
 
 if __name__ == "__main__":
-    bind(start(os.environ)).run()
+    main()

@@ -26,5 +26,5 @@ def booking_activity(msg, match):
 
 
 @on("event", "CLICK", "ACCOUNT_STATUS")
-def account_status(msg):
-    return account.status(msg.FromUserName)
+def account_status(msg, session):
+    return account.status(session)

@@ -2,7 +2,7 @@
 
 import re
 
-from handlers import account, books
+from handlers import books
 from wechat.reply import Reply
 from wechat.routing import on
 
@@ -46,6 +46,6 @@ def answer_scene(scene):
 
 
 @on("event", "unsubscribe")
-def unsubscribe(msg):
+def unsubscribe(msg, session):
     """Nothing can be said any more, and what is kept about the user has to go."""
-    account.bindings.forget(msg.FromUserName)
+    session.clear()

@@ -28,7 +28,7 @@ def main(environ: Mapping[str, str]) -> None:
     server = wxserver.bind(app)
     port = wxserver.addresses(server)[0][1]
     print(f"Try it, in another terminal:\n\n{curl_line(app.settings, port, '三体')}\n", flush=True)
-    server.run()
+    wxserver.serve(app, server)
 
 
 if __name__ == "__main__":

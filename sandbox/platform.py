@@ -9,13 +9,15 @@ import secrets
 import time
 from base64 import b64decode, b64encode
 from dataclasses import dataclass
-from urllib.parse import urlencode
+from http.client import HTTPConnection
+from typing import NamedTuple
+from urllib.parse import SplitResult, urlencode, urlsplit
 from xml.etree import ElementTree
 
 from wechat.envelope import RANDOM, Cipher
 from wechat.message import Message
-from wechat.reply import cdata
 from wechat.signature import sign
+from wechat.templates import cdata
 
 ACCOUNT = "gh_7f083739789a"
 USER = "o9AgO5Kd5ggOC-bXrbNODIiE3bGY"
@@ -52,6 +54,37 @@ def _jsonable(value: object) -> object:
     if isinstance(value, Message):
         return {name: int(inner) if name == "CreateTime" else _jsonable(inner) for name, inner in value.items()}
     return [_jsonable(item) for item in value] if isinstance(value, list) else value
+
+
+class Attempt(NamedTuple):
+    """One attempt at a push: the status and body of the answer, None and empty where WeChat hung up."""
+
+    status: int | None
+    body: bytes
+    seconds: float
+
+
+def deliver(url: str, query: str, body: bytes, hang_up: float = 5.0, most: int = 3) -> list[Attempt]:
+    """Posts as WeChat does: hangs up after so many seconds, and sends the same bytes again, `most` times in all."""
+    attempts: list[Attempt] = []
+    while len(attempts) < most and not (attempts and attempts[-1].status):
+        attempts.append(_attempt(urlsplit(url), query, body, hang_up))
+    return attempts
+
+
+def _attempt(url: SplitResult, query: str, body: bytes, hang_up: float) -> Attempt:
+    started = time.monotonic()
+    connection = HTTPConnection(url.hostname or "", url.port, timeout=hang_up)
+    try:
+        connection.request(
+            "POST", f"{url.path}?{query}", body, {"User-Agent": "Mozilla/4.0", "Content-Type": "text/xml"}
+        )
+        response = connection.getresponse()
+        return Attempt(response.status, response.read(), time.monotonic() - started)
+    except OSError:
+        return Attempt(None, b"", time.monotonic() - started)
+    finally:
+        connection.close()
 
 
 @dataclass(frozen=True)

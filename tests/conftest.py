@@ -2,6 +2,7 @@
 
 import contextlib
 import io
+import itertools
 import logging
 import os
 import socket
@@ -34,6 +35,7 @@ SECRET = "5ec4e7" * 5
 AES_KEY = "abcdefghijklmnopqrstuvwxyz0123456789ABCDEFG"
 PLAIN, COMPAT, SAFE = (Platform(TOKEN, mode, b64decode(AES_KEY + "="), APPID) for mode in ("plain", "compat", "safe"))
 SEALED = {"WECHAT_AES_KEY": AES_KEY, "WECHAT_APPID": APPID}
+SECONDS = itertools.count(1714037059)  # no two messages of a user are the same
 MESSAGES = sorted((ROOT / "tests/messages").glob("*.xml"))
 
 
@@ -80,7 +82,7 @@ class Account:
         common = {
             "ToUserName": "gh_7f083739789a",
             "FromUserName": "o9AgO5Kd5ggOC-bXrbNODIiE3bGY",
-            "CreateTime": "1714037059",
+            "CreateTime": str(next(SECONDS)),
         }
         root = ElementTree.Element("xml")
         for name, value in {**common, **fields}.items():

@@ -496,8 +496,12 @@ def test_a_fault_of_the_source_stands_beside_the_others():
 
 def slow_handlers(app):
     """The names of the handlers that may take seconds."""
-    patterns = [handler for entries in app.delivery.router.patterns.values() for _, handler in entries]
-    return {handler.name for handler in [*app.delivery.router.exact.values(), *patterns] if handler.slow}
+    patterns = [handler for entries in app.delivery._answering.router.patterns.values() for _, handler in entries]
+    return {
+        handler.name
+        for handler in [*(found.handler for found in app.delivery._answering.router.exact.values()), *patterns]
+        if handler.slow
+    }
 
 
 def test_remote_sources_mark_their_routes_as_slow(source):

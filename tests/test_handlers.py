@@ -340,7 +340,7 @@ def test_each_follower_has_a_number_of_his_own(account):
 @pytest.mark.parametrize(("kind", "key"), menu_keys())
 def test_every_key_of_the_menu_has_a_handler_of_its_own(account, kind, key):
     event = "CLICK" if kind == "click" else kind
-    found = account.app.delivery.router.find(Message({"MsgType": "event", "Event": event, "EventKey": key}))
+    found = account.app.delivery._answering.router.find(Message({"MsgType": "event", "Event": event, "EventKey": key}))
     assert len(found.handler.path) == 3
     assert found.handler.name.startswith("handlers.menu.")
 

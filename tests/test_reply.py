@@ -66,6 +66,17 @@ def test_the_nodes_of_each_kind_are_wechats():
     assert body(Transfer("test1@test")) == transfer
 
 
+@pytest.mark.parametrize("make", [Text, Image, Voice, Video, Music, Transfer, Raw, Article])
+def test_a_field_that_is_no_text_is_an_error_where_the_reply_is_made(make):
+    with pytest.raises(TypeError, match=f"{make.__name__}: .* takes a text, not int"):
+        make(5)
+
+
+def test_news_that_hold_no_articles_are_an_error_where_they_are_made():
+    with pytest.raises(TypeError, match="articles"):
+        News(["no article"])
+
+
 def test_raw_is_the_whole_body():
     assert to_xml(Raw('{"ErrCode":0}'), EVENT, 1) == '{"ErrCode":0}'
 

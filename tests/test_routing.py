@@ -198,7 +198,7 @@ def test_a_handler_that_hides_another_of_the_same_name_is_named(folder):
 def test_an_unknown_parameter_stops_the_start_with_its_place(folder, parameters, named):
     (fault,) = faults(folder(a=f'@on("text")\ndef f({parameters}): pass\n'))
     assert re.search(rf"handlers\.a\.f \(.*/a\.py:3\) asks for {re.escape(named)}", fault)
-    assert "match, api, error" in fault
+    assert "match, session, api, error" in fault
 
 
 def test_a_handler_without_a_parameter_is_refused(folder):

@@ -29,7 +29,9 @@ def test_every_setting_reaches_its_field():
         "WECHAT_API_URL": "http://127.0.0.1:9090/",
         "WECHAT_PATH": "/bot/",
         "WECHAT_MAX_AGE": "0",
+        "WECHAT_REPLY_WITHIN": "0.5",
         "WECHAT_THREADS": "8",
+        "WECHAT_DRAIN": "3",
         "HOST": "::1",
         "PORT": "9000",
         "LOG_LEVEL": "debug",
@@ -38,7 +40,7 @@ def test_every_setting_reaches_its_field():
     keys = (bytes(32), b64decode("B" * 43 + "="))
     credentials = (("newtoken", "oldtoken"), "wx1234567890abcdef", "5" * 32, keys, "compat", "miniprogram")
     where = ("redis://127.0.0.1:6379/0", "http://127.0.0.1:9090", "/bot")
-    assert read(environ) == Settings(*credentials, *where, 0, 8, "::1", 9000, "debug")
+    assert read(environ) == Settings(*credentials, *where, 0, 0.5, 8, 3, "::1", 9000, "debug")
 
 
 def test_an_empty_value_counts_as_none():
@@ -68,6 +70,10 @@ def test_a_wrong_token_is_refused_without_being_shown(token):
         ("WECHAT_PATH", "/healthz/"),
         ("WECHAT_MAX_AGE", "-1"),
         ("WECHAT_MAX_AGE", "5 minutes"),
+        ("WECHAT_REPLY_WITHIN", "0"),
+        ("WECHAT_REPLY_WITHIN", "5"),
+        ("WECHAT_REPLY_WITHIN", "soon"),
+        ("WECHAT_DRAIN", "3601"),
         ("WECHAT_THREADS", "0"),
         ("WECHAT_THREADS", "٣"),
         ("PORT", "65536"),

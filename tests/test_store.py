@@ -8,6 +8,7 @@ import signal
 import socket
 import sqlite3
 import subprocess
+import sys
 import tempfile
 import threading
 import time
@@ -95,10 +96,17 @@ def eventually(is_so):
 
 
 @pytest.fixture(scope="session")
-def server(tmp_path_factory):
+def running_server(tmp_path_factory):
     running = Server(tmp_path_factory.mktemp("redis"))
     yield running
     running.kill()
+
+
+@pytest.fixture
+def server(running_server):
+    """The session's Redis, empty."""
+    running_server.ask("FLUSHALL")
+    return running_server
 
 
 @pytest.fixture
@@ -135,10 +143,8 @@ def sqlite_place(request):
 
 def redis_place(request):
     server = request.getfixturevalue("server")
-    server.ask("FLUSHALL")
-    return Place(
-        RedisStore(server.url), server.url, lambda: RedisStore(server.url), lambda: server.ask("DBSIZE"), time.sleep
-    )
+    url = server.url
+    return Place(RedisStore(url), url, lambda: RedisStore(url), lambda: server.ask("DBSIZE"), time.sleep)
 
 
 @pytest.fixture(params=[memory_place, sqlite_place, redis_place], ids=["memory", "sqlite", "redis"])
@@ -172,7 +178,7 @@ def waiting(store, key, seen, number=1):
 
 
 def timed_wait(store, key, seen):
-    return store.wait(key, seen, 5), time.time()
+    return store.wait(key, seen, 2), time.time()
 
 
 # Single operations
@@ -327,7 +333,12 @@ def crowd_elsewhere(url, task):
 def crowds(place, task, other_process):
     """What 16 threads get, 8 of them in another process where the backend allows it."""
     if place.open is None:
-        return crowd(place.store, task, 2 * THREADS)
+        interval = sys.getswitchinterval()
+        sys.setswitchinterval(1e-6)  # seconds; else each thread is done before the next one starts
+        try:
+            return crowd(place.store, task, 2 * THREADS)
+        finally:
+            sys.setswitchinterval(interval)
     future = other_process.submit(crowd_elsewhere, place.url, task)
     assert place.store.wait("ready", None, 10)
     return crowd(place.store, task) + future.result(30)
@@ -357,7 +368,7 @@ def test_counting_by_compare_and_set_loses_nothing(place, other_process):
 
 
 def test_processes_that_open_a_new_file_at_once_do_not_collide(tmp_path, other_process):
-    for number in range(10):
+    for number in range(40):
         url = f"sqlite:{tmp_path}/{number}.db"
         future = other_process.submit(open_and_close, url)
         with ThreadPoolExecutor(4) as pool:
@@ -527,7 +538,7 @@ def test_a_file_that_may_not_be_written_is_a_fault_at_the_start():
     try:
         if user == 0:
             os.seteuid(65534)
-        assert "PermissionError" in fault_of(f"sqlite:{directory}/store.db")
+        assert SQLiteStore.advice in fault_of(f"sqlite:{directory}/store.db")
     finally:
         os.seteuid(user)
         directory.chmod(0o755)
@@ -618,7 +629,6 @@ def test_while_the_listener_is_down_a_waiter_looks_by_itself(server):
             other.set("quiet", "value", LONG)
             assert future.result()[0] == "value"
             assert future.result()[1] - changed < 0.5
-            other.delete("quiet")
 
 
 def test_noise_in_the_channel_does_not_end_the_listening(server):
@@ -628,7 +638,6 @@ def test_noise_in_the_channel_does_not_end_the_listening(server):
         assert store._listener.is_alive()
         store.set("key", "value", LONG)
         assert future.result()[0] == "value"
-        store.delete("key")
 
 
 def test_a_redis_that_hangs_holds_a_thread_for_two_seconds(mortal_server):

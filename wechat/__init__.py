@@ -1,5 +1,5 @@
 """What WeChat defines. Each module imports only those before it in this list:
 
-errors, settings, signature, envelope, message, log, reply, routing, store, transport, files,
-hints, access_token, api, menu, delivery, console.
+errors, settings, signature, envelope, message, log, web, templates, reply, routing, memory_store, store,
+owners, sessions, transport, files, hints, access_token, api, menu, answering, debts, outbox, runs, delivery, console.
 """

@@ -15,7 +15,7 @@ from typing import Any
 
 from wechat.envelope import Clock
 from wechat.errors import ApiError, StoreError
-from wechat.store import Store
+from wechat.memory_store import Store
 
 logger = logging.getLogger(__name__)
 

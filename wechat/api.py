@@ -17,9 +17,9 @@ from wechat.envelope import Clock
 from wechat.errors import ApiError, TransportError, WeChatError
 from wechat.files import Progress, multipart, save
 from wechat.hints import hint_for
+from wechat.memory_store import Store
 from wechat.reply import Reply
 from wechat.settings import Settings
-from wechat.store import Store
 from wechat.transport import NO_HEADERS, Body, Received, Transport
 
 T = TypeVar("T")

@@ -1,130 +1,231 @@
-"""One message, one run, one reply."""
+"""One message, one run, one reply, whichever attempt is open.
+
+WeChat hangs up after 5 s and sends the same bytes again, three times at most. What it hears is decided here.
+https://developers.weixin.qq.com/doc/service/guide/product/message/Passive_user_reply_message.html
+"""
 
 from __future__ import annotations
 
 import logging
+import threading
 import time
 from concurrent.futures import ThreadPoolExecutor
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
-from wechat.api import Api
+from wechat.answering import Answer, Answering
+from wechat.debts import Debt, Debts
 from wechat.envelope import Clock
-from wechat.errors import ApiError
-from wechat.log import kind_of, shorten, trace
-from wechat.message import Message
-from wechat.reply import Raw, Reply, Transfer, to_reply, to_xml
-from wechat.routing import Found, Router, describe
+from wechat.errors import StoreError
+from wechat.log import kind_of, shorten
+from wechat.message import Message, delivery_key, parse
+from wechat.outbox import Outbox
+from wechat.reply import TEXT_LIMIT, Raw, Reply, Text, Transfer, is_long, split_text, to_xml
+from wechat.routing import Found, describe
+from wechat.runs import Run, Runs
+from wechat.settings import Settings
 
 logger = logging.getLogger("wxserver")
 
-# What a Mini Program can show, of the replies there are; the first two only as a customer message.
-# https://developers.weixin.qq.com/miniprogram/dev/OpenApiDoc/kf-mgnt/kf-message/sendCustomMessage.html
-MINIPROGRAM_KINDS = ("text", "image")
+CONTINUE = "继续"
+STILL_RUNNING = "还在处理，稍后回复“继续”获取结果"
+NOT_READY = "还没好，请稍后再回复“继续”"
+MORE = "\n\n回复“继续”查看下文"
+GRACE = 1.5  # seconds past WECHAT_REPLY_WITHIN, so that WeChat hangs up and asks again
+LAST_ATTEMPT = 3
+LONG_FOR_UNMARKED = 1.0  # seconds
+BEHIND = 1.0  # seconds by which the rest of a long text follows its beginning
 
 
-class Answer(NamedTuple):
-    """What is said to a message, by whom. The document is empty where WeChat gets `success`."""
+class Push(NamedTuple):
+    """A message on its way: what came, what it says, and who answers it."""
 
-    handler: str
-    reply: Reply | None = None
-    document: str = ""
+    content: bytes
+    message: Message
+    found: Found | None
+    started: float
 
     @property
-    def kind(self) -> str:
-        """The reply's kind, for the log."""
-        return self.reply.kind if self.reply else "success"
-
-
-NOBODY = Answer("nobody")
+    def openid(self) -> str:
+        """Who wrote it."""
+        openid: str = self.message.FromUserName
+        return openid
 
 
 class Delivery:
-    """Has messages answered: directly, or for a Mini Program by customer messages."""
+    """Gives each attempt at a message its answer."""
 
-    def __init__(self, router: Router, api: Api, clock: Clock = time.time) -> None:
-        self.router = router
-        self.api = api
-        self.clock = clock
+    def __init__(
+        self, settings: Settings, answering: Answering, runs: Runs, debts: Debts, outbox: Outbox, clock: Clock
+    ) -> None:
+        self._within = settings.reply_within
+        self._is_miniprogram = settings.account == "miniprogram"
+        self._most_waiting = settings.threads * 3 // 4
+        self._answering, self._runs, self._debts, self._outbox = answering, runs, debts, outbox
+        self._clock = clock
+        self._slow = ThreadPoolExecutor(settings.threads, thread_name_prefix="slow")
+        self._lock = threading.Lock()
+        self._waiting = 0
 
-    def answer(self, message: Message) -> str:
-        """The document that answers the message, or nothing; logs one line about it that quotes nobody."""
+    def answer(self, content: bytes) -> str:
+        """The document that answers this attempt at the message in the content, or nothing for `success`."""
+        message = parse(content)
+        push = Push(content, message, self._answering.router.find(message), time.perf_counter())
+        run, is_ours = self._runs.begin(delivery_key(message, content))
+        attempt = run.attempts
+        if is_ours and not (push.found and push.found.handler.slow):
+            self._do(run, push)
+            return self._log(push, run, attempt, "direct", run.document)
+        if is_ours:
+            self._slow.submit(self._do, run, push)
+        try:
+            return self._await(run, push, attempt)
+        except StoreError as error:
+            logger.warning("a message may be answered twice: %s", error)
+            self._do(run, push)
+            return run.document
+
+    def is_idle(self) -> bool:
+        """Whether nothing is under way."""
+        return self._runs.is_idle() and not len(self._outbox)
+
+    def close(self) -> None:
+        """Waits for what is under way."""
+        self._slow.shutdown()
+        self._outbox.close()
+
+    # An attempt
+
+    def _await(self, run: Run, push: Push, attempt: int) -> str:
+        """The document, or what is said when it is not ready in time."""
+        is_crowded = self._waiting >= self._most_waiting
+        if self._hold(run, 0 if is_crowded else self._within, is_open=True):
+            return self._log(push, run, attempt, "direct" if attempt == 1 else "retry", run.document)
+        if self._outbox.can_push():
+            self._outbox.show_typing(push.openid)
+            return self._acknowledge(run, push, attempt, "")
+        if is_crowded or attempt >= LAST_ATTEMPT:
+            return self._acknowledge(run, push, attempt, self._to_xml(Text(STILL_RUNNING), push.message))
+        if self._hold(run, GRACE, is_open=False) or run.attempts > attempt:
+            return self._log(push, run, attempt, "too late", run.document)
+        return self._acknowledge(run, push, attempt, "")
+
+    def _hold(self, run: Run, seconds: float, is_open: bool) -> bool:
+        """Holds the attempt open, up to so many seconds; whether the run has ended."""
+        with self._lock:
+            self._waiting += 1
+            run.open_attempts += is_open
+        try:
+            return run.wait(seconds)
+        finally:
+            with self._lock:
+                self._waiting -= 1
+                run.open_attempts -= is_open
+
+    def _acknowledge(self, run: Run, push: Push, attempt: int, document: str) -> str:
+        """Writes the debt down, and only then says so; where the run has ended just now, its document."""
+        self._owe(push, run)
+        if run.wait(0):
+            debt = self._debts.find(push.openid, run.key)
+            if debt and self._debts.cancel(debt):
+                run.is_owed = False
+                return self._log(push, run, attempt, "direct" if attempt == 1 else "retry", run.document)
+        return self._log(push, run, attempt, "later", document)
+
+    def _owe(self, push: Push, run: Run) -> None:
+        run.is_owed = True
+        self._debts.owe(push.openid, run.key, push.content.decode(errors="replace"))
+
+    # The run
+
+    def _do(self, run: Run, push: Push) -> None:
+        """Has the handler answer, lets every attempt know, and pays what has been owed meanwhile."""
         started = time.perf_counter()
-        found = self.router.find(message)
-        answer = self.run(found, message) if found else NOBODY
-        if logger.isEnabledFor(logging.INFO):
-            milliseconds = (time.perf_counter() - started) * 1000
-            kind, openid = kind_of(message), shorten(message.FromUserName)
-            is_claimed = found and found.handler is not self.router.default
-            hint = "" if is_claimed else f"; to answer these: @on({describe(kind.split('/'))})"
-            logger.info(f"{kind} from {openid} -> {answer.handler}: {answer.kind}, {milliseconds:.1f} ms{hint}")
-        return answer.document
-
-    def run(self, found: Found, message: Message) -> Answer:
-        """What the handler answers. Where it raises: what the error handler does, if there is one."""
-        try:
-            result = self.call(found, message)
-            if isinstance(result, Message):  # handed on: the new message is routed in place of the old one
-                message = result
-                found = self.router.find(message) or found
-                result = self.call(found, message)
-            return self.render(found.handler.name, result, message)
-        except (Exception, SystemExit) as error:
-            logger.error("%s failed\n%s", found.handler.name, trace(error))
-            return self.apologise(message, error)
-
-    def call(self, found: Found, message: Message) -> Any:
-        """What the handler returns."""
-        return found.handler(message, match=found.match, api=self.api)
-
-    def apologise(self, message: Message, error: BaseException) -> Answer:
-        """What the error handler answers; nothing where there is none, or where it raises too."""
-        handler = self.router.error
-        if not handler:
-            return NOBODY
-        try:
-            return self.render(handler.name, handler(message, error=error, api=self.api), message)
-        except (Exception, SystemExit) as second:
-            logger.error("%s, the error handler, failed\n%s", handler.name, trace(second))
-            return Answer(handler.name)
-
-    def render(self, name: str, result: Any, message: Message) -> Answer:
-        """What a handler returned, as the document that answers the message; raises whatever is wrong with it."""
-        reply = to_reply(result)
-        return Answer(name, reply, self.document(reply, message)) if reply else Answer(name)
-
-    def document(self, reply: Reply, message: Message) -> str:
-        """The reply as the direct answer to the message."""
-        return to_xml(reply, message, int(self.clock()))
-
-
-class MiniprogramDelivery(Delivery):
-    """For a Mini Program a push is acknowledged, and what the handler returned is sent as customer messages.
-
-    https://developers.weixin.qq.com/miniprogram/dev/framework/server-ability/message-push.html
-    """
-
-    def __init__(self, router: Router, api: Api, clock: Clock = time.time) -> None:
-        super().__init__(router, api, clock)
-        self.outbox = ThreadPoolExecutor(thread_name_prefix="send")
-
-    def render(self, name: str, result: Any, message: Message) -> Answer:
-        """The answer to the push; replies other than a Transfer or a Raw are on their way to the user."""
-        reply = to_reply(result)
-        if reply is None:
-            return Answer(name)
-        if isinstance(reply, Transfer | Raw):
-            return Answer(name, reply, self.document(reply, message))
-        if reply.kind in MINIPROGRAM_KINDS:
-            self.outbox.submit(self.push, name, message.FromUserName, reply)
+        answer, is_more_kept = self._continue(push)
+        if not answer:
+            answer = self._answering.answer(push.message, push.found)
+        run.handler, run.kind = answer.handler, answer.kind
+        now, rest = self._fit(answer.reply, is_more_kept)
+        document = self._to_xml(now, push.message) if now else ""
+        if self._is_in_time(answer, push, time.perf_counter() - started) and not (self._is_miniprogram and not now):
+            self._runs.end(run, document)
+            is_later = False
         else:
-            logger.error("%s: Mini Programs have no %s reply, it is dropped", name, reply.kind)
-        return Answer(name, reply)
+            is_later = self._end_late(run, push, answer, document)
+        if rest and not is_later:
+            self._outbox.pay(push.openid, answer._replace(reply=rest), None, BEHIND)
 
-    def push(self, name: str, openid: str, reply: Reply) -> None:
-        """Sends the reply; a failure is logged."""
-        try:
-            self.api.send(openid, reply)
-        except ApiError as error:
-            logger.error("the %s reply of %s was not sent: %s", reply.kind, name, error)
-        except Exception as error:
-            logger.error("the %s reply of %s was not sent\n%s", reply.kind, name, trace(error))
+    def _is_in_time(self, answer: Answer, push: Push, seconds: float) -> bool:
+        """Whether no attempt can have been told to wait; names a handler that should not have run in its thread."""
+        is_slow = bool(push.found and push.found.handler.slow)
+        if not is_slow and seconds > LONG_FOR_UNMARKED:
+            logger.warning("%s took %.1f s: mark it slow=True, so that it holds up nobody", answer.handler, seconds)
+        return not is_slow and seconds < self._within / 2
+
+    def _end_late(self, run: Run, push: Push, answer: Answer, document: str) -> bool:
+        """Ends the run; whether its answer goes another way than that of an open attempt."""
+        if self._is_miniprogram and answer.reply and not document:
+            self._owe(push, run)
+        with self._lock:
+            is_open = run.open_attempts > 0 and bool(document or not answer.reply)
+            self._runs.end(run, document)
+        debt = self._debts.find(push.openid, run.key)
+        if not debt and not run.is_owed:
+            return False
+        if is_open and (not debt or self._debts.cancel(debt)):
+            return False
+        claimed = self._debts.claim(debt) if debt else None
+        if claimed or not debt:
+            self._runs.end(run, "" if answer.reply else document)  # for whoever asks again
+            self._outbox.pay(push.openid, answer, claimed)
+        return True
+
+    def _continue(self, push: Push) -> tuple[Answer | None, bool]:
+        """What 继续 gets, which comes before any handler while there is something; and whether there is more."""
+        if self._is_miniprogram or push.message.get("Content", "").strip() != CONTINUE:
+            return None, False
+        reply, is_more_kept = self._debts.take_kept(push.openid)
+        if reply:
+            return Answer(CONTINUE, reply), is_more_kept
+        return (Answer(CONTINUE, Text(NOT_READY)) if self._debts.is_anything_owed(push.openid) else None), False
+
+    def _fit(self, reply: Reply | None, is_more_kept: bool) -> tuple[Reply | None, Reply | None]:
+        """What of the reply is the direct answer, and what follows on another way."""
+        if self._is_miniprogram and not isinstance(reply, Transfer | Raw):
+            return None, None
+        if not isinstance(reply, Text) or not (is_more_kept or is_long(reply)):
+            return reply, None
+        is_pushed = not is_more_kept and self._outbox.can_push()
+        ending = "" if is_pushed else MORE
+        first, *others = split_text(reply.content, TEXT_LIMIT - len(ending.encode()))
+        return Text(first + ending), Text("".join(others)) if others else None
+
+    def _to_xml(self, reply: Reply, message: Message) -> str:
+        return to_xml(reply, message, int(self._clock()))
+
+    # What a process that died has left
+
+    def pay_orphans(self) -> None:
+        """Answers the messages that a process acknowledged before it died; raises StoreError."""
+        for debt in self._debts.orphans():
+            claimed = self._debts.claim(debt)
+            if claimed:
+                self._slow.submit(self._pay_orphan, claimed)
+
+    def _pay_orphan(self, debt: Debt) -> None:
+        message = parse(debt.content.encode())
+        logger.info(f"{kind_of(message)} from {shorten(message.FromUserName)}: taken over from a process that died")
+        self._outbox.pay(
+            message.FromUserName, self._answering.answer(message, self._answering.router.find(message)), debt
+        )
+
+    def _log(self, push: Push, run: Run, attempt: int, how: str, document: str) -> str:
+        """One line about the attempt, which quotes nobody; gives the document."""
+        if logger.isEnabledFor(logging.INFO):
+            milliseconds = (time.perf_counter() - push.started) * 1000
+            kind, openid, found = kind_of(push.message), shorten(push.openid), push.found
+            handler = run.handler or (found.handler.name if found else "nobody")
+            is_claimed = found and found.handler is not self._answering.router.default
+            hint = "" if is_claimed else f"; to answer these: @on({describe(kind.split('/'))})"
+            tries = f" at attempt {attempt}" if attempt > 1 else ""
+            logger.info(f"{kind} from {openid} -> {handler}: {run.kind}, {how}{tries}, {milliseconds:.1f} ms{hint}")
+        return document

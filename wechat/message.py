@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import json
 import re
-from collections.abc import Iterator, Mapping
+from hashlib import sha1
 from typing import Any
 from xml.etree import ElementTree
 from xml.parsers.expat import ErrorString
@@ -21,6 +21,8 @@ LISTS = frozenset({"item", "List", "fail_idx", "AroundBeacon", "Actions", "illeg
 
 REQUIRED = ("MsgType", "FromUserName", "ToUserName")  # without them nobody can answer
 SCALARS = (*REQUIRED, "CreateTime", "MsgId", "Content", "Event", "EventKey")  # what decides who answers, and once
+
+TEXT_OR_NONE = frozenset({str, type(None)})
 
 # The nodes that hold a `List`, of which Mini Programs leave out one level or the other.
 LIST_HOLDERS = {
@@ -36,6 +38,7 @@ _PROBE = re.compile(
 )
 
 # Users' texts arrive with such characters raw, and no XML parser takes them. https://www.w3.org/TR/xml/#charsets
+CONTROLS = bytes({*range(32)} - set(b"\t\n\r"))
 _FORBIDDEN = re.compile("[\x00-\x08\x0b\x0c\x0e-\x1f\ud800-\udfff\ufffe\uffff]")
 
 
@@ -44,46 +47,27 @@ def without_forbidden(text: str) -> str:
     return _FORBIDDEN.sub("", text)
 
 
-class Message(Mapping[str, Any]):
+class Message(dict[str, Any]):
     """The fields of a push under WeChat's own names: `msg.Content`, `msg["Content"]`, `msg.get("EventKey", "")`.
 
     A value is a string, a nested Message, or a list of those. An absent field raises AttributeError or KeyError.
     """
 
-    __slots__ = ("_fields",)
+    __slots__ = ()
 
-    def __init__(self, fields: Mapping[str, Any]) -> None:
-        self._fields = fields
-
-    def __getitem__(self, name: str) -> Any:
-        try:
-            return self._fields[name]
-        except KeyError:
-            raise KeyError(self._absent(name)) from None
+    def __missing__(self, name: str) -> Any:
+        raise KeyError(self._absent(name))
 
     def __getattr__(self, name: str) -> Any:
-        if name.startswith("_"):  # what copy and pickle look for, before there are fields
-            raise AttributeError(name)
-        try:
-            return self._fields[name]
-        except KeyError:
-            raise AttributeError(self._absent(name)) from None
-
-    def __iter__(self) -> Iterator[str]:
-        return iter(self._fields)
-
-    def __len__(self) -> int:
-        return len(self._fields)
+        if name in self:
+            return self[name]
+        raise AttributeError(self._absent(name))
 
     def __repr__(self) -> str:
-        return f"<Message {', '.join(self._fields)}>"
-
-    def get(self, name: str, default: Any = None) -> Any:
-        """The field, or `default` where the message has none."""
-        return self._fields.get(name, default)
+        return f"<Message {', '.join(self)}>"
 
     def _absent(self, name: str) -> str:
-        return f"no {name} in this message; there are {', '.join(self._fields)}"
+        return f"no {name} in this message; there are {', '.join(self)}"
 
 
 def parse(content: bytes) -> Message:
@@ -93,21 +77,23 @@ def parse(content: bytes) -> Message:
     MsgType, FromUserName or ToUserName.
     """
     # One broken character must not cost a user the answer, so it becomes U+FFFD.
-    text = without_forbidden(content.decode("utf-8", "replace").removeprefix("\ufeff"))
+    text = content.translate(None, CONTROLS).decode("utf-8", "replace").removeprefix("\ufeff")
+    if "\ufffe" in text or "\uffff" in text:
+        text = without_forbidden(text)
     fields = _from_json(text) if text.lstrip()[:1] == "{" else _from_xml(text)
-    for name in REQUIRED:
-        if not fields.get(name):
-            raise Unreadable(f"no {name} in the message")
-    for name in SCALARS:
-        if not isinstance(fields.get(name, ""), str):
-            raise Unreadable(f"{name} is not one text")
+    if not all(map(fields.get, REQUIRED)):
+        raise Unreadable(f"no {next(name for name in REQUIRED if not fields.get(name))} in the message")
+    if not TEXT_OR_NONE.issuperset(map(type, map(fields.get, SCALARS))):
+        raise Unreadable(
+            f"{next(name for name in SCALARS if not isinstance(fields.get(name, ''), str))} is not one text"
+        )
     holder = LIST_HOLDERS.get(fields.get("Event", ""))
     if holder:
         _complete(fields, holder)
-    return Message(fields)
+    return fields
 
 
-def _complete(fields: dict[str, Any], holder: str) -> None:
+def _complete(fields: Message, holder: str) -> None:
     """Puts a list back into its holder where the JSON of a Mini Program had only one of the two."""
     if "List" in fields:
         fields[holder] = Message({"List": fields.pop("List")})
@@ -127,7 +113,7 @@ class _Builder(ElementTree.TreeBuilder):
         raise Unreadable("a DOCTYPE: WeChat sends none")
 
 
-def _from_xml(text: str) -> dict[str, Any]:
+def _from_xml(text: str) -> Message:
     parser = ElementTree.XMLParser(target=_Builder())
     try:
         parser.feed(text)
@@ -137,13 +123,13 @@ def _from_xml(text: str) -> dict[str, Any]:
     return _fields(root, 1)
 
 
-def _fields(node: ElementTree.Element, depth: int) -> dict[str, Any]:
+def _fields(node: ElementTree.Element, depth: int) -> Message:
     if depth >= MAX_DEPTH:  # the children stand one deeper
         raise Unreadable(f"over {MAX_DEPTH} levels of nodes")
-    fields: dict[str, Any] = {}
+    fields = Message()
     for child in node:
         name = child.tag
-        value = Message(_fields(child, depth + 1)) if len(child) else child.text or ""
+        value = _fields(child, depth + 1) if len(child) else child.text or ""
         if name in LISTS or name in fields:
             _append(fields, name, value)
         else:
@@ -151,14 +137,14 @@ def _fields(node: ElementTree.Element, depth: int) -> dict[str, Any]:
     return fields
 
 
-def _append(fields: dict[str, Any], name: str, value: str | Message) -> None:
+def _append(fields: Message, name: str, value: str | Message) -> None:
     values = fields.setdefault(name, [])
     if not isinstance(values, list):
         values = fields[name] = [values]
     values.append(value)
 
 
-def _from_json(text: str) -> dict[str, Any]:
+def _from_json(text: str) -> Message:
     try:
         # Numbers stay as they were written: a MsgId has more digits than a float keeps.
         pairs = json.loads(
@@ -177,8 +163,8 @@ def _refuse(constant: str) -> None:
     raise ValueError(constant)
 
 
-def _plain_fields(pairs: _Pairs, depth: int) -> dict[str, Any]:
-    fields = {}
+def _plain_fields(pairs: _Pairs, depth: int) -> Message:
+    fields = Message()
     for name, value in pairs:
         if name in fields:
             raise Unreadable("a key stands twice in the JSON")
@@ -192,9 +178,21 @@ def _plain_value(value: Any, depth: int) -> Any:
     if depth > MAX_DEPTH:
         raise Unreadable(f"over {MAX_DEPTH} levels of JSON")
     if isinstance(value, _Pairs):
-        return Message(_plain_fields(value, depth)) if value else ""
+        return _plain_fields(value, depth) if value else ""
     if isinstance(value, list):
         return [_plain_value(item, depth + 1) for item in value]
     if isinstance(value, str):
         return without_forbidden(value)
     return {None: "", True: "true", False: "false"}[value]
+
+
+def delivery_key(message: Message, content: bytes) -> str:
+    """What tells one message from another: the same for all attempts at one, and for no other message.
+
+    A MsgId alone is not enough, two users have had the same; an event has none.
+    """
+    get = message.get
+    if msg_id := get("MsgId"):
+        return f"{get('FromUserName')} {get('CreateTime')} {msg_id}"
+    digest = sha1(content).hexdigest()
+    return f"{get('FromUserName')} {get('CreateTime')} {get('Event')} {get('EventKey')} {digest}"

@@ -11,6 +11,7 @@ from dataclasses import dataclass
 from typing import Any, ClassVar
 
 from wechat.message import Message, without_forbidden
+from wechat.templates import ARTICLE, DOCUMENT, IMAGE, MUSIC, NEWS, TEXT, TRANSFER_TO, VIDEO, VOICE, cdata
 
 logger = logging.getLogger(__name__)
 
@@ -19,27 +20,6 @@ logger = logging.getLogger(__name__)
 TEXT_LIMIT = 2047  # bytes of UTF-8
 NEWS_LIMIT_MESSAGE = 1  # articles in answer to a message, since October 2018
 NEWS_LIMIT_EVENT = 8  # articles in answer to an event
-
-DOCUMENT = (
-    "<xml><ToUserName>%s</ToUserName><FromUserName>%s</FromUserName>"
-    "<CreateTime>%d</CreateTime><MsgType><![CDATA[%s]]></MsgType>%s</xml>"
-)
-TEXT = "<Content>%s</Content>"
-IMAGE = "<Image><MediaId>%s</MediaId></Image>"
-VOICE = "<Voice><MediaId>%s</MediaId></Voice>"
-VIDEO = "<Video><MediaId>%s</MediaId><Title>%s</Title><Description>%s</Description></Video>"
-MUSIC = (
-    "<Music><Title>%s</Title><Description>%s</Description><MusicUrl>%s</MusicUrl>"
-    "<HQMusicUrl>%s</HQMusicUrl><ThumbMediaId>%s</ThumbMediaId></Music>"
-)
-NEWS = "<ArticleCount>%d</ArticleCount><Articles>%s</Articles>"
-ARTICLE = "<item><Title>%s</Title><Description>%s</Description><PicUrl>%s</PicUrl><Url>%s</Url></item>"
-TRANSFER_TO = "<TransInfo><KfAccount>%s</KfAccount></TransInfo>"
-
-
-def cdata(text: str) -> str:
-    """The text as a CDATA section that no content can end."""
-    return "<![CDATA[" + without_forbidden(text).replace("]]>", "]]]]><![CDATA[>") + "]]>"
 
 
 def split_text(content: str, limit: int = TEXT_LIMIT) -> list[str]:
@@ -53,11 +33,21 @@ def split_text(content: str, limit: int = TEXT_LIMIT) -> list[str]:
     return pieces
 
 
+def check_texts(value: Reply | Article) -> None:
+    """Raises TypeError unless all fields are texts: where the value is made, not where it is sent."""
+    for name, text in vars(value).items():
+        if not isinstance(text, str):
+            raise TypeError(f"{type(value).__name__}: {name} takes a text, not {type(text).__name__}")
+
+
 @dataclass(frozen=True)
 class Reply:
     """The base of the reply values. `kind` is WeChat's MsgType."""
 
     kind: ClassVar[str]
+
+    def __post_init__(self) -> None:
+        check_texts(self)
 
     def nodes(self) -> str:
         """The XML nodes that this kind of reply has of its own."""
@@ -96,13 +86,16 @@ class Text(Reply):
         return not without_forbidden(self.content)
 
     def fitted(self, to_event: bool) -> Reply:
-        if len(self.content) * 4 <= TEXT_LIMIT:  # a character has 4 bytes at most
+        if not is_long(self):
             return self
-        pieces = split_text(self.content)
-        if len(pieces) < 2:
-            return self
-        logger.warning("a text over %d bytes is cut, %d more pieces are dropped", TEXT_LIMIT, len(pieces) - 1)
-        return Text(pieces[0])
+        logger.warning("a text over %d bytes is cut, the rest is dropped", TEXT_LIMIT)
+        return Text(split_text(self.content)[0])
+
+
+def is_long(text: Text) -> bool:
+    """Whether the text has more bytes than WeChat takes at once."""
+    size = len(text.content)
+    return size * 4 > TEXT_LIMIT and len(split_text(text.content)) > 1  # a character has 4 bytes at most
 
 
 @dataclass(frozen=True)
@@ -171,6 +164,9 @@ class Article:
     pic_url: str = ""
     url: str = ""
 
+    def __post_init__(self) -> None:
+        check_texts(self)
+
     def nodes(self) -> str:
         """The article as XML."""
         return ARTICLE % tuple(map(cdata, (self.title, self.description, self.pic_url, self.url)))
@@ -186,6 +182,10 @@ class News(Reply):
 
     kind = "news"
     articles: Sequence[Article]
+
+    def __post_init__(self) -> None:
+        if not all(isinstance(article, Article) for article in self.articles):
+            raise TypeError("News takes a list of articles")
 
     def nodes(self) -> str:
         return NEWS % (len(self.articles), "".join(article.nodes() for article in self.articles))
@@ -255,5 +255,5 @@ def to_xml(reply: Reply, message: Message, created: int) -> str:
     """The document that answers the message, within WeChat's limits; `created` is in seconds since 1970."""
     if isinstance(reply, Raw):
         return reply.body
-    fitted = reply.fitted(to_event=message.MsgType == "event")
-    return DOCUMENT % (cdata(message.FromUserName), cdata(message.ToUserName), created, reply.kind, fitted.nodes())
+    nodes = reply.fitted(to_event=message["MsgType"] == "event").nodes()
+    return DOCUMENT % (cdata(message["FromUserName"]), cdata(message["ToUserName"]), created, reply.kind, nodes)

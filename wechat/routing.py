@@ -25,7 +25,7 @@ Routes = dict[Route, Function]
 F = TypeVar("F", bound=Function)
 
 PACKAGE = "handlers"  # the name under which the modules of the folder import one another, whatever the folder is called
-OFFERS = ("match", "api", "error")  # what a handler can ask for by a parameter's name, after the message
+OFFERS = ("match", "session", "api", "error")  # what a handler can ask for by a parameter's name, after the message
 DEFAULT, ERROR = ("default",), ("error",)
 PARTS = {"text": 2, "event": 3}  # how long a path of this MsgType may be; all others have one part
 
@@ -220,7 +220,7 @@ class Router:
     """Finds the handler of a message; what it costs does not grow with the number of exact paths."""
 
     def __init__(self, routes: Routes) -> None:
-        self.exact: dict[Route, Handler] = {}
+        self.exact: dict[Route, Found] = {}
         self.patterns: dict[Route, list[tuple[re.Pattern[str], Handler]]] = {}
         for path, function in routes.items():
             slow = any(mark.slow for mark in _marks(function) if mark.path == path)
@@ -228,30 +228,32 @@ class Router:
             if isinstance(path[-1], re.Pattern):
                 self.patterns.setdefault(path[:-1], []).append((path[-1], handler))
             else:
-                self.exact[path] = handler
-        self.default = self.exact.pop(DEFAULT, None)
-        self.error = self.exact.pop(ERROR, None)
+                self.exact[path] = Found(handler, None)
+        self._rest = self.exact.pop(DEFAULT, None)
+        error = self.exact.pop(ERROR, None)
+        self.default = self._rest.handler if self._rest else None
+        self.error = error.handler if error else None
 
     def find(self, message: Message) -> Found | None:
         """The handler with the longest path that fits, else the default, else None."""
         values = address(message)
-        path = _folded(values)
+        path = tuple([value.casefold() for value in values[:2]]) + values[2:]
         for length in range(len(path), 0, -1):
-            handler = self.exact.get(path[:length])
-            if handler:
-                return Found(handler, None)
+            found = self.exact.get(path[:length])
+            if found:
+                return found
             for pattern, handler in self.patterns.get(path[: length - 1], ()):
                 match = pattern.fullmatch(values[length - 1])
                 if match:
                     return Found(handler, match)
-        return Found(self.default, None) if self.default else None
+        return self._rest
 
 
 def address(message: Message) -> tuple[str, ...]:
     """The message's own path, as patterns see it: MsgType, then Content or Event, then EventKey."""
-    kind = message.MsgType
+    kind = message["MsgType"]
     if kind == "text":
         return kind, message.get("Content", "").strip()
     if kind == "event":
-        return kind, message.get("Event", ""), message.get("EventKey", "")
+        return kind, message.get("Event", "").strip(), message.get("EventKey", "")
     return (kind,)

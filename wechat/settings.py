@@ -29,7 +29,9 @@ class Settings:
     api_url: str = "https://api.weixin.qq.com"
     path: str = "/weixin"
     max_age: int = 300  # seconds a signed timestamp stays good, both ways; 0: for ever
+    reply_within: float = 4.5  # seconds one attempt is held open
     threads: int = 64
+    drain: int = 20  # seconds SIGTERM waits for work in flight
     host: str = "0.0.0.0"
     port: int = 8080
     log_level: str = "info"
@@ -137,6 +139,12 @@ def _whole_number(low: int, high: int, unit: str) -> Callable[[str], int]:
     return parse
 
 
+def _seconds(text: str) -> float:
+    if not re.fullmatch(r"[0-9](\.[0-9]{1,3})?", text) or not 0 < float(text) < 5:
+        raise ValueError(f"is {text!r}: it takes seconds above 0 and below the 5 after which WeChat hangs up, like 4.5")
+    return float(text)
+
+
 def _host(text: str) -> str:
     if not re.fullmatch(r"[\w.:%-]+", text, re.ASCII):
         raise ValueError(f"is {text!r}: it takes an address like 0.0.0.0 or 127.0.0.1, without a port")
@@ -162,6 +170,8 @@ RULES = (
     Rule("WECHAT_API_URL", "api_url", _api_url),
     Rule("WECHAT_PATH", "path", _path),
     Rule("WECHAT_MAX_AGE", "max_age", _whole_number(0, 86_400, "seconds")),
+    Rule("WECHAT_REPLY_WITHIN", "reply_within", _seconds),
+    Rule("WECHAT_DRAIN", "drain", _whole_number(0, 3_600, "seconds")),
     Rule("WECHAT_THREADS", "threads", _whole_number(1, 1_000, "threads")),
     Rule("HOST", "host", _host),
     Rule("PORT", "port", _whole_number(0, 65_535, "a TCP port")),

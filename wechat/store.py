@@ -1,8 +1,4 @@
-"""What the server remembers for a while: in memory, in an SQLite file or in Redis.
-
-Keys and values are text, NUL included; a lone surrogate is a ValueError. A time to live is in seconds and above 0.
-A backend that does not answer is a StoreError, which names the operation and the backend and nothing else.
-"""
+"""What the server remembers for a while: in memory, in an SQLite file or in Redis."""
 
 from __future__ import annotations
 
@@ -12,15 +8,15 @@ import re
 import sqlite3
 import threading
 import time
-from abc import ABC, abstractmethod
-from collections import OrderedDict
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager, suppress
+from collections.abc import Callable
+from contextlib import closing, suppress
 from pathlib import Path
+from tempfile import TemporaryDirectory
 from types import EllipsisType
 from typing import Any
 
 from wechat.errors import StartError, StoreError
+from wechat.memory_store import MemoryStore, Store
 
 SCHEMA = """
 PRAGMA journal_mode = WAL; PRAGMA synchronous = NORMAL;
@@ -54,120 +50,6 @@ def open_store(url: str) -> Store:
     return store
 
 
-class Store(ABC):
-    """Texts under keys, for many threads and, except in memory, many processes."""
-
-    name = advice = ""  # in errors, and for the one whose store does not start
-    failures: tuple[type[Exception], ...] = ()
-    look_again = 1.0  # seconds after which a waiter looks by itself: an entry that expires wakes nobody
-
-    def __init__(self, clock: Callable[[], float] = time.time) -> None:
-        self._clock = clock
-        self._lock = threading.Lock()
-        self._waiters: dict[threading.Event, str] = {}
-
-    @abstractmethod
-    def get(self, key: str) -> str | None:
-        """The value, or None where there is none."""
-
-    def set(self, key: str, value: str, ttl: float) -> None:
-        """Stores the value for `ttl` seconds, whatever was there."""
-        self._try_to("set", key, ..., value, ttl)
-
-    def add(self, key: str, value: str, ttl: float) -> bool:
-        """Stores the value where there is none. Whether it did: of many callers at once, one gets True."""
-        return self._try_to("add", key, None, value, ttl)
-
-    def replace(self, key: str, old: str, new: str | None, ttl: float) -> bool:
-        """Stores the new value, or none, where the value is `old`. Whether it did."""
-        return self._try_to("replace", key, old, new, ttl)
-
-    def delete(self, key: str) -> None:
-        """Takes the entry away, if there is one."""
-        self._try_to("delete", key, ..., None, 0)
-
-    @abstractmethod
-    def keys(self, prefix: str) -> list[str]:
-        """The keys that begin so, sorted."""
-
-    def wait(self, key: str, seen: str | None, seconds: float) -> str | None:
-        """The value as soon as it is not `seen`, or the one that is there when so many seconds are over."""
-        end = time.monotonic() + seconds
-        changed = threading.Event()
-        self._waiters[changed] = key
-        try:
-            while (value := self.get(key)) == seen and (left := end - time.monotonic()) > 0:
-                changed.wait(min(left, self.look_again))
-                changed.clear()
-            return value
-        finally:
-            del self._waiters[changed]
-
-    def close(self) -> None:  # noqa: B027, memory has nothing to give back
-        """Gives files and connections back. No thread may be using the store, or use it afterwards."""
-
-    @abstractmethod
-    def _change(self, key: str, old: str | EllipsisType | None, new: str | None, ttl: float) -> bool:
-        """In one step: stores `new` where the value is `old`, which may be None, or `...` for whatever it is."""
-
-    def _try_to(self, operation: str, key: str, old: str | EllipsisType | None, new: str | None, ttl: float) -> bool:
-        with self._doing(operation):
-            done = self._change(key, old, new, ttl)
-        if done:
-            self._wake(key)
-        return done
-
-    def _wake(self, key: str | None = None) -> None:
-        """Lets those who wait for the key look again, or everyone."""
-        for changed, waited in list(self._waiters.items()):
-            if key in (None, waited):
-                changed.set()
-
-    @contextmanager
-    def _doing(self, operation: str) -> Iterator[None]:
-        try:
-            yield
-        except self.failures as error:
-            # What redis-py says may quote the command with its value, and an OSError the file.
-            reason = str(error) if isinstance(error, sqlite3.Error) else type(error).__name__
-            raise StoreError(f"{self.name} did not {operation}: {reason}") from error
-
-
-class MemoryStore(Store):
-    """A store that ends with its process."""
-
-    def __init__(self, clock: Callable[[], float] = time.time) -> None:
-        super().__init__(clock)
-        self._entries: OrderedDict[str, tuple[str, float]] = OrderedDict()
-
-    def get(self, key: str) -> str | None:
-        value, expires = self._entries.get(key, (None, 0.0))
-        return value if expires > self._clock() else None
-
-    def keys(self, prefix: str) -> list[str]:
-        with self._lock:
-            return sorted(key for key in self._entries if key.startswith(prefix) and self.get(key) is not None)
-
-    def _change(self, key: str, old: str | EllipsisType | None, new: str | None, ttl: float) -> bool:
-        (key + (new or "")).encode()  # a lone surrogate is an error here as in the other stores
-        with self._lock:
-            self._sweep()
-            if old is not ... and self.get(key) != old:
-                return False
-            if new is None:
-                self._entries.pop(key, None)
-            else:
-                self._entries[key] = new, self._clock() + ttl
-            return True
-
-    def _sweep(self) -> None:
-        # At two entries a write it comes round, however many are added meanwhile, and no write takes long.
-        for key in list(itertools.islice(self._entries, 2)):
-            self._entries.move_to_end(key)
-            if self.get(key) is None:
-                del self._entries[key]
-
-
 class SQLiteStore(Store):
     """A store in a file, for the processes of one machine."""
 
@@ -185,9 +67,7 @@ class SQLiteStore(Store):
 
     def get(self, key: str) -> str | None:
         with self._doing("get"):
-            query = "SELECT value FROM entries WHERE key = ? AND expires > ?"
-            row: tuple[str] | None = self._connection().execute(query, (key, self._clock())).fetchone()
-            return row and row[0]
+            return self._value(key)
 
     def keys(self, prefix: str) -> list[str]:
         with self._doing("list keys"):
@@ -204,7 +84,7 @@ class SQLiteStore(Store):
             connection.execute("BEGIN IMMEDIATE")
             if next(self._writes) % self.sweep_every == 0:
                 connection.execute(SWEEP, (self._clock(),))
-            if old is not ... and self.get(key) != old:
+            if old is not ... and self._value(key) != old:
                 return False
             if new is None:
                 connection.execute("DELETE FROM entries WHERE key = ?", (key,))
@@ -212,11 +92,17 @@ class SQLiteStore(Store):
                 connection.execute("REPLACE INTO entries VALUES (?, ?, ?)", (key, new, self._clock() + ttl))
             return True
 
+    def _value(self, key: str) -> str | None:
+        query = "SELECT value FROM entries WHERE key = ? AND expires > ?"
+        row: tuple[str] | None = self._connection().execute(query, (key, self._clock())).fetchone()
+        return row and row[0]
+
     def _connection(self) -> sqlite3.Connection:
         """One for each thread: a connection that threads share loses updates."""
         thread = threading.current_thread()
         if thread not in self._connections:
-            Path(self._file).touch(0o600)  # it will hold access tokens
+            if not os.path.exists(self._file):
+                self._create()
             connection = sqlite3.connect(self._file, timeout=5.0, isolation_level=None, check_same_thread=False)
             with self._lock:
                 for ended in [other for other in self._connections if not other.is_alive()]:
@@ -224,6 +110,15 @@ class SQLiteStore(Store):
                 self._connections[thread] = connection
             connection.executescript(SCHEMA)
         return self._connections[thread]
+
+    def _create(self) -> None:
+        # Processes that turn one new file to WAL at once lock each other out, so each makes its own and one is taken.
+        with TemporaryDirectory(dir=os.path.dirname(self._file)) as folder, suppress(FileExistsError):
+            new = Path(folder, "store.db")
+            new.touch(0o600)  # it will hold access tokens
+            with closing(sqlite3.connect(new)) as connection:
+                connection.executescript(SCHEMA)
+            os.link(new, self._file)
 
 
 class RedisStore(Store):

@@ -5,6 +5,7 @@ the median of the rounds' ratios.
 """
 
 import os
+import random
 import re
 import signal
 import statistics
@@ -45,20 +46,31 @@ def start(name, port):
     raise SystemExit(f"{name} does not start")
 
 
+LUA = """
+local head, tail, number = [=[%s]=], [=[%s]=], %d
+request = function()
+  number = number + 1
+  return wrk.format("POST", nil, {["Content-Type"] = "text/xml"}, head .. string.format("%%d", number) .. tail)
+end
+"""
+
+
 def script():
-    file = tempfile.NamedTemporaryFile("w", suffix=".lua", delete=False)  # noqa: SIM115, wrk reads it later
-    file.write(
-        f'wrk.method = "POST"\nwrk.body = [=[{text_message("帮助")}]=]\nwrk.headers["Content-Type"] = "text/xml"\n'
-    )
-    file.close()
+    """What wrk sends: one text after the other, each with a MsgId of its own, as no two messages have the same."""
+    body = text_message("帮助")
+    head, _, tail = re.split(r"(?<=<MsgId>)(\d+)", body)
+    with tempfile.NamedTemporaryFile("w", suffix=".lua", delete=False) as file:
+        file.write(LUA % (head, tail, random.randrange(2**40)))
     return file.name
 
 
-def requests_per_second(port, lua):
+def requests_per_second(port):
+    lua = script()
     url = f"http://127.0.0.1:{port}{PATH}?{signed_query(TOKEN)}"
     done = subprocess.run(
         ["wrk", "-t1", f"-c{CONNECTIONS}", f"-d{SECONDS}s", "-s", lua, url], capture_output=True, text=True, check=True
     )
+    Path(lua).unlink()
     if "Non-2xx" in done.stdout or "Socket errors" in done.stdout:
         raise SystemExit(done.stdout)
     return float(re.search(r"Requests/sec:\s+([\d.]+)", done.stdout)[1])
@@ -68,17 +80,15 @@ def main():
     names = ("ours", *BARS)
     ports = {name: FIRST_PORT + number for number, name in enumerate(names)}
     processes = [start(name, port) for name, port in ports.items()]
-    lua = script()
     rates = {name: [] for name in names}
     try:
         for _ in range(ROUNDS):
             for name, port in ports.items():
-                rates[name].append(requests_per_second(port, lua))
+                rates[name].append(requests_per_second(port))
     finally:
         for process in processes:
             process.send_signal(signal.SIGKILL)
             process.wait()
-        Path(lua).unlink()
     print(
         f"One text message over HTTP, wrk with {CONNECTIONS} connections, waitress with {THREADS} threads, "
         f"{ROUNDS} rounds of {SECONDS} s in turn.\n"

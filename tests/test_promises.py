@@ -1,0 +1,251 @@
+"""What a user gets when a handler is slow: real waitress, and a client that hangs up and asks again like WeChat.
+
+WeChat's 5 s are 0.5 s here, by WECHAT_REPLY_WITHIN.
+"""
+
+import re
+import threading
+import time
+
+import pytest
+
+from sandbox.platform import USER, deliver, signed_query, text_message
+from tests.conftest import APPID, SECRET, TOKEN
+from tests.test_wxserver import exchange
+
+WITHIN, HANG_UP = 0.45, 0.5
+SERVE = """
+import os, sys, wxserver
+from wechat.log import configure
+configure("info")
+app = wxserver.make_application(os.environ, sys.argv[1])
+wxserver.serve(app, wxserver.bind(app))
+"""
+HANDLERS = """
+import time
+from wechat.reply import Article, News
+from wechat.routing import on
+RUNS = __file__ + ".runs"
+
+def work(msg):
+    with open(RUNS, "a") as file:
+        file.write(msg.Content + "\\n")
+    time.sleep(float(msg.Content.split()[1]))
+    return "done " + msg.Content
+
+@on("text", re.compile("slow .*"), slow=True)
+def slow(msg): return work(msg)
+
+@on("text", re.compile("unmarked .*"))
+def unmarked(msg): return work(msg)
+
+@on("text", re.compile("long .*"))
+def long(msg): return "".join(f"{number:04}界" for number in range(600))
+
+@on("text", "count")
+def count(msg, session):
+    session["count"] = session.get("count", 0) + 1
+    time.sleep(0.01)
+    return str(session["count"])
+
+@on("text")
+def fast(msg): return "fast " + msg.Content
+"""
+
+
+@pytest.fixture
+def start(serve, tmp_path, cloud):
+    """A function that starts a server with the slow handlers; with `can_push`, customer messages go to the stand-in."""
+    (tmp_path / "handlers").mkdir()
+    (tmp_path / "handlers/mine.py").write_text("import re\n" + HANDLERS, "utf-8")
+
+    def run(can_push=False, **environ):
+        credentials = {"WECHAT_APPID": APPID, "WECHAT_SECRET": SECRET, "WECHAT_API_URL": cloud.url} if can_push else {}
+        within = {"WECHAT_REPLY_WITHIN": str(WITHIN)}
+        server = serve("-c", SERVE, str(tmp_path / "handlers"), **{**within, **credentials, **environ})
+        server.runs = lambda: (tmp_path / "handlers/mine.py.runs").read_text().split("\n")[:-1]
+        return server
+
+    return run
+
+
+def say(server, content, **more):
+    """Delivers a text like WeChat; gives the number of the attempt that was answered, and what the user sees."""
+    attempts = deliver(server.url, signed_query(TOKEN), text_message(content).encode(), **{"hang_up": HANG_UP, **more})
+    return len(attempts), shown(attempts[-1].body)
+
+
+def shown(body):
+    """The text of a reply; empty for `success`."""
+    found = re.search(r"<Content><!\[CDATA\[(.*)\]\]></Content>", body.decode(), re.DOTALL)
+    return found[1] if found else body.decode().replace("success", "")
+
+
+def wait_until(condition, seconds=10):
+    deadline = time.monotonic() + seconds
+    while not (is_met := condition()) and time.monotonic() < deadline:
+        time.sleep(0.02)
+    return is_met
+
+
+STORES = ["memory", "sqlite", "redis"]
+
+
+@pytest.fixture(params=STORES)
+def store(request, tmp_path):
+    if request.param == "memory":
+        return "memory:"
+    return f"sqlite:{tmp_path}/store.db" if request.param == "sqlite" else request.getfixturevalue("redis_url")
+
+
+@pytest.mark.parametrize("kind", ["slow", "unmarked"])
+def test_without_customer_messages_each_reply_comes_once_directly_or_by_continue(start, store, kind):
+    server = start(WECHAT_STORE=store)
+    assert say(server, f"{kind} 0.1") == (1, f"done {kind} 0.1")
+    assert say(server, f"{kind} 0.75") == (2, f"done {kind} 0.75")
+    assert say(server, f"{kind} 1.75") == (3, "还在处理，稍后回复“继续”获取结果")
+    assert say(server, "继续") == (1, "还没好，请稍后再回复“继续”")
+    assert wait_until(lambda: say(server, "继续")[1] == f"done {kind} 1.75")
+    assert say(server, "继续") == (1, "fast 继续")
+    assert server.runs() == [f"{kind} 0.1", f"{kind} 0.75", f"{kind} 1.75"]
+
+
+def texts(cloud):
+    return [message["text"]["content"] for _, message in cloud.sent]
+
+
+def test_with_customer_messages_a_late_reply_is_pushed(start, store, cloud):
+    server = start(can_push=True, WECHAT_STORE=store)
+    assert say(server, "slow 0.1") == (1, "done slow 0.1")
+    for number, length in enumerate(("0.75", "1.75"), 1):
+        assert say(server, f"slow {length}") == (1, "")
+        assert wait_until(lambda number=number: len(cloud.sent) == number)
+    assert texts(cloud) == ["done slow 0.75", "done slow 1.75"]
+    assert all(openid == USER for openid, _ in cloud.sent)
+    assert len(server.runs()) == 3
+    assert "/cgi-bin/message/custom/typing" in [call.path for call in cloud.journal]
+
+
+def test_a_late_handler_that_is_not_marked_is_answered_once_too(start, store, cloud):
+    """Its own attempt waits in the handler's thread, so the next one is the first that can be answered."""
+    server = start(can_push=True, WECHAT_STORE=store)
+    assert say(server, "unmarked 0.75") == (2, "done unmarked 0.75")
+    assert say(server, "unmarked 1.75") == (2, "")
+    assert wait_until(lambda: texts(cloud) == ["done unmarked 1.75"])
+    assert len(server.runs()) == 2
+
+
+def test_a_second_question_meanwhile_is_its_own_message(start):
+    server, answers = start(), {}
+    threads = [
+        threading.Thread(target=lambda text=text: answers.update({text: say(server, text)[1]}))
+        for text in ("slow 0.8", "slow 0.7", "quick")
+    ]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert answers == {"slow 0.8": "done slow 0.8", "slow 0.7": "done slow 0.7", "quick": "fast quick"}
+
+
+def test_an_account_without_the_right_to_push_is_remembered(start, cloud):
+    cloud.fail("/cgi-bin/message/custom/send", "unauthorized", times=None)
+    server = start(can_push=True)
+    assert say(server, "slow 0.75") == (1, "")
+    assert server.wait_for_lines("slow for o9AgO5…: kept", 1)
+    assert say(server, "slow 0.8") == (2, "done slow 0.8"), "the next one is held"
+    assert say(server, "继续") == (1, "done slow 0.75")
+
+
+@pytest.mark.parametrize("fault", ["code:45015", "code:45047"])
+def test_a_reply_that_the_platform_refuses_is_kept(start, cloud, fault):
+    cloud.fail("/cgi-bin/message/custom/send", fault)
+    server = start(can_push=True)
+    assert say(server, "slow 0.75") == (1, "")
+    assert server.wait_for_lines("kept", 1)
+    assert say(server, "继续") == (1, "done slow 0.75")
+
+
+def test_a_busy_platform_is_asked_again(start, cloud):
+    cloud.fail("/cgi-bin/message/custom/send", "busy")
+    server = start(can_push=True)
+    assert say(server, "slow 0.75") == (1, "")
+    assert wait_until(lambda: cloud.sent)
+
+
+WHOLE = "".join(f"{number:04}界" for number in range(600))
+
+
+def test_the_rest_of_a_long_text_follows_as_customer_messages(start, cloud):
+    _, first = say(start(can_push=True), "long text")
+    assert wait_until(lambda: first + "".join(message["text"]["content"] for _, message in cloud.sent) == WHOLE)
+
+
+def test_the_rest_of_a_long_text_is_fetched_by_continue(start):
+    server = start()
+    pieces, ending = [say(server, "long text")[1]], "\n\n回复“继续”查看下文"
+    while pieces[-1].endswith(ending):
+        assert len(pieces[-1].encode()) <= 2047
+        assert wait_until(lambda: (said := say(server, "继续")[1]) != "fast 继续" and not pieces.append(said))
+    assert "".join(piece.removesuffix(ending) for piece in pieces) == WHOLE
+
+
+def test_continue_gives_the_oldest_reply_first_and_says_that_there_are_more(start):
+    server = start()
+    for length in ("1.75", "1.8"):
+        assert say(server, f"slow {length}")[0] == 3
+    assert server.wait_for_lines("kept", 2)
+    assert say(server, "继续") == (1, "done slow 1.75\n\n回复“继续”查看下文")
+    assert say(server, " 继续 ") == (1, "done slow 1.8")
+
+
+def test_every_attempt_at_a_message_gets_the_same_document(start):
+    server, query, body = start(), signed_query(TOKEN), text_message("hello").encode()
+    answers = {exchange(server.port, "POST", f"/weixin?{query}", body) for _ in range(5)}
+    assert len(answers) == 1
+
+
+def test_messages_of_one_user_that_use_the_session_lose_no_update(start, store):
+    servers = [start(WECHAT_STORE=store) for _ in range(1 if store == "memory:" else 2)]
+    said = []
+
+    def count(server):
+        said.extend(int(say(server, "count", hang_up=20)[1]) for _ in range(10))
+
+    threads = [threading.Thread(target=count, args=(server,)) for server in servers for _ in range(4)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert sorted(said) == list(range(1, 10 * len(threads) + 1))
+
+
+def test_when_most_workers_wait_a_slow_message_is_not_held(start):
+    server = start(WECHAT_THREADS="8")
+    threads = [threading.Thread(target=say, args=(server, f"slow 1.{number}")) for number in range(6)]
+    for thread in threads:
+        thread.start()
+    time.sleep(0.2)
+    started = time.monotonic()
+    assert say(server, "slow 0.3") == (1, "还在处理，稍后回复“继续”获取结果")
+    assert say(server, "quick") == (1, "fast quick")
+    assert time.monotonic() - started < 0.3
+    for thread in threads:
+        thread.join()
+
+
+def test_an_unmarked_handler_that_takes_seconds_is_named(start):
+    server = start()
+    say(server, "unmarked 1.2")
+    assert server.wait_for_lines("handlers.mine.unmarked took 1.2 s: mark it slow=True", 1)
+
+
+def test_the_log_says_which_attempt_was_answered_and_how(start):
+    server = start()
+    say(server, "quick")
+    say(server, "slow 0.75")
+    say(server, "slow 1.75")
+    assert server.wait_for_lines("-> handlers.mine.fast: text, direct, ", 1)
+    assert server.wait_for_lines("-> handlers.mine.slow: text, retry at attempt 2, ", 1)
+    assert server.wait_for_lines("-> handlers.mine.slow: success, later at attempt 3, ", 1)
+    assert server.wait_for_lines("text of handlers.mine.slow for o9AgO5…: kept", 1)

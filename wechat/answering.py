@@ -1,0 +1,73 @@
+"""From a message to the reply of its handler, whatever the handler does."""
+
+from __future__ import annotations
+
+import logging
+from contextlib import nullcontext
+from typing import Any, NamedTuple
+
+from wechat.api import Api
+from wechat.log import trace
+from wechat.message import Message
+from wechat.reply import Reply, to_reply
+from wechat.routing import Found, Handler, Router
+from wechat.sessions import Sessions
+
+logger = logging.getLogger("wxserver")
+
+
+class Answer(NamedTuple):
+    """What a handler answers; no reply means that it says nothing."""
+
+    handler: str
+    reply: Reply | None = None
+
+    @property
+    def kind(self) -> str:
+        """The reply's kind, for the log."""
+        return self.reply.kind if self.reply else "success"
+
+
+NOBODY = Answer("nobody")
+
+
+class Answering:
+    """Finds the handler of a message and calls it with what it asks for."""
+
+    def __init__(self, router: Router, api: Api, sessions: Sessions) -> None:
+        self.router = router
+        self._api = api
+        self._sessions = sessions
+
+    def answer(self, message: Message, found: Found | None) -> Answer:
+        """What the handler answers. Where it raises: what the error handler does, if there is one."""
+        if not found:
+            return NOBODY
+        try:
+            result = self._call(found.handler, message, match=found.match)
+            if isinstance(result, Message):  # handed on: the new message is routed in place of the old one
+                message = result
+                found = self.router.find(message) or found
+                result = self._call(found.handler, message, match=found.match)
+            return Answer(found.handler.name, to_reply(result))
+        except (Exception, SystemExit) as error:
+            logger.error("%s failed\n%s", found.handler.name, trace(error))
+            return self.apologise(message, error)
+
+    def apologise(self, message: Message, error: BaseException) -> Answer:
+        """What the error handler answers; nothing where there is none, or where it raises too."""
+        handler = self.router.error
+        if not handler:
+            return NOBODY
+        try:
+            return Answer(handler.name, to_reply(self._call(handler, message, error=error)))
+        except (Exception, SystemExit) as second:
+            logger.error("%s, the error handler, failed\n%s", handler.name, trace(second))
+            return Answer(handler.name)
+
+    def _call(self, handler: Handler, message: Message, **offers: Any) -> Any:
+        if not handler.asks:
+            return handler.function(message)
+        wants_session = "session" in handler.asks
+        with self._sessions.open(message.FromUserName) if wants_session else nullcontext() as session:
+            return handler(message, api=self._api, session=session, **offers)

@@ -1,0 +1,164 @@
+"""What users are owed: replies to messages that were acknowledged before they were ready, and replies that are kept."""
+
+from __future__ import annotations
+
+import json
+import logging
+import time
+from dataclasses import asdict
+from hashlib import sha1
+from typing import NamedTuple
+from urllib.parse import quote
+
+from wechat.errors import StoreError
+from wechat.memory_store import Store
+from wechat.owners import Owners
+from wechat.reply import Article, Image, Music, News, Raw, Reply, Text, Transfer, Video, Voice
+
+logger = logging.getLogger("wxserver")
+
+KEPT = 86_400.0  # seconds
+NO_PUSH = 3_600.0  # seconds for which a 48001 is remembered
+
+
+class Debt(NamedTuple):
+    """A message that was acknowledged and not yet answered. `raw` is what the store holds."""
+
+    key: str
+    raw: str
+    owner: str
+    content: str
+
+
+class Debts:
+    """The debts to all users, in the store."""
+
+    def __init__(self, store: Store, owners: Owners) -> None:
+        self._store = store
+        self._owners = owners
+
+    # Debts
+
+    def owe(self, openid: str, message_key: str, content: str) -> None:
+        """Writes down that the message will be answered; a second time changes nothing."""
+        raw = json.dumps({"owner": self._owners.me, "content": content, "is_being_paid": False})
+        with tolerated("a reply is owed by this process alone"):
+            self._store.add(_debt_key(openid, message_key), raw, KEPT)
+
+    def find(self, openid: str, message_key: str) -> Debt | None:
+        """The debt for the message, if there is one."""
+        with tolerated("a debt is not found"):
+            return self._read(_debt_key(openid, message_key))
+        return None
+
+    def claim(self, debt: Debt) -> Debt | None:
+        """The same debt as one that only the caller pays; None where another one does."""
+        fields = json.loads(debt.raw)
+        if fields["is_being_paid"] and fields["owner"] == self._owners.me:
+            return None
+        raw = json.dumps({**fields, "owner": self._owners.me, "is_being_paid": True})
+        claimed = debt._replace(raw=raw, owner=self._owners.me)
+        with tolerated("a debt may be paid twice"):
+            return claimed if self._store.replace(debt.key, debt.raw, raw, KEPT) else None
+        return claimed
+
+    def cancel(self, debt: Debt) -> bool:
+        """Forgets the debt for a direct answer; False where somebody is paying it already."""
+        if json.loads(debt.raw)["is_being_paid"]:
+            return False
+        with tolerated("a debt may be paid twice"):
+            return self._store.replace(debt.key, debt.raw, None, KEPT)
+        return True
+
+    def settle(self, debt: Debt) -> None:
+        """Forgets the debt, once it is paid."""
+        with tolerated("a debt may be paid twice"):
+            self._store.delete(debt.key)
+
+    def orphans(self) -> list[Debt]:
+        """The debts of processes that have died; raises StoreError."""
+        debts = filter(None, map(self._read, self._store.keys("debt:")))
+        return [debt for debt in debts if self._owners.is_dead(debt.owner)]
+
+    def is_anything_owed(self, openid: str) -> bool:
+        """Whether an answer to this user is still being worked at."""
+        with tolerated("a user may be told that nothing is owed"):
+            return bool(self._store.keys(f"debt:{quote(openid, safe='')}:"))
+        return False
+
+    def _read(self, key: str) -> Debt | None:
+        raw = self._store.get(key)
+        if raw is None:
+            return None
+        fields = json.loads(raw)
+        return Debt(key, raw, fields["owner"], fields["content"])
+
+    # Replies that wait for 继续
+
+    def keep(self, openid: str, reply: Reply) -> None:
+        """Keeps the reply for a day."""
+        with tolerated("a reply is lost"):
+            self._store.set(f"{_kept_prefix(openid)}{time.time_ns():020}", pack(reply), KEPT)
+
+    def take_kept(self, openid: str) -> tuple[Reply | None, bool]:
+        """The oldest reply that is kept for the user, which nobody gets again, and whether there are more."""
+        with tolerated("what is kept cannot be fetched"):
+            keys = self._store.keys(_kept_prefix(openid))
+            for number, key in enumerate(keys, 1):
+                packed = self._store.get(key)
+                if packed and self._store.replace(key, packed, None, KEPT):
+                    return unpack(packed), number < len(keys)
+        return None, False
+
+    # Whether the platform lets us write first
+
+    def forbid_push(self) -> None:
+        """Remembers that the account may not send customer messages (48001)."""
+        with tolerated("a 48001 is forgotten"):
+            self._store.set("no-push", "1", NO_PUSH)
+
+    def may_push(self) -> bool:
+        """Whether there has been no 48001 in the last hour."""
+        with tolerated("whether there was a 48001 is not known"):
+            return self._store.get("no-push") is None
+        return True
+
+
+class tolerated:  # noqa: N801, it is used like a function
+    """A store that is away costs what is said, and not the answer to the message."""
+
+    def __init__(self, consequence: str) -> None:
+        self._consequence = consequence
+
+    def __enter__(self) -> None:
+        pass
+
+    def __exit__(self, kind: object, error: object, trace: object) -> bool:
+        if isinstance(error, StoreError):
+            logger.warning("%s: %s", self._consequence, error)
+        return isinstance(error, StoreError)
+
+
+def _debt_key(openid: str, message_key: str) -> str:
+    return f"debt:{quote(openid, safe='')}:{sha1(message_key.encode()).hexdigest()}"
+
+
+def _kept_prefix(openid: str) -> str:
+    return f"kept:{quote(openid, safe='')}:"
+
+
+KINDS: dict[str, type[Reply]] = {kind.kind: kind for kind in (Text, Image, Voice, Video, Music, News, Transfer, Raw)}
+
+
+def pack(reply: Reply) -> str:
+    """The reply as JSON, for the store."""
+    return json.dumps({"kind": reply.kind, **asdict(reply)})
+
+
+def unpack(packed: str) -> Reply:
+    """The reply that was packed."""
+    fields = json.loads(packed)
+    kind = KINDS[fields.pop("kind")]
+    if kind is News:
+        fields["articles"] = [Article(**article) for article in fields["articles"]]
+    return kind(**fields)

@@ -1,0 +1,147 @@
+"""One message, one run: however many attempts come, in however many threads and processes."""
+
+from __future__ import annotations
+
+import logging
+import threading
+import time
+
+from wechat.errors import StoreError
+from wechat.memory_store import Store
+from wechat.owners import Owners
+
+logger = logging.getLogger("wxserver")
+
+REMEMBERED = 60.0  # seconds after its end; WeChat's last attempt begins 15 s after the first
+MOST_REMEMBERED = 4_096  # in memory, so that a million messages take no more than some thousand
+LONGEST_RUN = 86_400.0  # seconds; the run of a process that died is taken over much sooner
+RUNNING, DONE = "running:", "done:"  # what the store holds under the key of a run
+
+
+class Run:
+    """The run of one message: its document, once it is done, and how many attempts there have been."""
+
+    attempts = 1
+    open_attempts = 0  # that can still bring the document to the user
+    is_owed = False  # whether an attempt was told that the answer comes another way
+    is_done = False
+    document = ""
+    handler, kind = "", "success"  # who answered, and with what, for the log
+    ended = 0.0
+    _changed: threading.Event | None = None
+
+    def __init__(self, key: str) -> None:
+        self.key = key
+
+    def wait(self, seconds: float) -> bool:
+        """Waits for the end; whether it has come."""
+        if not self.is_done:
+            self._changed = self._changed or threading.Event()
+            if not self.is_done:
+                self._changed.wait(seconds)
+        return self.is_done
+
+    def is_forgotten(self) -> bool:
+        """Whether it ended so long ago that no attempt can still come."""
+        return self.is_done and self.ended < time.monotonic() - REMEMBERED
+
+    def end(self, document: str) -> None:
+        """Lets everybody have the document."""
+        self.document, self.ended, self.is_done = document, time.monotonic(), True
+        if self._changed:
+            self._changed.set()
+
+
+class RemoteRun(Run):
+    """A run of another process, seen through the store."""
+
+    def __init__(self, key: str, store: Store) -> None:
+        super().__init__(key)
+        self._store = store
+
+    def wait(self, seconds: float) -> bool:
+        """Waits for the end; whether it has come."""
+        end = time.monotonic() + seconds
+        value = self._store.get(_key(self.key))
+        while value and value.startswith(RUNNING) and (left := end - time.monotonic()) > 0:
+            value = self._store.wait(_key(self.key), value, left)
+        if value and value.startswith(DONE):
+            self.end(value.removeprefix(DONE))
+        return self.is_done
+
+
+class Runs:
+    """The runs of now and of the last minute."""
+
+    def __init__(self, store: Store, owners: Owners, is_shared: bool) -> None:
+        self._store = store
+        self._owners = owners
+        self._is_shared = is_shared
+        self._lock = threading.Lock()
+        self._runs: dict[str, Run] = {}  # the oldest first
+
+    def is_idle(self) -> bool:
+        """Whether all have ended."""
+        with self._lock:
+            return all(run.is_done for run in self._runs.values())
+
+    def begin(self, key: str) -> tuple[Run, bool]:
+        """The run of the message with this key, and whether the caller is the one who has to do it."""
+        with self._lock:
+            run = self._runs.get(key)
+            if run and not run.is_forgotten():
+                run.attempts += 1
+                return run, False
+            if len(self._runs) >= MOST_REMEMBERED:
+                self._make_room()
+            run = self._runs[key] = Run(key)
+        if self._is_shared and not self._claim(run):
+            return self._follow(run), False
+        return run, True
+
+    def end(self, run: Run, document: str) -> None:
+        """Ends the run: all attempts, also those to come, get the document."""
+        if self._is_shared:
+            self._tell(run.key, document)
+        run.end(document)
+
+    def _make_room(self) -> None:
+        """Forgets the oldest run; one that has not ended goes to the end instead, where it is in nobody's way."""
+        oldest = next(iter(self._runs))
+        run = self._runs.pop(oldest)
+        if not run.is_done:
+            self._runs[oldest] = run
+
+    def _claim(self, run: Run) -> bool:
+        """Whether the run is this process's; it also is where the one that had it has died, or nobody can tell."""
+        key, mine = _key(run.key), RUNNING + self._owners.me
+        try:
+            if self._store.add(key, mine, LONGEST_RUN):
+                return True
+            value = self._store.get(key) or ""
+            owner = value.removeprefix(RUNNING)
+            is_orphan = value.startswith(RUNNING) and owner != self._owners.me and self._owners.is_dead(owner)
+            return is_orphan and self._store.replace(key, value, mine, LONGEST_RUN)
+        except StoreError as error:
+            logger.warning("a message may be answered twice: %s", error)
+            return True
+
+    def _follow(self, run: Run) -> Run:
+        """The run of another process in place of our own; which attempt this is, the store knows."""
+        with self._lock:
+            self._runs.pop(run.key, None)
+        remote = RemoteRun(run.key, self._store)
+        remote.attempts = 2
+        while remote.attempts < 9 and not self._store.add(f"try:{run.key}:{remote.attempts}", "1", REMEMBERED):
+            remote.attempts += 1
+        return remote
+
+    def _tell(self, key: str, document: str) -> None:
+        try:
+            self._store.set(_key(key), DONE + document, REMEMBERED)
+        except StoreError as error:
+            logger.warning("other processes cannot be told of an answer: %s", error)
+
+
+def _key(key: str) -> str:
+    return f"run:{key}"

@@ -1,0 +1,80 @@
+"""What a handler remembers of a user from one message to the next."""
+
+from __future__ import annotations
+
+import json
+import logging
+import secrets
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import Any
+
+from wechat.errors import StoreError
+from wechat.memory_store import Store
+from wechat.owners import Owners
+
+logger = logging.getLogger("wxserver")
+
+LIFE = 86_400.0  # seconds
+LONGEST = 3_600.0  # seconds that a handler may hold a session
+
+
+class Sessions:
+    """A dict for each FromUserName, kept for a day; one handler at a time has it."""
+
+    def __init__(self, store: Store, owners: Owners) -> None:
+        self._store = store
+        self._owners = owners
+
+    @contextmanager
+    def open(self, openid: str) -> Iterator[dict[str, Any]]:
+        """The user's dict, nobody else's meanwhile; saved after the block where it changed. JSON only."""
+        ticket = f"{self._owners.me} {secrets.token_hex(4)}"
+        is_locked = self._lock(openid, ticket)
+        try:
+            before = self._read(openid)
+            session: dict[str, Any] = json.loads(before)
+            yield session
+            after = json.dumps(session, ensure_ascii=False)
+            if after != before:
+                self._write(openid, after)
+        finally:
+            if is_locked:
+                self._unlock(openid, ticket)
+
+    def _lock(self, openid: str, ticket: str) -> bool:
+        """Waits for the session; False where the store cannot say whose it is."""
+        key = f"lock:{openid}"
+        try:
+            while not self._store.add(key, ticket, LONGEST):
+                holder = self._store.get(key)
+                if holder and self._owners.is_dead(holder.partition(" ")[0]):
+                    self._store.replace(key, holder, None, LONGEST)
+                elif holder:
+                    self._store.wait(key, holder, 10.0)
+        except StoreError as error:
+            logger.warning("a session is used without its lock: %s", error)
+            return False
+        return True
+
+    def _unlock(self, openid: str, ticket: str) -> None:
+        try:
+            self._store.replace(f"lock:{openid}", ticket, None, LONGEST)
+        except StoreError as error:
+            logger.warning("the lock of a session stays for a while: %s", error)
+
+    def _read(self, openid: str) -> str:
+        try:
+            return self._store.get(f"session:{openid}") or "{}"
+        except StoreError as error:
+            logger.warning("a session begins empty: %s", error)
+            return "{}"
+
+    def _write(self, openid: str, text: str) -> None:
+        try:
+            if text == "{}":
+                self._store.delete(f"session:{openid}")
+            else:
+                self._store.set(f"session:{openid}", text, LIFE)
+        except StoreError as error:
+            logger.warning("a session is lost: %s", error)

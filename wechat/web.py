@@ -1,0 +1,71 @@
+"""Requests read with care, and responses that are what they say."""
+
+from __future__ import annotations
+
+import logging
+from urllib.parse import parse_qsl
+
+from webob import Request, Response
+
+from wechat.errors import Forbidden, MethodNotAllowed, Refusal, TooLarge, Unreadable
+from wechat.log import printable
+
+logger = logging.getLogger("wxserver")
+
+MAX_BODY = 256 * 1024  # bytes; the longest push that is documented has about 30 KB
+MAX_QUERY_FIELDS = 32  # WeChat sends 7
+
+
+def check_method(method: str, *allowed: str) -> None:
+    """Raises MethodNotAllowed unless the method is one of those allowed."""
+    if method not in allowed:
+        raise MethodNotAllowed(", ".join(allowed))
+
+
+def read_body(request: Request) -> bytes:
+    """The body, of which no more than the limit is read; raises TooLarge, or Unreadable where it ends too soon."""
+    promised = request.content_length
+    if promised is None and not request.is_body_readable:  # neither a length nor chunks
+        promised = 0
+    if (promised or 0) > MAX_BODY:
+        raise TooLarge(f"a body of {promised} bytes")
+    try:
+        body: bytes = request.body_file_raw.read(MAX_BODY + 1 if promised is None else promised)
+    except OSError as error:
+        raise Unreadable("the connection broke inside the body") from error
+    if len(body) > MAX_BODY:
+        raise TooLarge(f"a body of over {MAX_BODY} bytes")
+    if len(body) < (promised or 0):
+        raise Unreadable("the connection ended inside the body")
+    return body
+
+
+def read_query(request: Request) -> dict[str, str]:
+    """The query as Latin-1, so that each character is the byte that came; raises Forbidden where it is no query."""
+    text = request.environ.get("QUERY_STRING", "")
+    try:
+        if "%" not in text and "+" not in text:  # as WeChat sends it
+            return dict([pair.split("=") for pair in text.split("&")])
+        return dict(parse_qsl(text, keep_blank_values=True, encoding="latin-1", max_num_fields=MAX_QUERY_FIELDS))
+    except ValueError:
+        raise Forbidden("a query that is none of WeChat's") from None
+
+
+def respond_with(body: str | bytes, content_type: str, status: int | None = None) -> Response:
+    """A response that no browser takes for anything but its content type."""
+    headers = [("Content-Type", f"{content_type}; charset=utf-8"), ("X-Content-Type-Options", "nosniff")]
+    return Response(body.encode() if isinstance(body, str) else body, status, headers)
+
+
+def acknowledge() -> Response:
+    """What WeChat takes for: received, and there is nothing to show to the user."""
+    return respond_with("success", "text/plain")
+
+
+def refuse(request: Request, refusal: Refusal) -> Response:
+    """The one place where a refusal becomes a response; the reason goes to the log alone."""
+    logger.warning("%s refused with %d: %s", printable(request.method), refusal.status, refusal)
+    response = respond_with("refused\n", "text/plain", refusal.status)
+    if isinstance(refusal, MethodNotAllowed):
+        response.headers["Allow"] = refusal.allowed
+    return response
