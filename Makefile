@@ -11,6 +11,7 @@ test: $(VENV)/dev.done  ## every check and test; nothing is rewritten
 	$(BIN)/ruff format --check .
 	$(BIN)/ruff check .
 	$(BIN)/mypy
+	command -v redis-server >/dev/null || { apt-get update -qq && apt-get install -y -qq redis-server; }
 	$(BIN)/python -m pytest
 
 bench: $(VENV)/bench.done  ## the benchmarks, beside the peers
@@ -18,6 +19,7 @@ bench: $(VENV)/bench.done  ## the benchmarks, beside the peers
 	$(BIN)/python tests/bench/inprocess.py
 	$(BIN)/python tests/bench/served.py
 	$(BIN)/python tests/bench/footprint.py
+	$(BIN)/python tests/bench/slow.py
 
 $(VENV)/bin/python:
 	$(PYTHON) -m venv $(VENV)

@@ -126,7 +126,7 @@ class Application:
         if not document:
             return acknowledge()
         sealed = opened.seal(document)
-        return respond_with(sealed, "application/json" if sealed[0] == "{" else "application/xml")
+        return respond_with(sealed, "application/json" if sealed.startswith(b"{") else "application/xml")
 
 
 def make_application(environ: Mapping[str, str], handlers: str | Path = HANDLERS) -> Application:
@@ -211,9 +211,8 @@ def is_idle(app: Application, server: BaseWSGIServer) -> bool:
     return not is_busy and app.delivery.is_idle()
 
 
-def main() -> None:
-    """What `python wxserver.py` does."""
-    app = start(os.environ)
+def run(app: Application) -> NoReturn:
+    """Serves until it is stopped, and ends the process with status 0."""
     serve(app, bind(app))
     # Threads that still wait for a handler would hold up the end; what they owe stays written.
     logging.shutdown()
@@ -229,4 +228,4 @@ def __getattr__(name: str) -> Any:
 
 
 if __name__ == "__main__":
-    main()
+    run(start(os.environ))

@@ -19,7 +19,7 @@ import os, sys, wxserver
 from wechat.log import configure
 configure("info")
 app = wxserver.make_application(os.environ, sys.argv[1])
-wxserver.serve(app, wxserver.bind(app))
+wxserver.run(app)
 """
 HANDLERS = """
 import time

@@ -24,7 +24,10 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from wechat.errors import StartError, StoreError
-from wechat.store import MemoryStore, RedisStore, SQLiteStore, open_store
+from wechat.memory_store import MemoryStore
+from wechat.redis_store import RedisStore
+from wechat.sqlite_store import SQLiteStore
+from wechat.store import open_store
 
 PASSWORD = "hunter2"
 LONG = 60.0  # seconds; nothing expires or wakes by itself within a test
@@ -159,11 +162,11 @@ def store(place):
     return place.store
 
 
-@pytest.fixture
-def shared_place(place):
-    if place.open is None:
-        pytest.skip("memory is of one process")
-    return place
+@pytest.fixture(params=[sqlite_place, redis_place], ids=["sqlite", "redis"])
+def shared_place(request):
+    made = request.param(request)
+    yield made
+    made.store.close()
 
 
 @contextmanager

@@ -66,12 +66,11 @@ class Delivery:
         self._lock = threading.Lock()
         self._waiting = 0
 
-    def answer(self, content: bytes) -> str:
+    def answer(self, content: bytes) -> bytes:
         """The document that answers this attempt at the message in the content, or nothing for `success`."""
         message = parse(content)
         push = Push(content, message, self._answering.router.find(message), time.perf_counter())
-        run, is_ours = self._runs.begin(delivery_key(message, content))
-        attempt = run.attempts
+        run, attempt, is_ours = self._runs.begin(delivery_key(message, content))
         if is_ours and not (push.found and push.found.handler.slow):
             self._do(run, push)
             return self._log(push, run, attempt, "direct", run.document)
@@ -95,19 +94,19 @@ class Delivery:
 
     # An attempt
 
-    def _await(self, run: Run, push: Push, attempt: int) -> str:
+    def _await(self, run: Run, push: Push, attempt: int) -> bytes:
         """The document, or what is said when it is not ready in time."""
         is_crowded = self._waiting >= self._most_waiting
         if self._hold(run, 0 if is_crowded else self._within, is_open=True):
             return self._log(push, run, attempt, "direct" if attempt == 1 else "retry", run.document)
         if self._outbox.can_push():
             self._outbox.show_typing(push.openid)
-            return self._acknowledge(run, push, attempt, "")
+            return self._acknowledge(run, push, attempt, b"")
         if is_crowded or attempt >= LAST_ATTEMPT:
             return self._acknowledge(run, push, attempt, self._to_xml(Text(STILL_RUNNING), push.message))
         if self._hold(run, GRACE, is_open=False) or run.attempts > attempt:
             return self._log(push, run, attempt, "too late", run.document)
-        return self._acknowledge(run, push, attempt, "")
+        return self._acknowledge(run, push, attempt, b"")
 
     def _hold(self, run: Run, seconds: float, is_open: bool) -> bool:
         """Holds the attempt open, up to so many seconds; whether the run has ended."""
@@ -121,7 +120,7 @@ class Delivery:
                 self._waiting -= 1
                 run.open_attempts -= is_open
 
-    def _acknowledge(self, run: Run, push: Push, attempt: int, document: str) -> str:
+    def _acknowledge(self, run: Run, push: Push, attempt: int, document: bytes) -> bytes:
         """Writes the debt down, and only then says so; where the run has ended just now, its document."""
         self._owe(push, run)
         if run.wait(0):
@@ -145,7 +144,7 @@ class Delivery:
             answer = self._answering.answer(push.message, push.found)
         run.handler, run.kind = answer.handler, answer.kind
         now, rest = self._fit(answer.reply, is_more_kept)
-        document = self._to_xml(now, push.message) if now else ""
+        document = self._to_xml(now, push.message) if now else b""
         if self._is_in_time(answer, push, time.perf_counter() - started) and not (self._is_miniprogram and not now):
             self._runs.end(run, document)
             is_later = False
@@ -161,7 +160,7 @@ class Delivery:
             logger.warning("%s took %.1f s: mark it slow=True, so that it holds up nobody", answer.handler, seconds)
         return not is_slow and seconds < self._within / 2
 
-    def _end_late(self, run: Run, push: Push, answer: Answer, document: str) -> bool:
+    def _end_late(self, run: Run, push: Push, answer: Answer, document: bytes) -> bool:
         """Ends the run; whether its answer goes another way than that of an open attempt."""
         if self._is_miniprogram and answer.reply and not document:
             self._owe(push, run)
@@ -175,7 +174,7 @@ class Delivery:
             return False
         claimed = self._debts.claim(debt) if debt else None
         if claimed or not debt:
-            self._runs.end(run, "" if answer.reply else document)  # for whoever asks again
+            self._runs.end(run, b"" if answer.reply else document)  # for whoever asks again
             self._outbox.pay(push.openid, answer, claimed)
         return True
 
@@ -199,8 +198,8 @@ class Delivery:
         first, *others = split_text(reply.content, TEXT_LIMIT - len(ending.encode()))
         return Text(first + ending), Text("".join(others)) if others else None
 
-    def _to_xml(self, reply: Reply, message: Message) -> str:
-        return to_xml(reply, message, int(self._clock()))
+    def _to_xml(self, reply: Reply, message: Message) -> bytes:
+        return to_xml(reply, message, int(self._clock())).encode(errors="replace")
 
     # What a process that died has left
 
@@ -218,7 +217,7 @@ class Delivery:
             message.FromUserName, self._answering.answer(message, self._answering.router.find(message)), debt
         )
 
-    def _log(self, push: Push, run: Run, attempt: int, how: str, document: str) -> str:
+    def _log(self, push: Push, run: Run, attempt: int, how: str, document: bytes) -> bytes:
         """One line about the attempt, which quotes nobody; gives the document."""
         if logger.isEnabledFor(logging.INFO):
             milliseconds = (time.perf_counter() - push.started) * 1000

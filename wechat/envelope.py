@@ -40,7 +40,7 @@ class Opened(NamedTuple):
     """The content of a push, and how its reply goes over the wire."""
 
     content: bytes
-    seal: Callable[[str], str]
+    seal: Callable[[bytes], bytes]
 
 
 class Plain:
@@ -63,7 +63,7 @@ class Plain:
         self.check_query(query)
         if b"Encrypt" in body and b"MsgType" not in body:
             raise Forbidden("the push is encrypted: set WECHAT_AES_KEY and WECHAT_APPID as on the platform's page")
-        return Opened(body, str)
+        return Opened(body, bytes)
 
 
 class Sealed(Plain):
@@ -109,11 +109,11 @@ class Sealed(Plain):
                     return cipher, content
         raise Forbidden("the push does not decrypt: are WECHAT_AES_KEY and WECHAT_APPID as on the platform's page?")
 
-    def seal(self, reply: str, token: str, cipher: Cipher, template: str) -> str:
+    def seal(self, reply: bytes, token: str, cipher: Cipher, template: str) -> bytes:
         """The reply, sealed and signed for the token, with a timestamp and a nonce of its own."""
-        encrypted = b64encode(cipher.seal(reply.encode(), self.appid, os.urandom(RANDOM))).decode()
+        encrypted = b64encode(cipher.seal(reply, self.appid, os.urandom(RANDOM))).decode()
         timestamp, nonce = str(int(self.clock())), str(secrets.randbelow(10**10))
-        return template % (encrypted, sign(token, timestamp, nonce, encrypted), timestamp, nonce)
+        return (template % (encrypted, sign(token, timestamp, nonce, encrypted), timestamp, nonce)).encode()
 
 
 class Cipher:

@@ -69,6 +69,8 @@ def configure(level: str, stream: TextIO | None = None) -> None:
     if logging.root.handlers:
         return
     logging.basicConfig(level=level.upper(), handlers=[BatchHandler(stream)])
+    # One line for each request that waits a moment would hide all others.
+    logging.getLogger("waitress.queue").setLevel(logging.ERROR)
     # What FORMAT does not show is not collected: https://docs.python.org/3/howto/logging.html#optimization
     logging.logThreads = logging.logProcesses = logging.logMultiprocessing = False
     logging._srcfile = None

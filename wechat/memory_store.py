@@ -7,7 +7,6 @@ A backend that does not answer is a StoreError, which names the operation and th
 from __future__ import annotations
 
 import itertools
-import sqlite3
 import threading
 import time
 from abc import ABC, abstractmethod
@@ -94,7 +93,7 @@ class Store(ABC):
             yield
         except self.failures as error:
             # What redis-py says may quote the command with its value, and an OSError the file.
-            reason = str(error) if isinstance(error, sqlite3.Error) else type(error).__name__
+            reason = str(error) if type(error).__module__ == "sqlite3" else type(error).__name__
             raise StoreError(f"{self.name} did not {operation}: {reason}") from error
 
 

@@ -13,7 +13,7 @@ from wechat.owners import Owners
 logger = logging.getLogger("wxserver")
 
 REMEMBERED = 60.0  # seconds after its end; WeChat's last attempt begins 15 s after the first
-MOST_REMEMBERED = 4_096  # in memory, so that a million messages take no more than some thousand
+MOST_REMEMBERED = 1_024  # in memory, some 2 MB; only under load are they fewer than a minute's
 LONGEST_RUN = 86_400.0  # seconds; the run of a process that died is taken over much sooner
 RUNNING, DONE = "running:", "done:"  # what the store holds under the key of a run
 
@@ -25,49 +25,49 @@ class Run:
     open_attempts = 0  # that can still bring the document to the user
     is_owed = False  # whether an attempt was told that the answer comes another way
     is_done = False
-    document = ""
+    document = b""  # UTF-8, which takes less room than text
     handler, kind = "", "success"  # who answered, and with what, for the log
     ended = 0.0
+    followed: Store | None = None  # where the end can be seen, if another process has the run
     _changed: threading.Event | None = None
 
     def __init__(self, key: str) -> None:
         self.key = key
 
     def wait(self, seconds: float) -> bool:
-        """Waits for the end; whether it has come."""
-        if not self.is_done:
+        """Waits for the end; whether it has come. Raises StoreError where another process has the run."""
+        end = time.monotonic() + seconds
+        while not self.is_done:
+            if self.followed:
+                return self._look(self.followed, end)
             self._changed = self._changed or threading.Event()
-            if not self.is_done:
-                self._changed.wait(seconds)
+            if not (self.is_done or self.followed or self._changed.wait(end - time.monotonic())):
+                break
+        return self.is_done
+
+    def follow(self, store: Store) -> None:
+        """From now on the end is looked for in the store."""
+        self.followed = store
+        if self._changed:
+            self._changed.set()
+
+    def _look(self, store: Store, end: float) -> bool:
+        value = store.get(_key(self.key))
+        while value and value.startswith(RUNNING) and (left := end - time.monotonic()) > 0:
+            value = store.wait(_key(self.key), value, left)
+        if value and value.startswith(DONE):
+            self.end(value.removeprefix(DONE).encode())
         return self.is_done
 
     def is_forgotten(self) -> bool:
         """Whether it ended so long ago that no attempt can still come."""
         return self.is_done and self.ended < time.monotonic() - REMEMBERED
 
-    def end(self, document: str) -> None:
+    def end(self, document: bytes) -> None:
         """Lets everybody have the document."""
         self.document, self.ended, self.is_done = document, time.monotonic(), True
         if self._changed:
             self._changed.set()
-
-
-class RemoteRun(Run):
-    """A run of another process, seen through the store."""
-
-    def __init__(self, key: str, store: Store) -> None:
-        super().__init__(key)
-        self._store = store
-
-    def wait(self, seconds: float) -> bool:
-        """Waits for the end; whether it has come."""
-        end = time.monotonic() + seconds
-        value = self._store.get(_key(self.key))
-        while value and value.startswith(RUNNING) and (left := end - time.monotonic()) > 0:
-            value = self._store.wait(_key(self.key), value, left)
-        if value and value.startswith(DONE):
-            self.end(value.removeprefix(DONE))
-        return self.is_done
 
 
 class Runs:
@@ -85,21 +85,24 @@ class Runs:
         with self._lock:
             return all(run.is_done for run in self._runs.values())
 
-    def begin(self, key: str) -> tuple[Run, bool]:
-        """The run of the message with this key, and whether the caller is the one who has to do it."""
+    def begin(self, key: str) -> tuple[Run, int, bool]:
+        """The run of the message with this key, the number of the attempt, and whether the caller has to do the run."""
         with self._lock:
             run = self._runs.get(key)
-            if run and not run.is_forgotten():
+            if not run or run.is_forgotten():
+                if len(self._runs) >= MOST_REMEMBERED:
+                    self._make_room()
+                run = self._runs[key] = Run(key)
+            elif run.is_done or not run.followed:
                 run.attempts += 1
-                return run, False
-            if len(self._runs) >= MOST_REMEMBERED:
-                self._make_room()
-            run = self._runs[key] = Run(key)
-        if self._is_shared and not self._claim(run):
-            return self._follow(run), False
-        return run, True
+                return run, run.attempts, False
+        if not self._is_shared or self._claim(run):
+            return run, 1, True
+        run.follow(self._store)
+        run.attempts = self._count(key)
+        return run, run.attempts, False
 
-    def end(self, run: Run, document: str) -> None:
+    def end(self, run: Run, document: bytes) -> None:
         """Ends the run: all attempts, also those to come, get the document."""
         if self._is_shared:
             self._tell(run.key, document)
@@ -120,25 +123,25 @@ class Runs:
                 return True
             value = self._store.get(key) or ""
             owner = value.removeprefix(RUNNING)
-            is_orphan = value.startswith(RUNNING) and owner != self._owners.me and self._owners.is_dead(owner)
-            return is_orphan and self._store.replace(key, value, mine, LONGEST_RUN)
+            is_orphan = value.startswith(RUNNING) and self._owners.is_dead(owner)
+            if not (is_orphan and self._store.replace(key, value, mine, LONGEST_RUN)):
+                return False
+            run.followed = None
+            return True
         except StoreError as error:
             logger.warning("a message may be answered twice: %s", error)
             return True
 
-    def _follow(self, run: Run) -> Run:
-        """The run of another process in place of our own; which attempt this is, the store knows."""
-        with self._lock:
-            self._runs.pop(run.key, None)
-        remote = RemoteRun(run.key, self._store)
-        remote.attempts = 2
-        while remote.attempts < 9 and not self._store.add(f"try:{run.key}:{remote.attempts}", "1", REMEMBERED):
-            remote.attempts += 1
-        return remote
+    def _count(self, key: str) -> int:
+        """Which attempt this is, of those that came to processes other than the one that has the run."""
+        for attempt in range(2, 9):
+            if self._store.add(f"try:{key}:{attempt}", "1", REMEMBERED):
+                return attempt
+        return 9
 
-    def _tell(self, key: str, document: str) -> None:
+    def _tell(self, key: str, document: bytes) -> None:
         try:
-            self._store.set(_key(key), DONE + document, REMEMBERED)
+            self._store.set(_key(key), DONE + document.decode(), REMEMBERED)
         except StoreError as error:
             logger.warning("other processes cannot be told of an answer: %s", error)
 

@@ -4,6 +4,7 @@ Each import stands in its function, so that a process pays for one peer only.
 """
 
 import sys
+import time
 from collections.abc import Callable
 from pathlib import Path
 
@@ -14,6 +15,7 @@ TOKEN = "benchmark"
 APPID = "wx1234567890abcdef"
 AES_KEY = "abcdefghijklmnopqrstuvwxyz0123456789ABCDEFG"
 PATH = "/weixin"
+SLOW = 8.0  # seconds
 HANDLERS = Path(__file__).with_name("handlers")
 
 
@@ -36,6 +38,8 @@ def werobot():
 
     @robot.text
     def echo(message):
+        if message.content.startswith("slow"):
+            time.sleep(SLOW)
         return message.content
 
     # What its own `robot.run` mounts, under our path.
