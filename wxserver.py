@@ -76,6 +76,7 @@ class Application:
         delivery = Delivery(self.settings, answering, Runs(store, owners, is_shared), debts, outbox, clock)
         self.heartbeat = Heartbeat(owners, delivery.pay_orphans)
         if is_shared:
+            owners.show_life()
             self.heartbeat.start()
         return delivery
 

@@ -16,7 +16,7 @@ from wechat.answering import Answer, Answering
 from wechat.debts import Debt, Debts
 from wechat.envelope import Clock
 from wechat.errors import StoreError
-from wechat.log import kind_of, shorten
+from wechat.log import kind_of, shorten, trace
 from wechat.message import Message, delivery_key, parse
 from wechat.outbox import Outbox
 from wechat.reply import TEXT_LIMIT, Raw, Reply, Text, Transfer, is_long, split_text, to_xml
@@ -137,6 +137,14 @@ class Delivery:
     # The run
 
     def _do(self, run: Run, push: Push) -> None:
+        """Does the run; whatever goes wrong, it ends, for others wait for it."""
+        try:
+            self._run(run, push)
+        except Exception as error:
+            logger.error("a message is not answered\n%s", trace(error))
+            self._runs.end(run, b"")
+
+    def _run(self, run: Run, push: Push) -> None:
         """Has the handler answer, lets every attempt know, and pays what has been owed meanwhile."""
         started = time.perf_counter()
         answer, is_more_kept = self._continue(push)

@@ -8,6 +8,7 @@ import secrets
 import socket
 import threading
 from collections.abc import Callable
+from typing import ClassVar
 
 from wechat.errors import StoreError
 from wechat.memory_store import Store
@@ -21,9 +22,12 @@ LIFE = 30.0  # seconds without one after which a process counts as dead
 class Owners:
     """This process among the others; `me` is the name under which it owns runs and debts."""
 
+    _here: ClassVar[set[str]] = set()  # the owners of this process, which may have several applications
+
     def __init__(self, store: Store) -> None:
         self._store = store
         self.me = f"{socket.gethostname()}/{os.getpid()}/{secrets.token_hex(6)}"
+        self._here.add(self.me)
 
     def show_life(self) -> None:
         """Renews the claim of this process to all that it owns."""
@@ -31,7 +35,7 @@ class Owners:
 
     def is_dead(self, owner: str) -> bool:
         """Whether the process has ended: on this host one can look, of another one waits for a sign of life."""
-        if owner == self.me:
+        if owner in self._here:
             return False
         host, _, rest = owner.partition("/")
         pid = rest.partition("/")[0]

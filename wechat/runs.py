@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import logging
 import threading
 import time
@@ -110,9 +111,10 @@ class Runs:
 
     def _make_room(self) -> None:
         """Forgets the oldest run; one that has not ended goes to the end instead, where it is in nobody's way."""
-        oldest = next(iter(self._runs))
-        run = self._runs.pop(oldest)
-        if not run.is_done:
+        for oldest in list(itertools.islice(self._runs, 2)):
+            run = self._runs.pop(oldest)
+            if run.is_done:
+                return
             self._runs[oldest] = run
 
     def _claim(self, run: Run) -> bool:

@@ -1,0 +1,64 @@
+import os
+import socket
+import subprocess
+import sys
+
+import pytest
+
+from wechat.memory_store import MemoryStore
+from wechat.owners import LIFE, Heartbeat, Owners
+
+HERE = socket.gethostname()
+
+
+class Clock:
+    now = 0.0
+
+    def __call__(self):
+        return self.now
+
+
+@pytest.fixture
+def clock():
+    return Clock()
+
+
+@pytest.fixture
+def owners(clock):
+    return Owners(MemoryStore(clock))
+
+
+def test_this_process_is_alive(owners):
+    assert not owners.is_dead(owners.me)
+
+
+def test_on_this_host_one_can_look(owners):
+    other = subprocess.Popen([sys.executable, "-c", "input()"], stdin=subprocess.PIPE)
+    assert not owners.is_dead(f"{HERE}/{other.pid}/abc")
+    other.communicate(b"\n")
+    assert owners.is_dead(f"{HERE}/{other.pid}/abc")
+
+
+def test_a_former_process_with_our_own_number_is_dead(owners):
+    """As in a container, where every process is number 1."""
+    assert owners.is_dead(f"{HERE}/{os.getpid()}/former")
+
+
+def test_of_another_host_30_seconds_without_a_sign_of_life_mean_dead(owners, clock):
+    other = Owners(owners._store)
+    other.me = "elsewhere/1/abc"
+    assert owners.is_dead(other.me)
+    other.show_life()
+    clock.now = LIFE - 1
+    assert not owners.is_dead(other.me)
+    clock.now = LIFE + 1
+    assert owners.is_dead(other.me)
+
+
+def test_the_heartbeat_shows_life_and_does_its_task(owners):
+    done = []
+    heartbeat = Heartbeat(owners, lambda: done.append(1) or heartbeat.stop())
+    heartbeat.start()
+    heartbeat.join(5)
+    assert done == [1]
+    assert owners._store.get(f"alive:{owners.me}") == "1"

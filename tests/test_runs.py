@@ -1,0 +1,129 @@
+import os
+import threading
+import time
+
+import pytest
+
+from wechat.errors import StoreError
+from wechat.memory_store import MemoryStore
+from wechat.owners import Owners
+from wechat.runs import MOST_REMEMBERED, REMEMBERED, Runs
+
+
+class Silent(MemoryStore):
+    """A store that has gone away."""
+
+    def get(self, key):
+        raise StoreError("away")
+
+    def keys(self, prefix):
+        raise StoreError("away")
+
+    def _change(self, *_):
+        raise StoreError("away")
+
+
+def runs_on(store):
+    return Runs(store, Owners(store), is_shared=True)
+
+
+def test_the_first_attempt_has_the_run_and_the_others_its_document():
+    runs = Runs(MemoryStore(), Owners(MemoryStore()), is_shared=False)
+    run, attempt, is_ours = runs.begin("key")
+    assert (attempt, is_ours) == (1, True)
+    assert runs.begin("key") == (run, 2, False)
+    assert not run.wait(0)
+    runs.end(run, b"document")
+    assert runs.begin("key")[0].document == b"document"
+    assert runs.begin("other")[2]
+
+
+def test_every_waiter_is_woken():
+    runs, woken = Runs(MemoryStore(), Owners(MemoryStore()), is_shared=False), []
+    run, _, _ = runs.begin("key")
+    threads = [threading.Thread(target=lambda: woken.append(run.wait(10))) for _ in range(20)]
+    for thread in threads:
+        thread.start()
+    runs.end(run, b"x")
+    for thread in threads:
+        thread.join()
+    assert woken == [True] * 20
+
+
+def test_a_run_is_forgotten_a_minute_after_it_ended():
+    runs = Runs(MemoryStore(), Owners(MemoryStore()), is_shared=False)
+    run, _, _ = runs.begin("key")
+    runs.end(run, b"")
+    run.ended = time.monotonic() - REMEMBERED - 1
+    assert runs.begin("key")[2]
+
+
+def test_a_run_that_has_not_ended_is_never_forgotten():
+    runs = Runs(MemoryStore(), Owners(MemoryStore()), is_shared=False)
+    first, _, _ = runs.begin("first")
+    for number in range(MOST_REMEMBERED * 3):
+        runs.end(runs.begin(str(number))[0], b"")
+    assert runs.begin("first")[0] is first
+    assert not runs.is_idle()
+    assert len(runs._runs) <= MOST_REMEMBERED
+
+
+def test_a_run_of_another_process_is_followed_in_the_store():
+    store = MemoryStore()
+    ours, theirs = runs_on(store), runs_on(store)
+    run, _, is_ours = theirs.begin("key")
+    assert is_ours
+    followed, attempt, is_ours = ours.begin("key")
+    assert (attempt, is_ours) == (2, False)
+    assert not followed.wait(0.01)
+    threading.Timer(0.05, theirs.end, [run, "你好".encode()]).start()
+    assert followed.wait(5)
+    assert followed.document == "你好".encode()
+    assert ours.begin("key")[0].document == "你好".encode()
+
+
+def test_attempts_are_counted_across_processes():
+    store = MemoryStore()
+    processes = [runs_on(store) for _ in range(4)]
+    assert [runs.begin("key")[1] for runs in processes] == [1, 2, 3, 4]
+
+
+def test_many_attempts_at_once_in_many_processes_have_one_run():
+    store, begun = MemoryStore(), []
+    processes = [runs_on(store) for _ in range(4)]
+    threads = [
+        threading.Thread(target=lambda runs=runs, key=key: begun.append((key, runs.begin(key)[2])))
+        for key in map(str, range(50))
+        for runs in processes * 2
+    ]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert sorted(key for key, is_ours in begun if is_ours) == sorted(map(str, range(50)))
+
+
+def test_the_run_of_a_process_that_died_is_taken_over_once():
+    store = MemoryStore()
+    theirs = runs_on(store)
+    theirs._owners.me = f"{theirs._owners.me.split('/')[0]}/{os.getpid()}/dead"
+    theirs.begin("key")
+    processes = [runs_on(store) for _ in range(3)]
+    assert [runs.begin("key")[2] for runs in processes] == [True, False, False]
+
+
+def test_without_its_store_a_process_runs_the_message_itself():
+    runs = runs_on(Silent())
+    run, _, is_ours = runs.begin("key")
+    assert is_ours
+    runs.end(run, b"x")
+    assert run.wait(0)
+
+
+def test_a_store_that_goes_away_is_an_error_for_who_follows():
+    store = MemoryStore()
+    runs_on(store).begin("key")
+    followed, _, _ = runs_on(store).begin("key")
+    followed.follow(Silent())
+    with pytest.raises(StoreError):
+        followed.wait(1)
