@@ -6,12 +6,14 @@ import json
 import os
 import re
 import secrets
+import socket
+import threading
 import time
 from base64 import b64decode, b64encode
 from dataclasses import dataclass
-from http.client import HTTPConnection
+from http.client import HTTPConnection, HTTPException, HTTPSConnection
 from typing import NamedTuple
-from urllib.parse import SplitResult, urlencode, urlsplit
+from urllib.parse import urlencode, urlsplit
 from xml.etree import ElementTree
 
 from wechat.envelope import RANDOM, Cipher
@@ -65,23 +67,34 @@ class Attempt(NamedTuple):
 
 
 def deliver(url: str, query: str, body: bytes, hang_up: float = 5.0, most: int = 3) -> list[Attempt]:
-    """Posts as WeChat does: hangs up after so many seconds, and sends the same bytes again, `most` times in all."""
+    """Posts as WeChat does: hangs up after so many seconds.
+
+    Where no answer came, or one with another status than 200, the same bytes go again, `most` times in all.
+    """
     attempts: list[Attempt] = []
-    while len(attempts) < most and not (attempts and attempts[-1].status):
-        attempts.append(_attempt(urlsplit(url), query, body, hang_up))
+    while len(attempts) < most and not (attempts and attempts[-1].status == 200):
+        attempts.append(request("POST", url, query, body, hang_up))
     return attempts
 
 
-def _attempt(url: SplitResult, query: str, body: bytes, hang_up: float) -> Attempt:
+def request(method: str, url: str, query: str, body: bytes | None = None, hang_up: float = 5.0) -> Attempt:
+    """One request as WeChat makes it; it ends after `hang_up` seconds, however slowly the answer drips."""
+    parts = urlsplit(url)
+    connect = HTTPSConnection if parts.scheme == "https" else HTTPConnection
+    connection = connect(parts.hostname or "", parts.port, timeout=hang_up)
     started = time.monotonic()
-    connection = HTTPConnection(url.hostname or "", url.port, timeout=hang_up)
     try:
-        connection.request(
-            "POST", f"{url.path}?{query}", body, {"User-Agent": "Mozilla/4.0", "Content-Type": "text/xml"}
-        )
-        response = connection.getresponse()
-        return Attempt(response.status, response.read(), time.monotonic() - started)
-    except OSError:
+        connection.connect()
+        end = threading.Timer(hang_up, connection.sock.shutdown, [socket.SHUT_RDWR])
+        end.start()
+        try:
+            headers = {"User-Agent": "Mozilla/4.0", "Content-Type": "text/xml"}
+            connection.request(method, f"{parts.path or '/'}?{query}", body, headers)
+            response = connection.getresponse()
+            return Attempt(response.status, response.read(), time.monotonic() - started)
+        finally:
+            end.cancel()
+    except (OSError, HTTPException):
         return Attempt(None, b"", time.monotonic() - started)
     finally:
         connection.close()

@@ -1,0 +1,79 @@
+"""What a user would see of an answer, as strictly as WeChat reads it.
+
+https://developers.weixin.qq.com/doc/service/guide/product/message/Passive_user_reply_message.html
+"""
+
+from __future__ import annotations
+
+from typing import NamedTuple
+from xml.etree import ElementTree
+
+from sandbox.platform import Attempt, Platform
+from wechat.reply import NEWS_LIMIT_EVENT, NEWS_LIMIT_MESSAGE, TEXT_LIMIT
+
+BANNER = "该公众号提供的服务出现故障，请稍后再试"
+ENVELOPE = ("ToUserName", "FromUserName", "CreateTime", "MsgType")
+# What each type of reply must hold, as paths in its XML.
+NEEDS = {
+    "text": ("Content",),
+    "image": ("Image/MediaId",),
+    "voice": ("Voice/MediaId",),
+    "video": ("Video/MediaId",),
+    "music": ("Music/ThumbMediaId",),
+    "news": ("ArticleCount", "Articles/item/Title"),
+    "transfer_customer_service": (),
+    "transfer_biz_ai_ivr": (),
+}
+
+
+class Verdict(NamedTuple):
+    """What the user sees: the `reply`, nothing where it is empty, or the banner where there is a `fault`."""
+
+    reply: str = ""
+    fault: str = ""
+
+    @property
+    def is_banner(self) -> bool:
+        """Whether the user sees that the service is out of order."""
+        return bool(self.fault)
+
+
+def judge(platform: Platform, attempt: Attempt, is_event: bool = False) -> Verdict:
+    """The verdict on one answer to a push."""
+    if attempt.status is None:
+        return Verdict(fault=f"no answer within {attempt.seconds:.1f} s")
+    if attempt.status != 200:
+        return Verdict(fault=f"status {attempt.status}: WeChat takes 200 alone")
+    if attempt.body in (b"", b"success"):
+        return Verdict()
+    try:
+        document = platform.open(attempt.body)
+        root = ElementTree.fromstring(document)
+    except (ValueError, KeyError, TypeError, ElementTree.ParseError) as error:
+        how = "sealed XML" if platform.mode == "safe" else "XML"
+        return Verdict(fault=f"neither success nor {how}: {type(error).__name__}")
+    fault = _fault(root, is_event)
+    return Verdict(fault=fault) if fault else Verdict(document)
+
+
+def _fault(root: ElementTree.Element, is_event: bool) -> str:
+    """What WeChat would not take in a reply; empty where it takes it."""
+    if root.find("ErrCode") is not None:  # the answer that a payment push demands
+        return ""
+    kind = root.findtext("MsgType") or ""
+    if kind not in NEEDS:
+        return f"MsgType is {kind!r}, which is no reply"
+    missing = [path for path in (*ENVELOPE, *NEEDS[kind]) if not root.findtext(path)]
+    if missing:
+        return f"no {', '.join(missing)} in the reply"
+    size = len((root.findtext("Content") or "").encode())
+    if size > TEXT_LIMIT:
+        return f"a text of {size} bytes, {TEXT_LIMIT} are taken"
+    return _news_fault(root, NEWS_LIMIT_EVENT if is_event else NEWS_LIMIT_MESSAGE) if kind == "news" else ""
+
+
+def _news_fault(root: ElementTree.Element, most: int) -> str:
+    count, articles = root.findtext("ArticleCount"), len(root.findall("Articles/item"))
+    if count != str(articles):
+        return f"ArticleCount is {count}, there are {articles} articles"
+    return f"{articles} articles, {most} are taken here" if articles > most else ""
