@@ -1,11 +1,14 @@
-"""`python -m sandbox`: the server on loopback, ready to be tried without an account."""
+"""`python -m sandbox`: the other side of the wire, for trying a server without an account."""
 
 from __future__ import annotations
 
+import argparse
 import os
+import sys
 from collections.abc import Mapping
 
 import wxserver
+from sandbox import push
 from sandbox.platform import signed_query, text_message
 from wechat.settings import Settings
 
@@ -16,15 +19,36 @@ DEFAULTS = {
 }
 
 
+def main(arguments: list[str]) -> int:
+    """Runs one command; without one, serves. Gives the exit status."""
+    environ = {**DEFAULTS, **{name: value for name, value in os.environ.items() if value}}
+    options = make_parser(environ).parse_args(arguments)
+    if not hasattr(options, "run"):
+        serve(environ)
+    status: int = options.run(options)
+    return status
+
+
+def make_parser(environ: Mapping[str, str]) -> argparse.ArgumentParser:
+    """The parser of all commands, whose defaults are the settings."""
+    parser = argparse.ArgumentParser(prog="python -m sandbox", description=__doc__)
+    commands = parser.add_subparsers(metavar="COMMAND", title="commands", description="without one: serve")
+    about = "push one message or event as WeChat would, and show what the user sees"
+    pushing = commands.add_parser("push", help=about, description=about)
+    push.add_arguments(pushing, environ)
+    pushing.set_defaults(run=push.run)
+    return parser
+
+
 def curl_line(settings: Settings, port: int, content: str) -> str:
     """A shell command that sends the text to the server on this machine, signed."""
     url = f"http://127.0.0.1:{port}{settings.path}?{signed_query(settings.tokens[0])}"
     return f"curl '{url}' -H 'Content-Type: text/xml' -d '{text_message(content)}'"
 
 
-def main(environ: Mapping[str, str]) -> None:
-    """Serves until it is stopped; what is set in the environment wins over the defaults."""
-    app = wxserver.start({**DEFAULTS, **{name: value for name, value in environ.items() if value}})
+def serve(environ: Mapping[str, str]) -> None:
+    """Serves on loopback until it is stopped; what is set in the environment wins over the defaults."""
+    app = wxserver.start(environ)
     server = wxserver.bind(app)
     port = wxserver.addresses(server)[0][1]
     print(f"Try it, in another terminal:\n\n{curl_line(app.settings, port, '三体')}\n", flush=True)
@@ -32,4 +56,4 @@ def main(environ: Mapping[str, str]) -> None:
 
 
 if __name__ == "__main__":
-    main(os.environ)
+    sys.exit(main(sys.argv[1:]))

@@ -1,0 +1,61 @@
+"""`python -m sandbox push text 你好`: one push as WeChat would send it, and what the user would see."""
+
+from __future__ import annotations
+
+import argparse
+import sys
+from collections.abc import Mapping
+
+from sandbox.messages import FIELDS, build
+from sandbox.platform import USER, Platform, deliver, to_json
+from sandbox.verdict import BANNER, judge
+from wechat.errors import StartError
+from wechat.message import parse
+from wechat.settings import Settings, read
+
+
+def add_arguments(parser: argparse.ArgumentParser, environ: Mapping[str, str]) -> None:
+    """The command's arguments; what is not given comes from the settings."""
+    kinds = "; ".join(f"{kind} {' '.join(f'[{name}]' for name in fields)}" for kind, fields in FIELDS.items())
+    parser.add_argument("kind", metavar="KIND", choices=FIELDS, help=f"one of: {kinds}")
+    parser.add_argument("values", nargs="*", metavar="VALUE", help="the fields, in that order")
+    parser.add_argument("--url", help="default: 127.0.0.1, PORT and WECHAT_PATH")
+    parser.add_argument("--token", help="default: WECHAT_TOKEN, else sandbox")
+    parser.add_argument("--aes-key", help="default: WECHAT_AES_KEY; with one the push is sealed")
+    parser.add_argument("--appid", help="default: WECHAT_APPID")
+    parser.add_argument("--openid", default=USER, help="who sends it")
+    parser.add_argument("--json", action="store_true", help="push JSON, as to a Mini Program")
+    parser.set_defaults(environ=environ)
+
+
+def run(options: argparse.Namespace) -> int:
+    """Pushes, and prints the reply; exit status 1 where the user would see the banner, 2 for a wrong call."""
+    try:
+        settings = account(options)
+        content = build(options.kind, options.values, options.openid)
+    except (StartError, ValueError) as error:
+        print(error, file=sys.stderr)
+        return 2
+    platform = platform_of(settings)
+    query, body = platform.push(to_json(parse(content.encode())) if options.json else content)
+    attempts = deliver(options.url or f"http://127.0.0.1:{settings.port}{settings.path}", query, body)
+    verdict = judge(platform, attempts[-1], is_event=options.kind == "event")
+    for number, attempt in enumerate(attempts, 1):
+        print(f"attempt {number}: {attempt.status or 'no answer'}, {attempt.seconds:.2f} s", file=sys.stderr)
+    if verdict.is_banner:
+        print(f"{BANNER}\n({verdict.fault})")
+        return 1
+    print(verdict.reply or "(nothing)")
+    return 0
+
+
+def account(options: argparse.Namespace) -> Settings:
+    """The settings, with what was given on the command line in their place."""
+    given = {"WECHAT_TOKEN": options.token, "WECHAT_AES_KEY": options.aes_key, "WECHAT_APPID": options.appid}
+    return read({**options.environ, **{name: value for name, value in given.items() if value}})
+
+
+def platform_of(settings: Settings) -> Platform:
+    """WeChat's side of the account in the settings."""
+    key = settings.aes_keys[0] if settings.aes_keys else b""
+    return Platform(settings.tokens[0], settings.mode, key, settings.appid)
