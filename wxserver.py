@@ -6,8 +6,10 @@ Importing this module reads no environment.
 
 from __future__ import annotations
 
+import contextlib
 import logging
 import os
+import resource
 import signal
 import sys
 import time
@@ -76,7 +78,6 @@ class Application:
         delivery = Delivery(self.settings, answering, Runs(store, owners, is_shared), debts, outbox, clock)
         self.heartbeat = Heartbeat(owners, delivery.pay_orphans)
         if is_shared:
-            owners.show_life()
             self.heartbeat.start()
         return delivery
 
@@ -155,6 +156,7 @@ def give_up(error: StartError) -> NoReturn:
 def bind(app: Application) -> BaseWSGIServer:
     """waitress, bound to the address in the settings; ends the process with status 2 where it cannot be."""
     settings = app.settings
+    allow_open_files()
     try:
         server = waitress.create_server(
             app,
@@ -171,6 +173,13 @@ def bind(app: Application) -> BaseWSGIServer:
     for host, port in addresses(server):
         logger.info("listening on http://%s:%s%s", host, port, settings.path)
     return server
+
+
+def allow_open_files() -> None:
+    """As many as the system lets us have: 1,000 connections and a file for each thread do not fit into 1,024."""
+    _, most = resource.getrlimit(resource.RLIMIT_NOFILE)
+    with contextlib.suppress(ValueError, OSError):
+        resource.setrlimit(resource.RLIMIT_NOFILE, (most, most))
 
 
 def addresses(server: BaseWSGIServer) -> list[tuple[str, int]]:

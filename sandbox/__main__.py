@@ -8,7 +8,7 @@ import sys
 from collections.abc import Mapping
 
 import wxserver
-from sandbox import push
+from sandbox import load, push
 from sandbox.platform import signed_query, text_message
 from wechat.settings import Settings
 
@@ -33,6 +33,12 @@ def make_parser(environ: Mapping[str, str]) -> argparse.ArgumentParser:
     """The parser of all commands, whose defaults are the settings."""
     parser = argparse.ArgumentParser(prog="python -m sandbox", description=__doc__)
     commands = parser.add_subparsers(metavar="COMMAND", title="commands", description="without one: serve")
+    for name, command, about in (
+        ("load", load, "send messages at a steady rate, and show the latencies against WeChat's 5 s"),
+    ):
+        chosen = commands.add_parser(name, help=about, description=about)
+        command.add_arguments(chosen)
+        chosen.set_defaults(run=command.run)
     about = "push one message or event as WeChat would, and show what the user sees"
     pushing = commands.add_parser("push", help=about, description=about)
     push.add_arguments(pushing, environ)

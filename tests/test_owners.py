@@ -34,9 +34,15 @@ def test_this_process_is_alive(owners):
 
 def test_on_this_host_one_can_look(owners):
     other = subprocess.Popen([sys.executable, "-c", "input()"], stdin=subprocess.PIPE)
-    assert not owners.is_dead(f"{HERE}/{other.pid}/abc")
+    owner = f"{HERE}/{other.pid}/abc"
+    owners._store.set(f"alive:{owner}", "1", LIFE)
+    assert not owners.is_dead(owner)
     other.communicate(b"\n")
-    assert owners.is_dead(f"{HERE}/{other.pid}/abc")
+    assert owners.is_dead(owner)
+
+
+def test_a_number_that_went_to_another_program_is_no_sign_of_life(owners):
+    assert owners.is_dead(f"{HERE}/{os.getppid()}/abc")
 
 
 def test_a_former_process_with_our_own_number_is_dead(owners):
@@ -59,6 +65,6 @@ def test_the_heartbeat_shows_life_and_does_its_task(owners):
     done = []
     heartbeat = Heartbeat(owners, lambda: done.append(1) or heartbeat.stop())
     heartbeat.start()
-    heartbeat.join(5)
+    assert heartbeat._ended.wait(5)
     assert done == [1]
     assert owners._store.get(f"alive:{owners.me}") == "1"

@@ -39,6 +39,13 @@ class Answering:
         self._api = api
         self._sessions = sessions
 
+    def may_take_long(self, message: Message, found: Found | None) -> bool:
+        """Whether the handler is marked as slow, or would wait for another one of the same user."""
+        if not found:
+            return False
+        handler = found.handler
+        return handler.slow or ("session" in handler.asks and self._sessions.is_taken(message.FromUserName))
+
     def answer(self, message: Message, found: Found | None) -> Answer:
         """What the handler answers. Where it raises: what the error handler does, if there is one."""
         if not found:
@@ -50,7 +57,7 @@ class Answering:
                 found = self.router.find(message) or found
                 result = self._call(found.handler, message, match=found.match)
             return Answer(found.handler.name, to_reply(result))
-        except (Exception, SystemExit) as error:
+        except BaseException as error:  # a handler may raise what it likes
             logger.error("%s failed\n%s", found.handler.name, trace(error))
             return self.apologise(message, error)
 
@@ -61,7 +68,7 @@ class Answering:
             return NOBODY
         try:
             return Answer(handler.name, to_reply(self._call(handler, message, error=error)))
-        except (Exception, SystemExit) as second:
+        except BaseException as second:
             logger.error("%s, the error handler, failed\n%s", handler.name, trace(second))
             return Answer(handler.name)
 

@@ -150,7 +150,11 @@ class Api:
     def send(self, openid: str, reply: Reply) -> None:
         """Sends a reply as customer messages: a long text in pieces; nothing for a Transfer or a Raw."""
         for message in reply.customer_messages():
-            self.post("/cgi-bin/message/custom/send", {"touser": openid, **message})
+            self.send_message(openid, message)
+
+    def send_message(self, openid: str, message: Mapping[str, Any]) -> None:
+        """Sends one customer message, as its JSON without `touser`."""
+        self.post("/cgi-bin/message/custom/send", {"touser": openid, **message})
 
     def typing(self, openid: str, is_typing: bool = True) -> None:
         """Shows, for 15 seconds at most, that an answer is being written; or stops that."""

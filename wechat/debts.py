@@ -39,9 +39,9 @@ class Debts:
 
     # Debts
 
-    def owe(self, openid: str, message_key: str, content: str) -> None:
-        """Writes down that the message will be answered; a second time changes nothing."""
-        raw = json.dumps({"owner": self._owners.me, "content": content, "is_being_paid": False})
+    def owe(self, openid: str, message_key: str, content: str, owner: str = "") -> None:
+        """Writes down that the message will be answered, by the process that has its run; once is enough."""
+        raw = json.dumps({"owner": owner or self._owners.me, "content": content, "is_being_paid": False})
         with tolerated("a reply is owed by this process alone"):
             self._store.add(_debt_key(openid, message_key), raw, KEPT)
 
@@ -95,20 +95,20 @@ class Debts:
 
     # Replies that wait for 继续
 
-    def keep(self, openid: str, reply: Reply) -> None:
-        """Keeps the reply for a day."""
+    def keep(self, openid: str, reply: Reply, place: str = "") -> None:
+        """Keeps the reply for a day: behind all others, or in the place that another one had."""
         with tolerated("a reply is lost"):
-            self._store.set(f"{_kept_prefix(openid)}{time.time_ns():020}", pack(reply), KEPT)
+            self._store.set(place or f"{_kept_prefix(openid)}{time.time_ns():020}", pack(reply), KEPT)
 
-    def take_kept(self, openid: str) -> tuple[Reply | None, bool]:
-        """The oldest reply that is kept for the user, which nobody gets again, and whether there are more."""
+    def take_kept(self, openid: str) -> tuple[Reply | None, str, bool]:
+        """The oldest reply that is kept for the user, which nobody gets again; its place; whether there are more."""
         with tolerated("what is kept cannot be fetched"):
             keys = self._store.keys(_kept_prefix(openid))
             for number, key in enumerate(keys, 1):
                 packed = self._store.get(key)
                 if packed and self._store.replace(key, packed, None, KEPT):
-                    return unpack(packed), number < len(keys)
-        return None, False
+                    return unpack(packed), key, number < len(keys)
+        return None, "", False
 
     # Whether the platform lets us write first
 

@@ -71,10 +71,11 @@ class Delivery:
         message = parse(content)
         push = Push(content, message, self._answering.router.find(message), time.perf_counter())
         run, attempt, is_ours = self._runs.begin(delivery_key(message, content))
-        if is_ours and not (push.found and push.found.handler.slow):
-            self._do(run, push)
-            return self._log(push, run, attempt, "direct", run.document)
         if is_ours:
+            run.is_pooled = self._answering.may_take_long(message, push.found) and not self._is_continue(push)
+            if not run.is_pooled:
+                self._do(run, push)
+                return self._log(push, run, attempt, "direct", run.document)
             self._slow.submit(self._do, run, push)
         try:
             return self._await(run, push, attempt)
@@ -104,7 +105,7 @@ class Delivery:
             return self._acknowledge(run, push, attempt, b"")
         if is_crowded or attempt >= LAST_ATTEMPT:
             return self._acknowledge(run, push, attempt, self._to_xml(Text(STILL_RUNNING), push.message))
-        if self._hold(run, GRACE, is_open=False) or run.attempts > attempt:
+        if self._hold(run, GRACE, is_open=False) or self._runs.is_superseded(run, attempt):
             return self._log(push, run, attempt, "too late", run.document)
         return self._acknowledge(run, push, attempt, b"")
 
@@ -132,7 +133,7 @@ class Delivery:
 
     def _owe(self, push: Push, run: Run) -> None:
         run.is_owed = True
-        self._debts.owe(push.openid, run.key, push.content.decode(errors="replace"))
+        self._debts.owe(push.openid, run.key, push.content.decode(errors="replace"), run.owner)
 
     # The run
 
@@ -140,33 +141,36 @@ class Delivery:
         """Does the run; whatever goes wrong, it ends, for others wait for it."""
         try:
             self._run(run, push)
-        except Exception as error:
+        except BaseException as error:
             logger.error("a message is not answered\n%s", trace(error))
             self._runs.end(run, b"")
+            if debt := self._debts.find(push.openid, run.key):
+                self._debts.settle(debt)
 
     def _run(self, run: Run, push: Push) -> None:
         """Has the handler answer, lets every attempt know, and pays what has been owed meanwhile."""
         started = time.perf_counter()
-        answer, is_more_kept = self._continue(push)
+        answer, place, is_more_kept = self._continue(push)
         if not answer:
             answer = self._answering.answer(push.message, push.found)
         run.handler, run.kind = answer.handler, answer.kind
         now, rest = self._fit(answer.reply, is_more_kept)
         document = self._to_xml(now, push.message) if now else b""
-        if self._is_in_time(answer, push, time.perf_counter() - started) and not (self._is_miniprogram and not now):
+        is_later = False
+        if self._is_in_time(run, answer, time.perf_counter() - started) and not (self._is_miniprogram and not now):
             self._runs.end(run, document)
-            is_later = False
         else:
             is_later = self._end_late(run, push, answer, document)
-        if rest and not is_later:
+        if rest and place:
+            self._debts.keep(push.openid, rest, place)
+        elif rest and not is_later:
             self._outbox.pay(push.openid, answer._replace(reply=rest), None, BEHIND)
 
-    def _is_in_time(self, answer: Answer, push: Push, seconds: float) -> bool:
+    def _is_in_time(self, run: Run, answer: Answer, seconds: float) -> bool:
         """Whether no attempt can have been told to wait; names a handler that should not have run in its thread."""
-        is_slow = bool(push.found and push.found.handler.slow)
-        if not is_slow and seconds > LONG_FOR_UNMARKED:
+        if not run.is_pooled and seconds > LONG_FOR_UNMARKED:
             logger.warning("%s took %.1f s: mark it slow=True, so that it holds up nobody", answer.handler, seconds)
-        return not is_slow and seconds < self._within / 2
+        return not (run.is_pooled or run.is_owed) and seconds < self._within / 2
 
     def _end_late(self, run: Run, push: Push, answer: Answer, document: bytes) -> bool:
         """Ends the run; whether its answer goes another way than that of an open attempt."""
@@ -174,7 +178,8 @@ class Delivery:
             self._owe(push, run)
         with self._lock:
             is_open = run.open_attempts > 0 and bool(document or not answer.reply)
-            self._runs.end(run, document)
+            run.end(document)
+        self._runs.tell(run)
         debt = self._debts.find(push.openid, run.key)
         if not debt and not run.is_owed:
             return False
@@ -186,14 +191,18 @@ class Delivery:
             self._outbox.pay(push.openid, answer, claimed)
         return True
 
-    def _continue(self, push: Push) -> tuple[Answer | None, bool]:
-        """What 继续 gets, which comes before any handler while there is something; and whether there is more."""
-        if self._is_miniprogram or push.message.get("Content", "").strip() != CONTINUE:
-            return None, False
-        reply, is_more_kept = self._debts.take_kept(push.openid)
+    def _is_continue(self, push: Push) -> bool:
+        return not self._is_miniprogram and push.message.get("Content", "").strip() == CONTINUE
+
+    def _continue(self, push: Push) -> tuple[Answer | None, str, bool]:
+        """What 继续 gets, before any handler, while there is something; the place it had, and whether there is more."""
+        if not self._is_continue(push):
+            return None, "", False
+        reply, place, is_more_kept = self._debts.take_kept(push.openid)
         if reply:
-            return Answer(CONTINUE, reply), is_more_kept
-        return (Answer(CONTINUE, Text(NOT_READY)) if self._debts.is_anything_owed(push.openid) else None), False
+            return Answer(CONTINUE, reply), place, is_more_kept
+        is_owed = self._debts.is_anything_owed(push.openid)
+        return (Answer(CONTINUE, Text(NOT_READY)) if is_owed else None), "", False
 
     def _fit(self, reply: Reply | None, is_more_kept: bool) -> tuple[Reply | None, Reply | None]:
         """What of the reply is the direct answer, and what follows on another way."""

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import os
 import threading
 import time
 import traceback
@@ -29,6 +30,10 @@ class BatchHandler(logging.StreamHandler[TextIO]):
         self.records: deque[logging.LogRecord] = deque(maxlen=100_000)  # while nobody reads, the oldest lines go
         self.are_there_records = threading.Event()
         self.writing = threading.Lock()
+        self._begin()
+        os.register_at_fork(after_in_child=self._begin)  # a forked worker has no threads of its parent's
+
+    def _begin(self) -> None:
         threading.Thread(target=self._write_in_batches, name="log", daemon=True).start()
 
     def createLock(self) -> None:  # noqa: N802, logging's own name

@@ -6,13 +6,14 @@ import logging
 import time
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
+from typing import Any
 
 from wechat.answering import Answer
 from wechat.api import BUSY, Api
 from wechat.debts import Debt, Debts
 from wechat.errors import ApiError, TransportError, WeChatError
 from wechat.log import shorten, trace
-from wechat.reply import Reply
+from wechat.reply import Reply, Text
 from wechat.settings import Settings
 
 logger = logging.getLogger("wxserver")
@@ -61,13 +62,16 @@ class Outbox:
         def run() -> None:
             try:
                 task(*arguments)
-            except Exception as error:
+            except BaseException as error:
                 logger.error("a reply is lost\n%s", trace(error))
             finally:
                 self._pending -= 1
 
         self._pending += 1
-        self._pool.submit(run)
+        try:
+            self._pool.submit(run)
+        except RuntimeError:  # the interpreter is ending, and takes no more tasks
+            run()
 
     def _type(self, openid: str) -> None:
         try:
@@ -91,18 +95,28 @@ class Outbox:
         if self._is_miniprogram and reply.kind not in MINIPROGRAM_KINDS:
             logger.error("%s: Mini Programs have no %s reply, it is dropped", answer.handler, reply.kind)
             return "dropped"
-        if self.can_push() and self._send(openid, answer, reply):
+        unsent = self._send(openid, answer, reply) if self.can_push() else reply
+        if not unsent:
             return "pushed"
         if self._is_miniprogram:  # which has no passive reply to a 继续
             return "lost"
-        self._debts.keep(openid, reply)
+        self._debts.keep(openid, unsent)
         return "kept"
 
-    def _send(self, openid: str, answer: Answer, reply: Reply) -> bool:
+    def _send(self, openid: str, answer: Answer, reply: Reply) -> Reply | None:
+        """What of the reply the platform did not take; of a long text, that may be its end."""
+        messages = reply.customer_messages()
+        for number, message in enumerate(messages):
+            if not self._send_one(openid, answer, message):
+                rest = "".join(later["text"]["content"] for later in messages[number:]) if number else ""
+                return Text(rest) if number else reply
+        return None
+
+    def _send_one(self, openid: str, answer: Answer, message: dict[str, Any]) -> bool:
         """Whether the platform took it, after three tries at most."""
         for pause in (*PAUSES, None):
             try:
-                self._api.send(openid, reply)
+                self._api.send_message(openid, message)
                 return True
             except ApiError as error:
                 is_passing = isinstance(error, TransportError) or getattr(error, "errcode", 0) == BUSY

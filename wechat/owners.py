@@ -26,6 +26,10 @@ class Owners:
 
     def __init__(self, store: Store) -> None:
         self._store = store
+        self.be_born()
+
+    def be_born(self) -> None:
+        """Takes a name, as a new process has to."""
         self.me = f"{socket.gethostname()}/{os.getpid()}/{secrets.token_hex(6)}"
         self._here.add(self.me)
 
@@ -38,10 +42,10 @@ class Owners:
         if owner in self._here:
             return False
         host, _, rest = owner.partition("/")
-        pid = rest.partition("/")[0]
-        if host == socket.gethostname() and pid.isdecimal():
-            return int(pid) == os.getpid() or not _is_running(int(pid))
-        return self._store.get(f"alive:{owner}") is None
+        pid = int(rest.partition("/")[0] or 0)
+        has_ended = host == socket.gethostname() and (pid == os.getpid() or not _is_running(pid))
+        # The number of a process may have gone to another program, so its sign of life counts as well.
+        return has_ended or self._store.get(f"alive:{owner}") is None
 
 
 def _is_running(pid: int) -> bool:
@@ -54,17 +58,29 @@ def _is_running(pid: int) -> bool:
     return True
 
 
-class Heartbeat(threading.Thread):
+class Heartbeat:
     """Shows life every ten seconds, and then does what there is to be done as often."""
 
     def __init__(self, owners: Owners, task: Callable[[], None]) -> None:
-        super().__init__(name="heartbeat", daemon=True)
         self._owners = owners
         self._task = task
         self._ended = threading.Event()
 
-    def run(self) -> None:
-        """Until `stop`."""
+    def start(self) -> None:
+        """Shows life, and goes on in a thread; also in a process that this one forks, under a name of its own."""
+        self._owners.show_life()
+        self._begin()
+        os.register_at_fork(after_in_child=self._begin_anew)
+
+    def _begin_anew(self) -> None:
+        if not self._ended.is_set():
+            self._owners.be_born()
+            self._begin()
+
+    def _begin(self) -> None:
+        threading.Thread(target=self._beat, name="heartbeat", daemon=True).start()
+
+    def _beat(self) -> None:
         while True:
             try:
                 self._owners.show_life()
@@ -75,5 +91,5 @@ class Heartbeat(threading.Thread):
                 return
 
     def stop(self) -> None:
-        """Ends the thread."""
+        """Ends it."""
         self._ended.set()

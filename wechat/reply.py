@@ -184,6 +184,7 @@ class News(Reply):
     articles: Sequence[Article]
 
     def __post_init__(self) -> None:
+        object.__setattr__(self, "articles", tuple(self.articles))
         if not all(isinstance(article, Article) for article in self.articles):
             raise TypeError("News takes a list of articles")
 

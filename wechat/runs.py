@@ -24,6 +24,8 @@ class Run:
 
     attempts = 1
     open_attempts = 0  # that can still bring the document to the user
+    is_pooled = False  # whether it does not run in the thread of its first attempt
+    owner = ""  # the process that has it, if that is another one
     is_owed = False  # whether an attempt was told that the answer comes another way
     is_done = False
     document = b""  # UTF-8, which takes less room than text
@@ -84,7 +86,7 @@ class Runs:
     def is_idle(self) -> bool:
         """Whether all have ended."""
         with self._lock:
-            return all(run.is_done for run in self._runs.values())
+            return all(run.is_done or run.followed for run in self._runs.values())
 
     def begin(self, key: str) -> tuple[Run, int, bool]:
         """The run of the message with this key, the number of the attempt, and whether the caller has to do the run."""
@@ -96,24 +98,39 @@ class Runs:
                 run = self._runs[key] = Run(key)
             elif run.is_done or not run.followed:
                 run.attempts += 1
-                return run, run.attempts, False
+                if run.is_done or not self._is_shared:
+                    return run, run.attempts, False
+                return run, self._count(run), False
         if not self._is_shared or self._claim(run):
             return run, 1, True
         run.follow(self._store)
-        run.attempts = self._count(key)
-        return run, run.attempts, False
+        return run, self._count(run), False
+
+    def is_superseded(self, run: Run, attempt: int) -> bool:
+        """Whether a later attempt has come, here or in another process."""
+        if run.attempts > attempt or not self._is_shared:
+            return run.attempts > attempt
+        return self._store.get(f"try:{run.key}:{attempt + 1}") is not None
 
     def end(self, run: Run, document: bytes) -> None:
         """Ends the run: all attempts, also those to come, get the document."""
-        if self._is_shared:
-            self._tell(run.key, document)
         run.end(document)
+        self.tell(run)
+
+    def tell(self, run: Run) -> None:
+        """Lets other processes have the document of a run that has ended."""
+        if not self._is_shared:
+            return
+        try:
+            self._store.set(_key(run.key), DONE + run.document.decode(), REMEMBERED)
+        except StoreError as error:
+            logger.warning("other processes cannot be told of an answer: %s", error)
 
     def _make_room(self) -> None:
         """Forgets the oldest run; one that has not ended goes to the end instead, where it is in nobody's way."""
         for oldest in list(itertools.islice(self._runs, 2)):
             run = self._runs.pop(oldest)
-            if run.is_done:
+            if run.is_done or run.followed:
                 return
             self._runs[oldest] = run
 
@@ -127,25 +144,23 @@ class Runs:
             owner = value.removeprefix(RUNNING)
             is_orphan = value.startswith(RUNNING) and self._owners.is_dead(owner)
             if not (is_orphan and self._store.replace(key, value, mine, LONGEST_RUN)):
+                run.owner = owner if value.startswith(RUNNING) else ""
                 return False
-            run.followed = None
+            run.followed, run.owner = None, ""
             return True
         except StoreError as error:
             logger.warning("a message may be answered twice: %s", error)
             return True
 
-    def _count(self, key: str) -> int:
-        """Which attempt this is, of those that came to processes other than the one that has the run."""
-        for attempt in range(2, 9):
-            if self._store.add(f"try:{key}:{attempt}", "1", REMEMBERED):
-                return attempt
-        return 9
-
-    def _tell(self, key: str, document: bytes) -> None:
+    def _count(self, run: Run) -> int:
+        """Which attempt this is, of those that came to all processes; the first is not counted."""
         try:
-            self._store.set(_key(key), DONE + document.decode(), REMEMBERED)
+            for attempt in range(2, 9):
+                if self._store.add(f"try:{run.key}:{attempt}", "1", REMEMBERED):
+                    return attempt
         except StoreError as error:
-            logger.warning("other processes cannot be told of an answer: %s", error)
+            logger.warning("the attempts at a message cannot be counted: %s", error)
+        return max(run.attempts, 2)
 
 
 def _key(key: str) -> str:

@@ -25,11 +25,20 @@ class Sessions:
     def __init__(self, store: Store, owners: Owners) -> None:
         self._store = store
         self._owners = owners
+        self._held: set[str] = set()  # the tickets of this process that are really in use
+
+    def is_taken(self, openid: str) -> bool:
+        """Whether somebody has the user's session just now."""
+        try:
+            return self._store.get(f"lock:{openid}") is not None
+        except StoreError:
+            return False
 
     @contextmanager
     def open(self, openid: str) -> Iterator[dict[str, Any]]:
         """The user's dict, nobody else's meanwhile; saved after the block where it changed. JSON only."""
         ticket = f"{self._owners.me} {secrets.token_hex(4)}"
+        self._held.add(ticket)
         is_locked = self._lock(openid, ticket)
         try:
             before = self._read(openid)
@@ -39,6 +48,7 @@ class Sessions:
             if after != before:
                 self._write(openid, after)
         finally:
+            self._held.discard(ticket)
             if is_locked:
                 self._unlock(openid, ticket)
 
@@ -48,7 +58,7 @@ class Sessions:
         try:
             while not self._store.add(key, ticket, LONGEST):
                 holder = self._store.get(key)
-                if holder and self._owners.is_dead(holder.partition(" ")[0]):
+                if holder and self._is_left_behind(holder):
                     self._store.replace(key, holder, None, LONGEST)
                 elif holder:
                     self._store.wait(key, holder, 10.0)
@@ -56,6 +66,11 @@ class Sessions:
             logger.warning("a session is used without its lock: %s", error)
             return False
         return True
+
+    def _is_left_behind(self, holder: str) -> bool:
+        """Whether nobody uses the lock: its process died, or the store was away when it was to be given back."""
+        owner = holder.partition(" ")[0]
+        return holder not in self._held if owner == self._owners.me else self._owners.is_dead(owner)
 
     def _unlock(self, openid: str, ticket: str) -> None:
         try:
