@@ -4,7 +4,7 @@ import csv
 import json
 import re
 import unicodedata
-from contextlib import closing
+from contextlib import closing, suppress
 from dataclasses import dataclass
 from http.client import HTTPConnection, HTTPException, HTTPSConnection
 from pathlib import Path
@@ -12,6 +12,7 @@ from socket import SHUT_RDWR
 from threading import Timer
 from urllib.parse import quote, urlencode, urlsplit
 
+from handlers._isbn import isbn13
 from wechat.errors import SettingsError
 from wechat.settings import own
 
@@ -45,23 +46,6 @@ class Book:
     rating: str = ""
     cover: str = ""
     url: str = ""
-
-
-def isbn13(text):
-    """The ISBN in the text as 13 digits, or None where there is none or its check digit is wrong."""
-    digits = re.sub(r"ISBN(-1[03])?|[-–—\s:]", "", unicodedata.normalize("NFKC", text).upper())
-    if re.fullmatch(r"[0-9]{9}[0-9X]", digits):
-        values = [10 if digit == "X" else int(digit) for digit in digits]
-        is_valid = sum(value * weight for value, weight in zip(values, range(10, 0, -1), strict=True)) % 11 == 0
-        return "978" + digits[:9] + _check_digit("978" + digits[:9]) if is_valid else None
-    if re.fullmatch(r"97[89][0-9]{10}", digits) and _check_digit(digits[:12]) == digits[12]:
-        return digits
-    return None
-
-
-def _check_digit(digits):
-    total = sum(int(digit) * (3 if place % 2 else 1) for place, digit in enumerate(digits))
-    return str(-total % 10)
 
 
 class Catalogue:
@@ -229,7 +213,7 @@ def _fetch(url):
     with closing(connection):
         connection.connect()
         # A socket's timeout starts anew with each byte; this ends the whole, however slowly it drips.
-        deadline = Timer(TIMEOUT, connection.sock.shutdown, [SHUT_RDWR])
+        deadline = Timer(TIMEOUT, _end, [connection.sock])
         deadline.start()
         try:
             connection.request("GET", f"{url.path}?{url.query}", headers={"User-Agent": USER_AGENT})
@@ -240,6 +224,11 @@ def _fetch(url):
     if len(body) > LARGEST:
         raise ValueError("too much")
     return response.status, body
+
+
+def _end(connection):
+    with suppress(OSError):  # it has ended by itself
+        connection.shutdown(SHUT_RDWR)
 
 
 def choose():

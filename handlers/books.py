@@ -4,6 +4,7 @@ import logging
 import re
 
 from handlers import _book_sources as sources
+from handlers._isbn import isbn13
 from wechat.reply import Article, News
 from wechat.routing import on
 
@@ -33,7 +34,7 @@ def book_by_words(msg):
 
 def answer_isbn(text):
     """The reply to an ISBN, in whatever way it is written."""
-    isbn = sources.isbn13(text)
+    isbn = isbn13(text)
     return answer(isbn, SOURCE.by_isbn) if isbn else BAD_ISBN
 
 

@@ -10,6 +10,7 @@ import socket
 import threading
 import time
 from base64 import b64decode, b64encode
+from contextlib import suppress
 from dataclasses import dataclass
 from http.client import HTTPConnection, HTTPException, HTTPSConnection
 from typing import NamedTuple
@@ -77,6 +78,12 @@ def deliver(url: str, query: str, body: bytes, hang_up: float = 5.0, most: int =
     return attempts
 
 
+def hang_up_on(connection: socket.socket) -> None:
+    """Ends a connection, if it has not ended by itself."""
+    with suppress(OSError):
+        connection.shutdown(socket.SHUT_RDWR)
+
+
 def request(method: str, url: str, query: str, body: bytes | None = None, hang_up: float = 5.0) -> Attempt:
     """One request as WeChat makes it; it ends after `hang_up` seconds, however slowly the answer drips."""
     parts = urlsplit(url)
@@ -85,7 +92,7 @@ def request(method: str, url: str, query: str, body: bytes | None = None, hang_u
     started = time.monotonic()
     try:
         connection.connect()
-        end = threading.Timer(hang_up, connection.sock.shutdown, [socket.SHUT_RDWR])
+        end = threading.Timer(hang_up, hang_up_on, [connection.sock])
         end.start()
         try:
             headers = {"User-Agent": "Mozilla/4.0", "Content-Type": "text/xml"}

@@ -9,7 +9,7 @@ import time
 
 import pytest
 
-from sandbox.platform import USER, deliver, signed_query, text_message
+from sandbox.platform import USER, deliver, request, signed_query, text_message
 from tests.conftest import APPID, SECRET, TOKEN
 from tests.test_wxserver import exchange
 
@@ -249,3 +249,100 @@ def test_the_log_says_which_attempt_was_answered_and_how(start):
     assert server.wait_for_lines("-> handlers.mine.slow: text, retry at attempt 2, ", 1)
     assert server.wait_for_lines("-> handlers.mine.slow: success, later at attempt 3, ", 1)
     assert server.wait_for_lines("text of handlers.mine.slow for o9AgO5…: kept", 1)
+
+
+# What an audit found
+
+
+def attempt(server, query, body):
+    """One attempt at the server, which WeChat gives up after its time."""
+    return shown(request("POST", server.url, query, body, HANG_UP).body)
+
+
+@pytest.mark.parametrize("order", ["AB", "BA", "AAB", "ABA", "ABB"])
+def test_attempts_that_come_to_two_processes_count_as_of_one(start, shared_store, order):
+    servers = {name: start(WECHAT_STORE=shared_store) for name in "AB"}
+    length = 0.75 if len(order) == 2 else 1.75
+    push = signed_query(TOKEN), text_message(f"slow {length}").encode()
+    said = [attempt(servers[name], *push) for name in order]
+    if len(order) == 2:
+        assert said == ["", f"done slow {length}"]
+        time.sleep(1.5)
+        assert say(servers["A"], "继续") == (1, "fast 继续"), "a reply that was given is not kept too"
+    else:
+        assert said == ["", "", "还在处理，稍后回复“继续”获取结果"]
+        assert wait_until(lambda: say(servers["B"], "继续")[1] == f"done slow {length}")
+    assert len(servers["A"].runs()) == 1
+
+
+def test_a_run_whose_process_dies_is_done_again_for_the_attempt_that_another_one_holds(start, tmp_path):
+    store = f"sqlite:{tmp_path}/store.db"
+    first, second = (start(WECHAT_STORE=store) for _ in range(2))
+    push = signed_query(TOKEN), text_message("slow 2.5").encode()
+    assert [attempt(server, *push) for server in (first, second, second)][-1].startswith("还在处理")
+    first.process.kill()
+    first.process.wait(10)
+    assert wait_until(lambda: say(second, "继续")[1] == "done slow 2.5", 20)
+
+
+def test_continue_is_answered_while_all_slow_workers_are_busy(start, tmp_path):
+    source = HANDLERS.replace('@on("text")\ndef fast', '@on("text", slow=True)\ndef fast')
+    (tmp_path / "handlers").mkdir(exist_ok=True)
+    server = start(WECHAT_THREADS="4")
+    (tmp_path / "handlers/mine.py").write_text("import re\n" + source, "utf-8")
+    server = start(WECHAT_THREADS="4")
+    assert say(server, "slow 1.75")[1].startswith("还在处理")
+    assert server.wait_for_lines("kept", 1)
+    threads = [threading.Thread(target=say, args=(server, f"slow 2.{number}")) for number in range(4)]
+    for thread in threads:
+        thread.start()
+    time.sleep(0.3)
+    assert say(server, "继续")[1].startswith("done slow 1.75")
+    for thread in threads:
+        thread.join()
+
+
+def test_the_sessions_of_one_user_do_not_hold_up_another_one(start, tmp_path):
+    server = start(WECHAT_THREADS="8")
+    source = HANDLERS.replace("time.sleep(0.01)", "time.sleep(1.0)")
+    (tmp_path / "handlers/mine.py").write_text("import re\n" + source, "utf-8")
+    server = start(WECHAT_THREADS="8", WECHAT_DRAIN="1")
+    threads = [threading.Thread(target=say, args=(server, "count")) for _ in range(12)]
+    for thread in threads:
+        thread.start()
+    time.sleep(0.3)
+    started = time.monotonic()
+    assert say(server, "quick") == (1, "fast quick")
+    assert time.monotonic() - started < 0.6
+    for thread in threads:
+        thread.join()
+
+
+def test_a_piece_of_a_long_text_that_was_sent_is_not_sent_again(start, cloud):
+    cloud.fail("/cgi-bin/message/custom/send", "slow:0", "busy")
+    server = start(can_push=True)
+    _, first = say(server, "long text")
+    assert wait_until(lambda: len(cloud.sent) >= 1 and first + "".join(texts(cloud)) == WHOLE)
+
+
+def test_the_end_of_a_kept_text_comes_before_what_was_kept_later(start, tmp_path):
+    source = HANDLERS.replace('return "done " + msg.Content', "return msg.Content.split()[2] * 1500")
+    server = start()
+    (tmp_path / "handlers/mine.py").write_text("import re\n" + source, "utf-8")
+    server = start()
+    for word in ("a", "b"):
+        assert say(server, f"slow 1.75 {word}")[0] == 3
+    assert server.wait_for_lines("kept", 2)
+    said = [say(server, "继续")[1].split("\n")[0] for _ in range(2)]
+    assert [set(text) for text in said] == [{"a"}, {"b"}]
+
+
+@pytest.mark.parametrize(
+    "error", ["SystemExit", "KeyboardInterrupt", "GeneratorExit", "type('Cancelled', (BaseException,), {})"]
+)
+def test_whatever_a_handler_raises_its_message_is_answered(make_account, error):
+    account = make_account(
+        f'@on("text")\ndef leaves(msg): raise {error}\n@on("error")\ndef sorry(msg): return "sorry"\n'
+    )
+    assert account.say("x")["Content"] == "sorry"
+    assert account.app.delivery.is_idle()

@@ -99,3 +99,10 @@ def test_a_store_that_is_away_gives_an_empty_session(caplog):
     with sessions.open("o") as session:
         session["a"] = 1
     assert "a session is lost" in caplog.text
+
+
+def test_a_lock_that_could_not_be_given_back_is_no_lock(sessions, store):
+    """The store was away for a moment."""
+    store.add("lock:o", f"{sessions._owners.me} gone", 1000)
+    assert read(sessions) == {}
+    assert not sessions.is_taken("o")
