@@ -8,7 +8,7 @@ import sys
 from collections.abc import Mapping
 
 import wxserver
-from sandbox import load, push
+from sandbox import check, load, push
 from sandbox.platform import signed_query, text_message
 from wechat.settings import Settings
 
@@ -34,6 +34,7 @@ def make_parser(environ: Mapping[str, str]) -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(prog="python -m sandbox", description=__doc__)
     commands = parser.add_subparsers(metavar="COMMAND", title="commands", description="without one: serve")
     for name, command, about in (
+        ("check", check, "what WeChat would find wrong with a server anywhere"),
         ("load", load, "send messages at a steady rate, and show the latencies against WeChat's 5 s"),
     ):
         chosen = commands.add_parser(name, help=about, description=about)

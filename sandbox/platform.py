@@ -142,6 +142,8 @@ class Platform:
         fields = (
             json.loads(text) if text.startswith("{") else {n.tag: n.text or "" for n in ElementTree.fromstring(text)}
         )
+        if self.mode == "compat" and "Encrypt" not in fields:
+            return text
         encrypted, timestamp, nonce = str(fields["Encrypt"]), str(fields["TimeStamp"]), str(fields["Nonce"])
         if fields["MsgSignature"] != sign(self.token, timestamp, nonce, encrypted):
             raise ValueError("the reply's MsgSignature does not match")

@@ -1,0 +1,249 @@
+"""What WeChat would find wrong with a server anywhere: a line for each check."""
+
+from __future__ import annotations
+
+import argparse
+import itertools
+import re
+import secrets
+import sys
+import time
+from base64 import b64decode
+from collections import Counter
+from collections.abc import Iterator
+from dataclasses import dataclass, replace
+from importlib.util import find_spec
+from typing import NamedTuple
+from urllib.parse import quote
+from xml.etree import ElementTree
+
+from sandbox.platform import ACCOUNT, USER, Attempt, Platform, deliver, request, signed_query, to_json
+from sandbox.verdict import Verdict, judge
+from wechat.message import parse
+from wechat.templates import cdata
+
+URL = r"https?://([\w.-]+|\[[\da-fA-F:]+\])(:\d{1,5})?(/[^\s?#]*)?"
+OK, WARN, FAIL = "ok", "warn", "FAIL"  # FAIL breaks the account, or opens it to others; WARN does not today
+DAY = 86_400  # seconds
+LATE = 4.9  # seconds after which it was the platform that hung up, not the server
+DIGITS, ESCAPED = "4375120948345356249", "a+b/c=d &<%你"
+TEXT = ("text", f"<Content>{cdata('你好')}</Content>")
+PUSHES = {  # MsgType and own nodes
+    "an event": ("event", "<Event>CLICK</Event><EventKey>check</EventKey>"),
+    "an event with an empty EventKey": ("event", "<Event>subscribe</Event><EventKey><![CDATA[]]></EventKey>"),
+    "an event that nobody knows": ("event", "<Event>something_new</Event><Thing><Part>1</Part><Part>2</Part></Thing>"),
+    "an image": ("image", "<PicUrl>http://mmbiz.qpic.cn/x/0</PicUrl><MediaId>m</MediaId>"),
+    "a text with ]]>": ("text", f"<Content>{cdata('a]]>b')}</Content>"),
+    "a text with U+001D, which XML forbids": ("text", "<Content><![CDATA[a\x1db]]></Content>"),
+    "a text with &lt;": ("text", f"<Content>{cdata('a &lt; b &amp; c')}</Content>"),
+    "a text with emoji": ("text", f"<Content>{cdata('😀👨‍👩‍👧')}</Content>"),
+    "a text of 2,000 characters": ("text", f"<Content>{'界' * 2000}</Content>"),
+}
+ENTITIES = "<!DOCTYPE xml [<!ENTITY a 'expanded'><!ENTITY user '&a;&a;'>]>"
+ADVICE = {  # what to do about a fault, by how it begins
+    "no answer": "answer within 5 s: success at once, and the reply as a customer message",
+    "status 40": "is the URL the one for pushes, and are --token, --aes-key, --appid and --mode the server's?",
+    "status": "answer 200 to each push, and success where there is nothing to say; the server's log has the cause",
+    "neither success nor sealed": "seal and sign each reply with the key and the appid; success alone goes unsealed",
+    "neither": "answer success or one XML document: ]]> split, forbidden characters dropped; no JSON, no page",
+    "a text of": "cut a text at 2047 bytes of UTF-8, between two characters",
+    "ToUserName": "the reply goes to the push's FromUserName, and comes from its ToUserName",
+    "": "https://developers.weixin.qq.com/doc/service/guide/product/message/Passive_user_reply_message.html",
+}
+ECHO = "answer with the echostr's own bytes as text/plain: no quotes, no markup, no line end"
+NOBODY = "is the server running, the URL right, and with https the certificate valid?"
+JSON = "read JSON too if this is a mini program; other accounts are never sent any"
+ONCE = "remember FromUserName, CreateTime and MsgId, and the document that answered them"
+REFUSE = "answer 403 before the message is read: check the signature, its age, the seal and the appid"
+
+
+class Finding(NamedTuple):
+    """The outcome of one check; `advice` says what to do about a fault."""
+
+    tried: str
+    came: str
+    mark: str = OK
+    advice: str = ""
+
+
+@dataclass(frozen=True)
+class Server:
+    """The server under test, and the platform that knows its secrets."""
+
+    url: str
+    platform: Platform
+    seconds: Iterator[int]  # a CreateTime for each message: many servers tell events apart by nothing else
+
+    def compose(self, kind: str, nodes: str) -> str:
+        """A message that was never sent before."""
+        return (
+            f"<xml><ToUserName>{cdata(ACCOUNT)}</ToUserName><FromUserName>{cdata(USER)}</FromUserName>"
+            f"<CreateTime>{next(self.seconds)}</CreateTime><MsgType>{cdata(kind)}</MsgType>{nodes}"
+            f"{'' if kind == 'event' else f'<MsgId>{secrets.randbits(62)}</MsgId>'}</xml>"
+        )
+
+    def verify(self, query: str, echostr: str = DIGITS, url: str = "") -> Attempt:
+        """The answer to the question whether the server knows the token."""
+        return request("GET", url or self.url, query and f"{query}&echostr={quote(echostr, safe='')}")
+
+    def judge(self, attempt: Attempt, is_event: bool = False) -> Verdict:
+        """The platform's verdict on an answer to a push."""
+        is_plain = self.platform.mode == "compat" and b"Encrypt" not in attempt.body  # WeChat takes either there
+        return judge(replace(self.platform, mode="plain") if is_plain else self.platform, attempt, is_event)
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """Adds what the command takes; `run` checks it."""
+    parser.add_argument("url", metavar="URL", help="the address as it is typed on the platform's page")
+    parser.add_argument("--token", required=True, help="the server's token")
+    parser.add_argument("--aes-key", metavar="KEY", help="its EncodingAESKey; pushes are sealed then")
+    parser.add_argument("--appid", help="its appid, which goes with the key")
+    parser.add_argument("--mode", choices=("compat", "safe"), help="default: safe, where there is a key")
+
+
+def run(options: argparse.Namespace) -> int:
+    """Prints a line for each check; gives the exit status, 2 where the command was called wrongly."""
+    key, appid, mode = options.aes_key or "", options.appid or "", options.mode
+    for is_wrong, right in (
+        (not re.fullmatch(URL, options.url), "URL takes an address like https://your.host/weixin, without a query"),
+        (key and not re.fullmatch("[A-Za-z0-9+/]{43}", key), "--aes-key takes 43 letters, digits, + and /"),
+        (bool(key) != bool(appid) or (mode and not key), "--aes-key and --appid go together, and --mode needs both"),
+        (key and not find_spec("cryptography"), "--aes-key needs a package: python -m pip install cryptography"),
+    ):
+        if is_wrong:
+            print(f"check: {right}", file=sys.stderr)
+            return 2
+    platform = Platform(options.token, mode or ("safe" if key else "plain"), b64decode(key and key + "="), appid)
+    marks: Counter[str] = Counter()
+    for tried, came, mark, advice in check(Server(options.url, platform, itertools.count(int(time.time())))):
+        marks[mark] += 1
+        print(f"{mark:4}  {tried}: {came}{advice and ' -> ' + advice}", flush=True)
+    print(f"{marks.total()} checks in {platform.mode} mode: {marks[OK]} ok, {marks[WARN]} warn, {marks[FAIL]} FAIL")
+    return 1 if marks[FAIL] else 0
+
+
+def check(server: Server) -> Iterator[Finding]:
+    """Every finding; they end early where the rest would only say the same again."""
+    if server.verify(signed_query(server.platform.token)).status is None:
+        yield Finding("a GET to verify the URL", "nobody answers", FAIL, NOBODY)
+        return
+    yield from _verification(server)
+    query, body = server.platform.push(server.compose(*TEXT))
+    attempts = deliver(server.url, query, body)
+    finding = _taken("a text", server, attempts)
+    yield finding
+    if all((attempt.status or 500) >= 400 for attempt in attempts):
+        return
+    if finding.mark != FAIL:
+        yield _again(server, query, body, server.judge(attempts[-1]).reply)
+    for tried, (kind, nodes) in PUSHES.items():
+        attempts = deliver(server.url, *server.platform.push(server.compose(kind, nodes)))
+        yield _taken(tried, server, attempts, kind == "event")
+    for tried, (query, body, mark) in _bad_pushes(server).items():
+        yield _refused(f"a push {tried}", server, request("POST", server.url, query, body), mark)
+    as_json = server.platform.push(to_json(parse(server.compose(*TEXT).encode())))
+    fault = server.judge(request("POST", server.url, *as_json)).fault
+    yield Finding("a text as JSON", fault or "taken", WARN if fault else OK, JSON if fault else "")
+
+
+def _verification(server: Server) -> Iterator[Finding]:
+    query, stale = (signed_query(server.platform.token, int(time.time()) - age) for age in (0, DAY))
+    yield _echoed("a GET to verify the URL", server.verify(query), DIGITS, FAIL)
+    yield _echoed("the same with an escaped echostr", server.verify(query, ESCAPED), ESCAPED, WARN)
+    slash = server.url[:-1] if server.url.endswith("/") else server.url + "/"
+    yield _echoed("the same, a slash more or less in the path", server.verify(query, url=slash), DIGITS, WARN)
+    gets = {"bad signature": (_spoil(query), FAIL), "missing query": ("", FAIL), "signature a day old": (stale, WARN)}
+    for what, (forged, mark) in gets.items():
+        tried, attempt = f"a GET with a {what}", server.verify(forged)
+        is_taken = attempt.status == 200 and DIGITS.encode() in attempt.body
+        yield Finding(tried, "the echostr", mark, REFUSE) if is_taken else _survived(tried, attempt)
+
+
+def _echoed(tried: str, attempt: Attempt, echostr: str, mark: str) -> Finding:
+    if attempt.status != 200:
+        return Finding(tried, _came(attempt), mark, ADVICE["status 40"])
+    if attempt.body != echostr.encode():
+        return Finding(tried, f"200, but {len(attempt.body)} bytes that are not the echostr", mark, ECHO)
+    return Finding(tried, "200, the echostr")
+
+
+def _came(attempt: Attempt) -> str:
+    silence = "no answer within 5 s" if attempt.seconds > LATE else "the connection was closed"
+    return f"status {attempt.status}" if attempt.status else silence
+
+
+def _taken(tried: str, server: Server, attempts: list[Attempt], is_event: bool = False) -> Finding:
+    number, attempt = next((pair for pair in enumerate(attempts, 1) if pair[1].status), (len(attempts), attempts[-1]))
+    reply, fault = server.judge(attempt, is_event)
+    nodes = {node.tag: node.text for node in ElementTree.fromstring(reply)} if reply else {"MsgType": "success"}
+    if "ToUserName" in nodes and (nodes["ToUserName"], nodes["FromUserName"]) != (USER, ACCOUNT):
+        fault = "ToUserName and FromUserName are not those of the push, exchanged"
+    if fault:
+        return Finding(tried, fault, FAIL, next(ADVICE[start] for start in ADVICE if fault.startswith(start)))
+    if number > 1:
+        return Finding(tried, f"{nodes.get('MsgType')}, but at attempt {number} only", WARN, ADVICE["no answer"])
+    return Finding(tried, f"200 in {attempt.seconds:.2f} s, {nodes.get('MsgType')}")
+
+
+def _again(server: Server, query: str, body: bytes, first: str) -> Finding:
+    tried = "the same text again"
+    time.sleep(1.1)  # so that a document made anew has another CreateTime
+    reply, fault = server.judge(request("POST", server.url, query, body))
+    if fault:
+        return Finding(tried, fault, FAIL, "a retry has the same signature and nonce: answer it as the first attempt")
+    if reply == first:
+        return Finding(tried, "the same answer")
+    if not reply:
+        return Finding(tried, "success, so a first answer that got lost is lost", WARN, ONCE)
+    is_alike = len({re.sub("<CreateTime>.*?</CreateTime>", "", document) for document in (first, reply)}) == 1
+    what = "another CreateTime" if is_alike else "another document"
+    return Finding(tried, f"{what}: the handler ran twice", WARN if is_alike else FAIL, ONCE)
+
+
+def _spoil(query: str, name: str = "signature") -> str:
+    return re.sub(f"({name}=)([0-9a-f]+)", lambda found: found[1] + found[2][::-1], query)
+
+
+def _bad_pushes(server: Server) -> dict[str, tuple[str, bytes, str]]:
+    # What is wrong: query, body, and the mark where it is taken. OK: it must neither crash nor hold up a server.
+    platform, text = server.platform, server.compose(*TEXT)
+    query, body = platform.push(text)
+    bad = {
+        "with a bad signature": (_spoil(query), body, FAIL),
+        "without a signature": (re.sub("(msg_)?signature=[0-9a-f]+&?", "", query), body, FAIL),
+        "signed with another token": (*replace(platform, token=platform.token + "x").push(text), FAIL),
+        "a day old": (*platform.push(text, int(time.time()) - DAY), WARN),
+        "of malformed XML": (*platform.push("<xml><Content></xml>"), OK),
+        "with an empty body": (platform.push("")[0], b"", OK),
+        "with entities in a DOCTYPE": (*platform.push(ENTITIES + text.replace(cdata(USER), "&user;")), OK),
+        "of 300 KB": (*platform.push(text.replace("你好", "x" * 300_000)), OK),
+    }
+    if platform.mode == "safe":
+        head, node, sealed = body.partition(b"<Encrypt><![CDATA[")
+        bad |= {
+            "that is not sealed": (*replace(platform, mode="plain").push(text), FAIL),
+            "spoiled under its signature": (query, head + node + sealed[39::-1] + sealed[40:], FAIL),
+            "with a bad msg_signature alone": (_spoil(query, "msg_signature"), body, FAIL),
+            "sealed for another appid": (*replace(platform, appid="wx0000000000000000").push(text), FAIL),
+        }
+    return bad
+
+
+def _refused(tried: str, server: Server, attempt: Attempt, mark: str) -> Finding:
+    # Whoever takes what is not sealed does not seal the answer to it.
+    reply, fault = replace(server, platform=replace(server.platform, mode="compat")).judge(attempt)
+    if "expandedexpanded" in reply:
+        return Finding(tried, "they are expanded", FAIL, "refuse a DOCTYPE: entities read files and fill the memory")
+    if attempt.status != 200 or mark == OK:
+        return _survived(tried, attempt)
+    if fault:
+        return Finding(tried, "refused, but with status 200", WARN, REFUSE)
+    return Finding(tried, "taken", mark, REFUSE)
+
+
+def _survived(tried: str, attempt: Attempt) -> Finding:
+    if attempt.status is None and attempt.seconds > LATE:
+        return Finding(tried, _came(attempt), FAIL, "refuse it at once: it holds up a worker")
+    if (attempt.status or 0) >= 500:
+        return Finding(tried, _came(attempt), WARN, "refuse it with 400, 403 or 413 instead of a crash")
+    return Finding(tried, _came(attempt))
