@@ -29,6 +29,7 @@ from wechat.delivery import Delivery
 from wechat.envelope import Clock, envelope_for
 from wechat.errors import NotFound, Refusal, StartError, Unreadable
 from wechat.log import configure as configure_log
+from wechat.log import trace
 from wechat.message import is_probe
 from wechat.outbox import Outbox
 from wechat.owners import Heartbeat, Owners
@@ -94,6 +95,9 @@ class Application:
             response = self.respond(request)
         except Refusal as refusal:
             response = refuse(request, refusal)
+        except Exception as error:  # a fault of ours: the next attempt would fail in the same way, and show the banner
+            logger.error("a request failed\n%s", trace(error))
+            response = acknowledge()
         body: Iterable[bytes] = response(environ, start_response)
         return body
 
@@ -171,7 +175,7 @@ def bind(app: Application) -> BaseWSGIServer:
     except (OSError, ValueError) as error:
         give_up(StartError([f"HOST, PORT: cannot listen on {settings.host}:{settings.port}: {error}"]))
     for host, port in addresses(server):
-        logger.info("listening on http://%s:%s%s", host, port, settings.path)
+        logger.info("listening on http://%s:%s%s", f"[{host}]" if ":" in host else host, port, settings.path)
     return server
 
 

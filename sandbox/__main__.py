@@ -9,7 +9,7 @@ from collections.abc import Mapping
 
 import wxserver
 from sandbox import check, load, push
-from sandbox.platform import signed_query, text_message
+from sandbox.platform import text_message
 from wechat.settings import Settings
 
 DEFAULTS = {
@@ -49,8 +49,9 @@ def make_parser(environ: Mapping[str, str]) -> argparse.ArgumentParser:
 
 def curl_line(settings: Settings, port: int, content: str) -> str:
     """A shell command that sends the text to the server on this machine, signed."""
-    url = f"http://127.0.0.1:{port}{settings.path}?{signed_query(settings.tokens[0])}"
-    return f"curl '{url}' -H 'Content-Type: text/xml' -d '{text_message(content)}'"
+    query, body = push.platform_of(settings).push(text_message(content))
+    url = f"http://127.0.0.1:{port}{settings.path}?{query}"
+    return f"curl '{url}' -H 'Content-Type: text/xml' -d '{body.decode()}'"
 
 
 def serve(environ: Mapping[str, str]) -> None:

@@ -110,3 +110,23 @@ def test_a_wrong_call_is_status_2(arguments):
 @pytest.mark.parametrize("command", ["check", "routes", "explain"])
 def test_every_command_has_help(command):
     assert run(command, "--help").returncode == 0
+
+
+def test_check_opens_the_store_that_the_start_would_open():
+    done = run("check", WECHAT_TOKEN=TOKEN, WECHAT_STORE="sqlite:/nowhere/x.db")
+    assert done.returncode == 1
+    assert done.stderr.startswith("WECHAT_STORE: ")
+
+
+def test_the_line_of_a_broken_module_is_named_also_in_the_default_folder(tmp_path):
+    (tmp_path / "handlers").mkdir()
+    (tmp_path / "handlers/zz.py").write_text("import os\n\n1 / 0\n")
+    command = [sys.executable, "-m", "wechat", "routes"]
+    done = subprocess.run(
+        command, cwd=tmp_path, env={**os.environ, "PYTHONPATH": str(ROOT)}, capture_output=True, text=True, check=False
+    )
+    assert done.stderr.startswith("handlers/zz.py:3: ")
+
+
+def test_an_event_without_a_key_can_be_explained():
+    assert "handlers.welcome.subscribe" in run("explain", "--event", "subscribe").stdout

@@ -157,3 +157,36 @@ def test_a_terminal_shows_how_far_an_upload_is(cloud, tmp_path):
     os.close(theirs)
     assert "[##############################] 0.3 MB uploaded" in drawn
     assert done.stdout.strip()
+
+
+@pytest.mark.parametrize("data", ["[1]", '"x"', "{"])
+def test_a_get_with_odd_data_is_status_2(run, data):
+    done = run("call", "GET", "/cgi-bin/get_api_domain_ip", data)
+    assert done.returncode == 2
+    assert "Traceback" not in done.stderr
+
+
+def test_a_query_in_the_path_and_a_field_named_path_are_sent(run, cloud):
+    run("call", "GET", "/cgi-bin/get_api_domain_ip?a=1", '{"path": "x"}')
+    assert cloud.journal[-1].query == {"a": "1", "path": "x"}
+    assert cloud.journal[-1].token_ok
+
+
+@pytest.mark.parametrize("path", ["cgi-bin/menu/get", "https://example.com/"])
+def test_a_path_of_another_kind_is_never_called(run, cloud, path):
+    assert run("call", "GET", path).returncode == 2
+    assert cloud.journal == []
+
+
+@pytest.mark.parametrize("text", ["", "\x01"])
+def test_an_empty_text_is_not_said_to_be_sent(run, text):
+    assert run("send", USER, text).returncode == 2
+
+
+def test_a_download_into_a_folder_stays_there(run, tmp_path):
+    (tmp_path / "a.jpg").write_bytes(b"picture")
+    (tmp_path / "folder").mkdir()
+    media_id = run("media", "upload", "image", "a.jpg").stdout.strip()
+    file = run("media", "get", media_id, "-o", "folder").stdout.strip()
+    assert file.startswith("folder/")
+    assert [path.name for path in (tmp_path / "folder").iterdir()] == [file.removeprefix("folder/")]

@@ -250,4 +250,5 @@ def test_faults_of_settings_and_handlers_are_said_together(folder):
 
 
 def test_a_path_is_described_as_one_would_write_it():
-    assert describe(("event", "click", re.compile(r"A_\d"))) == r"'event', 'click', re.compile('A_\\d')"
+    path = ("event", "click", re.compile(r"A_\d", re.DOTALL))
+    assert describe(path) == r"'event', 'click', re.compile('A_\\d', re.DOTALL)"

@@ -140,7 +140,9 @@ def test_a_wrong_store_is_refused_without_being_shown(store):
     assert fault == "WECHAT_STORE is no store: it takes memory:, sqlite:FILE or redis://host:port/db"
 
 
-@pytest.mark.parametrize("url", ["api.weixin.qq.com", "ftp://x", "https://u:p@x", "https://x?y=1", "https://"])
+@pytest.mark.parametrize(
+    "url", ["api.weixin.qq.com", "ftp://x", "https://u:p@x", "https://x?y=1", "https://", "http://[", "http://x:abc"]
+)
 def test_a_wrong_address_of_the_api_is_refused(url):
     (fault,) = faults(WECHAT_API_URL=url)
     assert fault.startswith("WECHAT_API_URL is no address")

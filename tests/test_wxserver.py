@@ -16,9 +16,10 @@ from hypothesis import strategies as st
 
 import wxserver
 from sandbox.platform import signed_query, text_message
-from tests.conftest import MESSAGES, ROOT, TOKEN, Account, nodes
+from tests.conftest import MESSAGES, ROOT, SEALED, TOKEN, Account, free_port, nodes, wait_for_port
 from tests.vectors import VECTORS
 from wechat.errors import StartError
+from wechat.settings import read
 
 ECHO = '@on("text")\ndef echo(msg): return msg.Content\n'
 TEXT = text_message("三体")
@@ -403,3 +404,53 @@ def test_the_sandbox_prints_a_line_that_gets_a_book_back():
         process.send_signal(signal.SIGINT)
         process.communicate(timeout=10)
     assert "重庆出版社" in ElementTree.fromstring(answer).findtext(".//Description")
+
+
+# What an audit found
+
+
+@pytest.mark.parametrize(
+    "source",
+    [
+        'from wechat.reply import News, Article\n@on("text")\ndef t(msg): return News(Article(x) for x in "a")\n',
+        'from wechat.reply import Reply\n@on("text")\ndef t(msg): return Reply()\n',
+        '@on("text")\ndef t(msg):\n    error = ValueError()\n    raise error from error\n',
+    ],
+)
+def test_odd_things_that_handlers_do_are_answered_and_end(make_account, source):
+    account = make_account(source)
+    assert account.post(text_message("x")).status_code == 200
+    assert account.app.delivery.is_idle()
+
+
+def test_a_pattern_of_bytes_stops_the_start(make_account):
+    with pytest.raises(StartError, match="not of bytes"):
+        make_account('@on("text", re.compile(b"x"))\ndef t(msg): pass\n')
+
+
+def test_a_log_that_cannot_be_written_costs_no_answer():
+    environ = {
+        **os.environ,
+        "WECHAT_TOKEN": TOKEN,
+        "HOST": "127.0.0.1",
+        "WECHAT_THREADS": "2",
+        "PORT": str(free_port()),
+    }
+    with open("/dev/full", "w") as full:
+        process = subprocess.Popen([sys.executable, "wxserver.py"], cwd=ROOT, env=environ, stderr=full)
+    try:
+        wait_for_port(int(environ["PORT"]))
+        for _ in range(6):
+            assert exchange(int(environ["PORT"]), "GET", "/weixin")[0] == 403
+        assert exchange(int(environ["PORT"]), "GET", "/healthz")[0] == 200
+    finally:
+        process.kill()
+        process.wait(10)
+
+
+def test_the_line_that_the_sandbox_prints_works_in_safe_mode_too():
+    from sandbox.__main__ import curl_line
+
+    line = curl_line(read({"WECHAT_TOKEN": TOKEN, **SEALED}), 1, "三体")
+    assert "msg_signature=" in line
+    assert "<Encrypt>" in line

@@ -16,6 +16,7 @@ from wechat.menu import menu_faults, unhandled_keys
 from wechat.message import Message
 from wechat.routing import Router, describe, load, prepare, where
 from wechat.settings import RULES
+from wechat.store import open_store
 
 
 def main(arguments: list[str]) -> int:
@@ -37,7 +38,7 @@ def _parser() -> argparse.ArgumentParser:
     routes.set_defaults(run=run_routes)
 
     explain = commands.add_parser("explain", help="say who would answer a text, or an event, and why")
-    explain.add_argument("text", metavar="TEXT", help="what a user sends; with --event: the EventKey")
+    explain.add_argument("text", nargs="?", metavar="TEXT", help="what a user sends; with --event: the EventKey")
     explain.add_argument("--event", metavar="EVENT", help="ask about an event: CLICK, SCAN, subscribe, ...")
     explain.set_defaults(run=run_explain)
     add_commands(commands)
@@ -48,7 +49,8 @@ def run_check(options: argparse.Namespace) -> int:
     """Everything that would stop the start, and menu keys that nobody handles."""
     _warn(_unknown_settings())
     try:
-        _, routes = prepare(os.environ, options.handlers)
+        settings, routes = prepare(os.environ, options.handlers)
+        open_store(settings.store).close()
     except StartError as error:
         return _report(error)
     _warn(_menu_warnings(options.handlers / "menu.json", Router(routes)))
@@ -74,9 +76,12 @@ def run_explain(options: argparse.Namespace) -> int:
         router = Router(load(options.handlers))
     except StartError as error:
         return _report(error)
-    fields = {"MsgType": "text", "Content": options.text}
+    fields = {"MsgType": "text", "Content": options.text or ""}
     if options.event:
-        fields = {"MsgType": "event", "Event": options.event, "EventKey": options.text}
+        fields = {"MsgType": "event", "Event": options.event, "EventKey": options.text or ""}
+    elif options.text is None:
+        print("explain takes a TEXT, or --event EVENT", file=sys.stderr)
+        return 2
     found = router.find(Message(fields))
     if not found:
         print("nobody answers: no path fits, and there is no @on('default')")
@@ -112,9 +117,9 @@ def _menu_warnings(file: Path, router: Router) -> list[str]:
         return []
     try:
         menu = json.loads(file.read_text("utf-8"))
+        return [f"{file}: {said}" for said in menu_faults(menu) or unhandled_keys(menu, router)]
     except ValueError as error:
         return [f"{file} is not JSON: {error}"]
-    return [f"{file}: {said}" for said in menu_faults(menu) or unhandled_keys(menu, router)]
 
 
 if __name__ == "__main__":

@@ -6,6 +6,7 @@ https://developers.weixin.qq.com/doc/service/api/
 from __future__ import annotations
 
 import json
+import re
 import time
 from collections.abc import Callable, Mapping
 from pathlib import Path
@@ -20,12 +21,13 @@ from wechat.hints import hint_for
 from wechat.memory_store import Store
 from wechat.reply import Reply
 from wechat.settings import Settings
-from wechat.transport import NO_HEADERS, Body, Received, Transport
+from wechat.transport import NO_HEADERS, Body, Received, Transport, translated
 
 T = TypeVar("T")
 
 STALE_TOKEN = frozenset({40001, 40014, 42001})
 BUSY = -1
+ERRMSG = re.compile(r"[\x00-\x1f\x7f]+")  # what could break a line of the log
 PAUSES = (0.5, 1.5)  # seconds before the second and the third try
 LARGEST_JSON = 16 * 1024 * 1024  # bytes
 TIMEOUT = 10.0  # seconds
@@ -65,7 +67,7 @@ class Api:
 
     # Every endpoint
 
-    def get(self, path: str, **query: str) -> dict[str, Any]:
+    def get(self, path: str, /, **query: str) -> dict[str, Any]:
         """What a GET of the path, like `/cgi-bin/get_api_domain_ip`, answers."""
         return self._call(Call("GET", path, query, is_repeatable=True), read_json)
 
@@ -135,8 +137,9 @@ class Api:
 
     def _download_from(self, url: str, folder: Path, media_id: str, on_progress: Progress | None) -> Path:
         """A video is not sent, but an address where it is."""
-        parts = urlsplit(url)
-        if parts.scheme not in ("http", "https") or not parts.hostname:
+        with translated("the address of the video"):
+            parts = urlsplit(url)
+        if parts.scheme not in ("http", "https") or not parts.netloc:
             raise TransportError("the platform named no address of the video")
         transport = Transport(f"{parts.scheme}://{parts.netloc}")
         target = (parts.path or "/") + (f"?{parts.query}" if parts.query else "")
@@ -192,7 +195,7 @@ class Api:
 
     def _once(self, call: Call, read: Callable[[Received], T], token: str) -> T:
         query = {**({"access_token": token} if token else {}), **call.query}
-        target = call.path + (f"?{urlencode(query)}" if query else "")
+        target = call.path + (("&" if "?" in call.path else "?") + urlencode(query) if query else "")
         with self._transport.open(call.method, target, call.body(), call.headers, call.timeout) as received:
             return read(received)
 
@@ -242,7 +245,10 @@ def check_errcode(answer: Mapping[str, Any]) -> None:
     """Raises WeChatError where the platform says that the call failed."""
     inner = answer.get("base_resp")
     result = inner if isinstance(inner, dict) else answer
-    errcode, errmsg = str(result.get("errcode", result.get("ret", 0))), str(result.get("errmsg", ""))[:200]
+    errcode, errmsg = (
+        str(result.get("errcode", result.get("ret", 0))),
+        ERRMSG.sub(" ", str(result.get("errmsg", "")))[:200],
+    )
     if errcode not in ("0", ""):
         number = int(errcode) if errcode.lstrip("-").isdecimal() and len(errcode) < 12 else 0
         raise WeChatError(number, errmsg, hint_for(number, errmsg))

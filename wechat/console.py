@@ -6,6 +6,7 @@ import argparse
 import json
 import os
 import sys
+import tempfile
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
@@ -45,8 +46,23 @@ def add_commands(commands: Any) -> None:
     _add(commands, "token", run_token, "print the access token, for a call by hand")
     call = _add(commands, "call", run_call, "call any endpoint; prints its JSON")
     call.add_argument("method", choices=("GET", "POST"))
-    call.add_argument("path", metavar="PATH", help="like /cgi-bin/get_api_domain_ip")
-    call.add_argument("data", nargs="?", type=json.loads, default={}, metavar="JSON", help="body, or query of a GET")
+    call.add_argument("path", type=api_path, metavar="PATH", help="like /cgi-bin/get_api_domain_ip")
+    call.add_argument("data", nargs="?", type=json_value, default={}, metavar="JSON", help="body, or query of a GET")
+
+
+def api_path(text: str) -> str:
+    """A path of the API; raises ArgumentTypeError for anything else."""
+    if not text.startswith("/"):
+        raise argparse.ArgumentTypeError("it takes a path like /cgi-bin/get_api_domain_ip")
+    return text
+
+
+def json_value(text: str) -> Any:
+    """The JSON in the text; raises ArgumentTypeError where there is none."""
+    try:
+        return json.loads(text)
+    except ValueError as error:
+        raise argparse.ArgumentTypeError(f"it is not JSON: {error}") from None
 
 
 def _add(commands: Any, name: str, run: Run, text: str) -> argparse.ArgumentParser:
@@ -112,6 +128,7 @@ def run_menu_push(options: argparse.Namespace) -> int:
     file = options.file or options.handlers / "menu.json"
     try:
         menu = json.loads(file.read_text("utf-8"))
+        menu = menu.get("menu", menu) if isinstance(menu, dict) else menu  # as `menu get --json` prints it
         faults = menu_faults(menu)
     except ValueError as error:
         faults = [f"it is not JSON: {error}"]
@@ -135,11 +152,11 @@ def run_menu_delete(options: argparse.Namespace) -> int:
 
 def run_media_get(options: argparse.Namespace) -> int:
     """Downloads into this folder, or to the file that was named."""
-    folder = options.output.parent if options.output else Path()
-    with platform() as api, progress_bar("downloaded") as show:
-        path = api.download(options.media_id, folder, on_progress=show)
-    if options.output:
-        path = path.replace(options.output)
+    output = options.output or Path()
+    folder = output if output.is_dir() else output.parent
+    with platform() as api, progress_bar("downloaded") as show, tempfile.TemporaryDirectory(dir=folder) as own:
+        path = api.download(options.media_id, own, on_progress=show)
+        path = path.replace(folder / path.name if output.is_dir() else output)
     return say(options, str(path), file=str(path))
 
 
@@ -152,8 +169,12 @@ def run_media_upload(options: argparse.Namespace) -> int:
 
 def run_send(options: argparse.Namespace) -> int:
     """Sends one text."""
+    text = Text(options.text)
+    if text.is_empty():
+        print("the text is empty, there is nothing to send", file=sys.stderr)
+        return 2
     with platform() as api:
-        api.send(options.openid, Text(options.text))
+        api.send(options.openid, text)
     return say(options, "sent", sent=True)
 
 
@@ -166,8 +187,11 @@ def run_token(options: argparse.Namespace) -> int:
 
 def run_call(options: argparse.Namespace) -> int:
     """Calls, and prints what came."""
+    is_get = options.method == "GET"
+    if is_get and not isinstance(options.data, dict):
+        print("the query of a GET has to be a JSON object", file=sys.stderr)
+        return 2
     with platform() as api:
-        is_get = options.method == "GET"
         answer = api.get(options.path, **options.data) if is_get else api.post(options.path, options.data)
     print(json.dumps(answer, ensure_ascii=False, indent=None if options.json else 2))
     return 0

@@ -9,6 +9,7 @@ import time
 import traceback
 from collections import deque
 from collections.abc import Iterator
+from contextlib import suppress
 from typing import TextIO
 
 from wechat.message import Message
@@ -50,9 +51,10 @@ class BatchHandler(logging.StreamHandler[TextIO]):
     def flush(self) -> None:
         with self.writing:
             lines = "".join(self._take_lines())
-            if lines:
-                self.stream.write(lines)
-                self.stream.flush()
+            with suppress(OSError, ValueError):  # a full disk or a closed pipe costs the lines, and not the answer
+                if lines:
+                    self.stream.write(lines)
+                    self.stream.flush()
 
     def _take_lines(self) -> Iterator[str]:
         while self.records:
@@ -104,7 +106,9 @@ def trace(error: BaseException | None) -> str:
     """
     is_debug = logging.getLogger(__name__).isEnabledFor(logging.DEBUG)
     parts: list[str] = []
-    while error:
+    seen: set[int] = set()
+    while error is not None and id(error) not in seen:  # `raise error from error` is its own cause
+        seen.add(id(error))
         said = f": {error}" if is_debug else " (LOG_LEVEL=DEBUG shows what it says)"
         parts[:0] = [*traceback.format_tb(error.__traceback__), type(error).__name__ + said + "\n"]
         error = error.__cause__ or (None if error.__suppress_context__ else error.__context__)

@@ -192,13 +192,13 @@ class News(Reply):
         return NEWS % (len(self.articles), "".join(article.nodes() for article in self.articles))
 
     def customer_messages(self) -> list[dict[str, Any]]:
-        articles = [article.customer() for article in self.articles[:NEWS_LIMIT_MESSAGE]]
+        articles = [article.customer() for article in self.fitted(to_event=False).articles]
         return [{"msgtype": self.kind, self.kind: {"articles": articles}}]
 
     def is_empty(self) -> bool:
         return not self.articles
 
-    def fitted(self, to_event: bool) -> Reply:
+    def fitted(self, to_event: bool) -> News:
         limit = NEWS_LIMIT_EVENT if to_event else NEWS_LIMIT_MESSAGE
         if len(self.articles) <= limit:
             return self
@@ -247,7 +247,7 @@ def to_reply(value: Any) -> Reply | None:
         value = News([value])
     elif isinstance(value, list) and all(isinstance(item, Article) for item in value):
         value = News(value)
-    if not isinstance(value, Reply):
+    if not isinstance(value, Reply) or type(value) is Reply:
         raise TypeError(f"a handler returns a text, a reply value, articles or None, not {type(value).__name__}")
     return None if value.is_empty() else value
 

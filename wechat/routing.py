@@ -65,6 +65,8 @@ def _check_path(path: Route) -> None:
     for place, part in enumerate(path):
         if not isinstance(part, (str, re.Pattern)):
             raise TypeError(f"@on: part {place + 1} is a {type(part).__name__}, not a string or a compiled pattern")
+        if isinstance(getattr(part, "pattern", ""), bytes):
+            raise TypeError(f"@on({describe(path)}): a pattern of text is needed, not of bytes")
         if isinstance(part, re.Pattern) and place < len(path) - 1:
             raise ValueError(f"@on({describe(path)}): a pattern may stand in last place only")
 
@@ -85,14 +87,13 @@ def _marks(function: Any, create: bool = False) -> list[Mark]:
 
 def describe(path: Iterable[Part]) -> str:
     """The path as one would write it inside `@on(...)`."""
-    return ", ".join(repr(part) if isinstance(part, str) else f"re.compile({part.pattern!r})" for part in path)
+    return ", ".join(map(repr, path))
 
 
 def where(function: Function) -> str:
     """The function's module and name, and where it stands: `handlers.books.book (handlers/books.py:40)`."""
     code = getattr(inspect.unwrap(function), "__code__", None)
-    place = f" ({short(code.co_filename)}:{code.co_firstlineno})" if code else ""
-    return name_of(function) + place
+    return name_of(function) + (f" ({short(code.co_filename)}:{code.co_firstlineno})" if code else "")
 
 
 def name_of(function: Function) -> str:
@@ -101,7 +102,7 @@ def name_of(function: Function) -> str:
 
 
 def short(filename: str) -> str:
-    """A file's name with its folder, which is what a person looks for."""
+    """A file's name with its folder."""
     return "/".join(Path(filename).parts[-2:])
 
 
@@ -112,7 +113,7 @@ def load(folder: str | Path, environ: Mapping[str, str] = os.environ) -> Routes:
     with every fault at once: modules that do not import, paths claimed twice, handlers that hide one another,
     parameters that have no meaning.
     """
-    folder = Path(folder)
+    folder = Path(folder).resolve()
     if not folder.is_dir():
         raise RoutingError([f"{folder} is no folder: the handlers belong there"])
     routes: Routes = {}
@@ -169,7 +170,7 @@ def _broken(folder: Path, name: str, error: BaseException) -> str:
         line, file = error.lineno or 0, short(error.filename)
     else:
         for frame in traceback.extract_tb(error.__traceback__):
-            if Path(frame.filename).parent == folder:
+            if Path(frame.filename).resolve().parent == folder:
                 line, file = frame.lineno or 0, short(frame.filename)
     return f"{file}:{line}: the module does not import: {type(error).__name__}: {error}"
 

@@ -6,11 +6,12 @@ import os
 import re
 from base64 import b64decode
 from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from contextvars import ContextVar
 from dataclasses import dataclass, field
 from importlib.util import find_spec
 from typing import Any, NamedTuple
+from urllib.parse import urlsplit
 
 from wechat.errors import SettingsError
 
@@ -119,9 +120,10 @@ def _store(text: str) -> str:
 
 
 def _api_url(text: str) -> str:
-    if not re.fullmatch(r"https?://[^\s/@?#]+(/[^\s?#]*)?", text):
-        raise ValueError("is no address: it takes one like https://api.weixin.qq.com")
-    return text.rstrip("/")
+    with suppress(ValueError):
+        if re.fullmatch(r"https?://[^\s/@?#]+(/[^\s?#]*)?", text) and urlsplit(text).port != 0:
+            return text.rstrip("/")
+    raise ValueError("is no address: it takes one like https://api.weixin.qq.com")
 
 
 def _path(text: str) -> str:

@@ -72,7 +72,8 @@ class Transport:
         Raises TransportError; its message holds the path, but nothing of the query.
         """
         what = f"{method} {target.partition('?')[0]}"
-        connection = self._take(timeout)
+        with translated(what):
+            connection = self._take(timeout)
         try:
             with translated(what):
                 connection.request(method, self._prefix + target, body, dict(headers))
