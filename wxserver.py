@@ -111,8 +111,10 @@ class Application:
             return respond_with('{"status": "ok"}', "application/json")
         if path not in self.paths:
             raise NotFound("no such path: WeChat posts to WECHAT_PATH")
+        if method == "POST":
+            return self.receive(request)
         check_method(method, "GET", "POST")
-        return self.verify(request) if method == "GET" else self.receive(request)
+        return self.verify(request)
 
     def verify(self, request: Request) -> Response:
         """The answer to WeChat's question whether this URL knows the token: its echostr, byte for byte."""

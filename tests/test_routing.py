@@ -127,7 +127,7 @@ def failed(msg): pass
         (event("VIEW"), "any_event"),
         (Message({"MsgType": "event"}), "any_event"),
         (Message({"MsgType": "shortvideo"}), "short"),
-        (Message({"MsgType": "TEXT", "Content": "exact"}), "any_text"),
+        (Message({"MsgType": "TEXT", "Content": "exact"}), "exact"),
         (Message({"MsgType": "image"}), "rest"),
         (Message({"MsgType": "default"}), "rest"),
         (Message({"MsgType": "error"}), "rest"),

@@ -19,7 +19,7 @@ from wechat.errors import StoreError
 from wechat.log import kind_of, shorten, trace
 from wechat.message import Message, delivery_key, parse
 from wechat.outbox import Outbox
-from wechat.reply import TEXT_LIMIT, Raw, Reply, Text, Transfer, is_long, split_text, to_xml
+from wechat.reply import TEXT_LIMIT, Reply, Text, is_long, split_text, to_xml
 from wechat.routing import Found, describe
 from wechat.runs import Run, Runs
 from wechat.settings import Settings
@@ -72,10 +72,10 @@ class Delivery:
         push = Push(content, message, self._answering.router.find(message), time.perf_counter())
         run, attempt, is_ours = self._runs.begin(delivery_key(message, content))
         if is_ours:
-            run.is_pooled = self._answering.may_take_long(message, push.found) and not self._is_continue(push)
-            if not run.is_pooled:
+            if not self._answering.may_take_long(message, push.found) or self._is_continue(push):
                 self._do(run, push)
                 return self._log(push, run, attempt, "direct", run.document)
+            run.is_pooled = True
             self._slow.submit(self._do, run, push)
         try:
             return self._await(run, push, attempt)
@@ -206,7 +206,7 @@ class Delivery:
 
     def _fit(self, reply: Reply | None, is_more_kept: bool) -> tuple[Reply | None, Reply | None]:
         """What of the reply is the direct answer, and what follows on another way."""
-        if self._is_miniprogram and not isinstance(reply, Transfer | Raw):
+        if self._is_miniprogram and not (reply and reply.is_direct):
             return None, None
         if not isinstance(reply, Text) or not (is_more_kept or is_long(reply)):
             return reply, None

@@ -45,6 +45,7 @@ class Reply:
     """The base of the reply values. `kind` is WeChat's MsgType."""
 
     kind: ClassVar[str]
+    is_direct: ClassVar[bool] = False  # whether it can only be the direct answer
 
     def __post_init__(self) -> None:
         check_texts(self)
@@ -58,7 +59,7 @@ class Reply:
 
         https://developers.weixin.qq.com/doc/service/api/customer/message/api_sendcustommessage.html
         """
-        return [{"msgtype": self.kind, self.kind: dict(vars(self))}]
+        return [] if self.is_direct else [{"msgtype": self.kind, self.kind: dict(vars(self))}]
 
     def is_empty(self) -> bool:
         """Whether there is nothing to say, so that `success` is the answer."""
@@ -75,6 +76,10 @@ class Text(Reply):
 
     kind = "text"
     content: str
+
+    def __post_init__(self) -> None:
+        if self.content.__class__ is not str:  # the common case, without a loop
+            check_texts(self)
 
     def nodes(self) -> str:
         return TEXT % cdata(self.content)
@@ -211,13 +216,11 @@ class Transfer(Reply):
     """Hands the user's message to a human agent: any who is free, or the one named."""
 
     kind = "transfer_customer_service"
+    is_direct = True
     kf_account: str = ""
 
     def nodes(self) -> str:
         return TRANSFER_TO % cdata(self.kf_account) if self.kf_account else ""
-
-    def customer_messages(self) -> list[dict[str, Any]]:
-        return []
 
 
 @dataclass(frozen=True)
@@ -225,10 +228,8 @@ class Raw(Reply):
     """A whole body, XML or JSON, for the pushes that demand an answer of their own."""
 
     kind = "raw"
+    is_direct = True
     body: str
-
-    def customer_messages(self) -> list[dict[str, Any]]:
-        return []
 
     def is_empty(self) -> bool:
         return not self.body

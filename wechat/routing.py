@@ -238,7 +238,7 @@ class Router:
     def find(self, message: Message) -> Found | None:
         """The handler with the longest path that fits, else the default, else None."""
         values = address(message)
-        path = tuple([value.casefold() for value in values[:2]]) + values[2:]
+        path: Route = (*values[:1], *map(str.casefold, values[1:2]), *values[2:])
         for length in range(len(path), 0, -1):
             found = self.exact.get(path[:length])
             if found:
@@ -252,7 +252,7 @@ class Router:
 
 def address(message: Message) -> tuple[str, ...]:
     """The message's own path, as patterns see it: MsgType, then Content or Event, then EventKey."""
-    kind = message["MsgType"]
+    kind = message["MsgType"].casefold()
     if kind == "text":
         return kind, message.get("Content", "").strip()
     if kind == "event":

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import itertools
 import logging
 import threading
 import time
@@ -115,10 +114,11 @@ class Runs:
     def end(self, run: Run, document: bytes) -> None:
         """Ends the run: all attempts, also those to come, get the document."""
         run.end(document)
-        self.tell(run)
+        if self._is_shared:
+            self.tell(run)
 
     def tell(self, run: Run) -> None:
-        """Lets other processes have the document of a run that has ended."""
+        """Lets other processes, where there are some, have the document of a run that has ended."""
         if not self._is_shared:
             return
         try:
@@ -128,7 +128,8 @@ class Runs:
 
     def _make_room(self) -> None:
         """Forgets the oldest run; one that has not ended goes to the end instead, where it is in nobody's way."""
-        for oldest in list(itertools.islice(self._runs, 2)):
+        for _ in range(2):
+            oldest = next(iter(self._runs))
             run = self._runs.pop(oldest)
             if run.is_done or run.followed:
                 return
