@@ -15,8 +15,7 @@ from wechat.templates import ARTICLE, DOCUMENT, IMAGE, MUSIC, NEWS, TEXT, TRANSF
 
 logger = logging.getLogger(__name__)
 
-# A longer text costs the user the whole answer, without a word to the server.
-# https://github.com/dodgepudding/wechat-php-sdk/issues/363
+# A longer text costs the user the whole answer: https://github.com/dodgepudding/wechat-php-sdk/issues/363
 TEXT_LIMIT = 2047  # bytes of UTF-8
 NEWS_LIMIT_MESSAGE = 1  # articles in answer to a message, since October 2018
 NEWS_LIMIT_EVENT = 8  # articles in answer to an event
@@ -99,8 +98,8 @@ class Text(Reply):
 
 def is_long(text: Text) -> bool:
     """Whether the text has more bytes than WeChat takes at once."""
-    size = len(text.content)
-    return size * 4 > TEXT_LIMIT and len(split_text(text.content)) > 1  # a character has 4 bytes at most
+    # A character has 4 bytes at most.
+    return len(text.content) * 4 > TEXT_LIMIT and len(split_text(text.content)) > 1
 
 
 @dataclass(frozen=True)
