@@ -270,3 +270,17 @@ def shared_store(request, tmp_path):
     with redis.Redis.from_url(url) as client:
         client.flushdb()
     return url
+
+
+class Clock:
+    """A clock that goes when it is told to."""
+
+    now = 0.0
+
+    def __call__(self):
+        return self.now
+
+
+@pytest.fixture
+def clock():
+    return Clock()

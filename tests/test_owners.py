@@ -11,18 +11,6 @@ from wechat.owners import LIFE, Heartbeat, Owners
 HERE = socket.gethostname()
 
 
-class Clock:
-    now = 0.0
-
-    def __call__(self):
-        return self.now
-
-
-@pytest.fixture
-def clock():
-    return Clock()
-
-
 @pytest.fixture
 def owners(clock):
     return Owners(MemoryStore(clock))

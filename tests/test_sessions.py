@@ -10,18 +10,6 @@ from wechat.owners import Owners
 from wechat.sessions import LIFE, Sessions
 
 
-class Clock:
-    now = 0.0
-
-    def __call__(self):
-        return self.now
-
-
-@pytest.fixture
-def clock():
-    return Clock()
-
-
 @pytest.fixture
 def store(clock):
     return MemoryStore(clock)
