@@ -206,23 +206,23 @@ def serve(app: Application, server: BaseWSGIServer) -> None:
 
     signal.signal(signal.SIGTERM, drain)
     signal.signal(signal.SIGINT, drain)
-    while not deadline or (time.monotonic() < deadline and not is_idle(app, server)):
-        wasyncore.loop(timeout=LOOK, map=server._map, use_poll=True, count=1)
+    while not deadline or (time.monotonic() < deadline and not is_idle(app, sockets)):
+        wasyncore.loop(timeout=LOOK_WHILE_DRAINING if deadline else LOOK, map=sockets, use_poll=True, count=1)
         if deadline:
-            stop_listening(server)
+            stop_listening(sockets)
     logger.info("stopped")
 
 
-def stop_listening(server: BaseWSGIServer) -> None:
+def stop_listening(sockets: dict[int, Any]) -> None:
     """Closes the listening sockets; open connections go on."""
-    for dispatcher in list(server._map.values()):
+    for dispatcher in list(sockets.values()):
         if dispatcher.accepting:
             wasyncore.dispatcher.close(dispatcher)
 
 
-def is_idle(app: Application, server: BaseWSGIServer) -> bool:
+def is_idle(app: Application, sockets: dict[int, Any]) -> bool:
     """Whether every request that came has been answered, and every debt been paid."""
-    channels = [channel for channel in list(server._map.values()) if isinstance(channel, HTTPChannel)]
+    channels = [channel for channel in list(sockets.values()) if isinstance(channel, HTTPChannel)]
     is_busy = any(channel.requests or channel.request or channel.total_outbufs_len for channel in channels)
     return not is_busy and app.delivery.is_idle()
 

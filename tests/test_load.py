@@ -191,3 +191,23 @@ def test_distinct_messages_do_not_grow_the_process():
         for count in (10_000, 200_000)
     ]
     assert peaks[1] - peaks[0] <= 2, peaks
+
+
+def test_a_host_name_that_stands_for_two_addresses_is_served_and_stopped(serve, folder):
+    """waitress then has a server for each address, and a class of its own for both."""
+    server = serve("-c", TWO_ADDRESSES + SERVE, str(folder))
+    assert server.wait_for_lines("listening on ", 2)
+    connection = http.client.HTTPConnection("127.0.0.1", server.port, timeout=5)
+    connection.request("GET", "/healthz")
+    assert connection.getresponse().status == 200
+    connection.close()
+    server.process.terminate()
+    assert server.process.wait(5) == 0
+
+
+TWO_ADDRESSES = """
+import socket
+known = socket.getaddrinfo
+both = ("127.0.0.1", "127.0.0.2")
+socket.getaddrinfo = lambda host, *more, **names: [found for one in both for found in known(one, *more, **names)]
+"""

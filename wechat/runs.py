@@ -114,8 +114,7 @@ class Runs:
     def end(self, run: Run, document: bytes) -> None:
         """Ends the run: all attempts, also those to come, get the document."""
         run.end(document)
-        if self._is_shared:
-            self.tell(run)
+        self.tell(run)
 
     def tell(self, run: Run) -> None:
         """Lets other processes, where there are some, have the document of a run that has ended."""
