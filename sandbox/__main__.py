@@ -9,7 +9,7 @@ from collections.abc import Mapping
 
 import wxserver
 from sandbox import check, load, push
-from sandbox.platform import text_message
+from sandbox.messages import text_message
 from wechat.settings import Settings
 
 DEFAULTS = {

@@ -17,7 +17,8 @@ from ipaddress import ip_address
 from queue import SimpleQueue
 from urllib.parse import urlsplit
 
-from sandbox.platform import Attempt, Platform, deliver, text_message
+from sandbox.messages import text_message
+from sandbox.platform import Attempt, Endpoint, Platform
 from sandbox.plot import Chart, draw, percentiles, plot_file
 from sandbox.verdict import Verdict, judge
 from wechat.errors import SettingsError
@@ -209,11 +210,12 @@ class Load:
 
     def _deliver(self, number: int, due: float) -> None:
         late = time.monotonic() - due
-        content = text_message(self.texts[number % len(self.texts)], f"o{number % USERS:027}")
-        attempts = deliver(self.url, *self.platform.push(content), self.tally.hang_up, ATTEMPTS)
+        openid = f"o{number % USERS:027}"
+        push = self.platform.push(text_message(self.texts[number % len(self.texts)], openid), openid=openid)
+        attempts = list(Endpoint(self.url, hang_up=self.tally.hang_up).deliver(*push, ATTEMPTS))
         # Cut at the limit, so that one reason is not counted as many.
         last = attempts[-1]._replace(seconds=min(attempts[-1].seconds, self.tally.hang_up))
-        self.tally.add(attempts, judge(self.platform, last), late)
+        self.tally.add(attempts, judge(self.platform, last, openid=openid), late)
 
 
 @contextmanager

@@ -5,12 +5,17 @@ https://developers.weixin.qq.com/doc/service/guide/product/message/Receiving_sta
 
 from __future__ import annotations
 
+import json
 import secrets
 import time
 from collections.abc import Mapping, Sequence
 
-from sandbox.platform import ACCOUNT, USER
+from wechat.message import Message
 from wechat.templates import cdata
+
+ACCOUNT = "gh_7f083739789a"
+USER = "o9AgO5Kd5ggOC-bXrbNODIiE3bGY"
+NUMBERS = ("CreateTime", "MsgId")  # the nodes without CDATA
 
 # The fields of each type that a user fills, in the order of a command line, and what they are otherwise.
 FIELDS: Mapping[str, Mapping[str, str]] = {
@@ -26,6 +31,11 @@ FIELDS: Mapping[str, Mapping[str, str]] = {
 }
 
 
+def text_message(content: str, openid: str = USER) -> str:
+    """A text as the user `openid` would send it, as XML."""
+    return compose("text", {"Content": content}, openid)
+
+
 def build(kind: str, values: Sequence[str], openid: str = USER) -> str:
     """The XML of a message of this MsgType; the values fill its fields in their order.
 
@@ -36,14 +46,34 @@ def build(kind: str, values: Sequence[str], openid: str = USER) -> str:
     names = list(FIELDS[kind])
     if len(values) > len(names):
         raise ValueError(f"{kind} takes {', '.join(names)} at most")
-    fields = {**FIELDS[kind], **dict(zip(names, values, strict=False))}
-    if kind != "event":
-        fields["MsgId"] = str(secrets.randbits(62))
-    return to_xml(kind, fields, openid)
+    return compose(kind, {**FIELDS[kind], **dict(zip(names, values, strict=False))}, openid)
 
 
-def to_xml(kind: str, fields: Mapping[str, str], openid: str) -> str:
-    """The fields of a message inside the nodes that all messages have."""
-    common = {"ToUserName": ACCOUNT, "FromUserName": openid, "CreateTime": str(int(time.time())), "MsgType": kind}
-    nodes = (f"<{name}>{cdata(value)}</{name}>" for name, value in {**common, **fields}.items())
-    return f"<xml>{''.join(nodes)}</xml>"
+def compose(kind: str, fields: Mapping[str, object], openid: str = USER) -> str:
+    """The XML of a message that was never sent before, with its fields inside the nodes that all messages have."""
+    common = {"ToUserName": ACCOUNT, "FromUserName": openid, "CreateTime": int(time.time()), "MsgType": kind}
+    number = {} if kind == "event" else {"MsgId": secrets.randbits(62)}
+    return f"<xml>{_nodes({**common, **fields, **number})}</xml>"
+
+
+def _nodes(fields: Mapping[str, object]) -> str:
+    return "".join(_node(name, value) for name, value in fields.items())
+
+
+def _node(name: str, value: object) -> str:
+    if isinstance(value, list):
+        return "".join(_node(name, item) for item in value)
+    if isinstance(value, Mapping):
+        return f"<{name}>{_nodes(value)}</{name}>"
+    return f"<{name}>{value if name in NUMBERS else cdata(str(value))}</{name}>"
+
+
+def to_json(message: Message) -> str:
+    """The message as WeChat pushes it to an account that has chosen JSON."""
+    return json.dumps(_jsonable(message), ensure_ascii=False)
+
+
+def _jsonable(value: object) -> object:
+    if isinstance(value, Message):
+        return {name: int(inner) if name == "CreateTime" else _jsonable(inner) for name, inner in value.items()}
+    return [_jsonable(item) for item in value] if isinstance(value, list) else value

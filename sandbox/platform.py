@@ -10,101 +10,123 @@ import socket
 import threading
 import time
 from base64 import b64decode, b64encode
-from contextlib import suppress
-from dataclasses import dataclass
+from collections.abc import Iterator, Mapping
+from concurrent.futures import Future
+from contextlib import closing, suppress
+from dataclasses import dataclass, field
 from http.client import HTTPConnection, HTTPException, HTTPSConnection
 from typing import NamedTuple
 from urllib.parse import urlencode, urlsplit
+from wsgiref.types import WSGIApplication
 from xml.etree import ElementTree
 
+from webob import Request
+
+from sandbox.messages import ACCOUNT, USER
 from wechat.envelope import RANDOM, Cipher
-from wechat.message import Message
 from wechat.signature import sign
 from wechat.templates import cdata
 
-ACCOUNT = "gh_7f083739789a"
-USER = "o9AgO5Kd5ggOC-bXrbNODIiE3bGY"
+HEADERS = {"User-Agent": "Mozilla/4.0", "Content-Type": "text/xml"}
 
 
-def signed_query(token: str, timestamp: int | None = None, encrypted: str = "") -> str:
+def signed_query(token: str, timestamp: int | None = None, encrypted: str = "", openid: str = USER) -> str:
     """The query of a URL that WeChat posts to.
 
     `timestamp` is in seconds since 1970, now unless given; `encrypted` is what the body holds under `Encrypt`.
     """
     seconds = str(int(time.time()) if timestamp is None else timestamp)
     nonce = str(secrets.randbelow(10**10))
-    query = {"signature": sign(token, seconds, nonce), "timestamp": seconds, "nonce": nonce, "openid": USER}
+    query = {"signature": sign(token, seconds, nonce), "timestamp": seconds, "nonce": nonce, "openid": openid}
     if encrypted:
         query |= {"encrypt_type": "aes", "msg_signature": sign(token, seconds, nonce, encrypted)}
     return urlencode(query)
 
 
-def text_message(content: str, openid: str = USER) -> str:
-    """A text as the user `openid` would send it, as XML."""
-    return (
-        f"<xml><ToUserName>{cdata(ACCOUNT)}</ToUserName><FromUserName>{cdata(openid)}</FromUserName>"
-        f"<CreateTime>{int(time.time())}</CreateTime><MsgType><![CDATA[text]]></MsgType>"
-        f"<Content>{cdata(content)}</Content><MsgId>{secrets.randbits(62)}</MsgId></xml>"
-    )
-
-
-def to_json(message: Message) -> str:
-    """The message as WeChat pushes it to an account that has chosen JSON."""
-    return json.dumps(_jsonable(message), ensure_ascii=False)
-
-
-def _jsonable(value: object) -> object:
-    if isinstance(value, Message):
-        return {name: int(inner) if name == "CreateTime" else _jsonable(inner) for name, inner in value.items()}
-    return [_jsonable(item) for item in value] if isinstance(value, list) else value
-
-
 class Attempt(NamedTuple):
-    """One attempt at a push: the status and body of the answer, None and empty where WeChat hung up."""
+    """One attempt at a push: the status and body of the answer, None and empty where there was none.
+
+    `problem` says why, unless WeChat hung up after so many seconds.
+    """
 
     status: int | None
     body: bytes
     seconds: float
+    problem: str = ""
 
 
-def deliver(url: str, query: str, body: bytes, hang_up: float = 5.0, most: int = 3) -> list[Attempt]:
-    """Posts as WeChat does: hangs up after so many seconds.
+@dataclass(frozen=True)
+class Endpoint:
+    """Where WeChat posts to: a URL, and the WSGI callable behind it where nothing listens there.
 
-    Where no answer came, or one with another status than 200, the same bytes go again, `most` times in all.
+    WeChat hangs up after `hang_up` seconds; `headers` are sent with each request.
     """
-    attempts: list[Attempt] = []
-    while len(attempts) < most and not (attempts and attempts[-1].status == 200):
-        attempts.append(request("POST", url, query, body, hang_up))
-    return attempts
+
+    url: str
+    app: WSGIApplication | None = None
+    hang_up: float = 5.0
+    headers: Mapping[str, str] = field(default_factory=dict)
+
+    def deliver(self, query: str, body: bytes, most: int = 3) -> Iterator[Attempt]:
+        """Posts as WeChat does; gives each attempt as soon as it has ended.
+
+        Where no answer came, or one with another status than 200, the same bytes go again, `most` times in all.
+        """
+        for _ in range(most):
+            attempt = self.request("POST", query, body)
+            yield attempt
+            if attempt.status == 200:
+                return
+
+    def request(self, method: str, query: str, body: bytes = b"") -> Attempt:
+        """One request as WeChat makes it; it ends when WeChat hangs up, however slowly the answer drips."""
+        exchange = self._call if self.app else self._post
+        started = time.monotonic()
+        try:
+            status, content = exchange(method, self._target(query), body)
+            return Attempt(status, content, time.monotonic() - started)
+        except (OSError, HTTPException) as error:
+            seconds = time.monotonic() - started
+            said = getattr(error, "strerror", "") or type(error).__name__
+            return Attempt(None, b"", seconds, said if seconds < self.hang_up else "")
+
+    def _target(self, query: str) -> str:
+        parts = urlsplit(self.url)
+        return f"{parts.path or '/'}?{'&'.join(filter(None, [parts.query, query]))}"
+
+    def _post(self, method: str, target: str, body: bytes) -> tuple[int, bytes]:
+        parts = urlsplit(self.url)
+        connect = HTTPSConnection if parts.scheme == "https" else HTTPConnection
+        with closing(connect(parts.hostname or "", parts.port, timeout=self.hang_up)) as connection:
+            connection.connect()
+            end = threading.Timer(self.hang_up, hang_up_on, [connection.sock])
+            end.start()
+            try:
+                connection.request(method, target, body or None, {**HEADERS, **self.headers})
+                response = connection.getresponse()
+                return response.status, response.read()
+            finally:
+                end.cancel()
+
+    def _call(self, method: str, target: str, body: bytes) -> tuple[int, bytes]:
+        request = Request.blank(target, method=method, body=body, headers={**HEADERS, **self.headers})
+        answer: Future[tuple[int, bytes]] = Future()
+
+        def call() -> None:
+            try:
+                response = request.send(self.app)
+                answer.set_result((response.status_int, response.body))
+            except BaseException as error:
+                answer.set_exception(error)
+
+        threading.Thread(target=call, name="push", daemon=True).start()
+        return answer.result(self.hang_up)
 
 
 def hang_up_on(connection: socket.socket) -> None:
     """Ends a connection, if it has not ended by itself."""
     with suppress(OSError):
         connection.shutdown(socket.SHUT_RDWR)
-
-
-def request(method: str, url: str, query: str, body: bytes | None = None, hang_up: float = 5.0) -> Attempt:
-    """One request as WeChat makes it; it ends after `hang_up` seconds, however slowly the answer drips."""
-    parts = urlsplit(url)
-    connect = HTTPSConnection if parts.scheme == "https" else HTTPConnection
-    connection = connect(parts.hostname or "", parts.port, timeout=hang_up)
-    started = time.monotonic()
-    try:
-        connection.connect()
-        end = threading.Timer(hang_up, hang_up_on, [connection.sock])
-        end.start()
-        try:
-            headers = {"User-Agent": "Mozilla/4.0", "Content-Type": "text/xml"}
-            connection.request(method, f"{parts.path or '/'}?{query}", body, headers)
-            response = connection.getresponse()
-            return Attempt(response.status, response.read(), time.monotonic() - started)
-        finally:
-            end.cancel()
-    except (OSError, HTTPException):
-        return Attempt(None, b"", time.monotonic() - started)
-    finally:
-        connection.close()
 
 
 @dataclass(frozen=True)
@@ -116,14 +138,14 @@ class Platform:
     aes_key: bytes = b""
     appid: str = ""
 
-    def push(self, content: str, timestamp: int | None = None) -> tuple[str, bytes]:
-        """The query and the body that push the content, XML or JSON."""
+    def push(self, content: str, timestamp: int | None = None, openid: str = USER) -> tuple[str, bytes]:
+        """The query and the body that push the content, XML or JSON, of the user `openid`."""
         if self.mode == "plain":
-            return signed_query(self.token, timestamp), content.encode()
+            return signed_query(self.token, timestamp, openid=openid), content.encode()
         sealed = Cipher(self.aes_key).seal(content.encode(), self.appid.encode(), os.urandom(RANDOM))
         encrypted = b64encode(sealed).decode()
         body = self._envelope(content, encrypted)
-        return signed_query(self.token, timestamp, encrypted), body.encode()
+        return signed_query(self.token, timestamp, encrypted, openid), body.encode()
 
     def _envelope(self, content: str, encrypted: str) -> str:
         if content.startswith("{"):

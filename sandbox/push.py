@@ -6,8 +6,8 @@ import argparse
 import sys
 from collections.abc import Mapping
 
-from sandbox.messages import FIELDS, build
-from sandbox.platform import USER, Platform, deliver, to_json
+from sandbox.messages import FIELDS, USER, build, to_json
+from sandbox.platform import Endpoint, Platform
 from sandbox.verdict import BANNER, judge
 from wechat.errors import StartError
 from wechat.message import parse
@@ -37,11 +37,13 @@ def run(options: argparse.Namespace) -> int:
         print(error, file=sys.stderr)
         return 2
     platform = platform_of(settings)
-    query, body = platform.push(to_json(parse(content.encode())) if options.json else content)
-    attempts = deliver(options.url or f"http://127.0.0.1:{settings.port}{settings.path}", query, body)
-    verdict = judge(platform, attempts[-1], is_event=options.kind == "event")
+    content = to_json(parse(content.encode())) if options.json else content
+    endpoint = Endpoint(options.url or f"http://127.0.0.1:{settings.port}{settings.path}")
+    attempts = list(endpoint.deliver(*platform.push(content, openid=options.openid)))
+    verdict = judge(platform, attempts[-1], options.kind == "event", options.openid)
     for number, attempt in enumerate(attempts, 1):
-        print(f"attempt {number}: {attempt.status or 'no answer'}, {attempt.seconds:.2f} s", file=sys.stderr)
+        came = attempt.status or attempt.problem or "no answer"
+        print(f"attempt {number}: {came}, {attempt.seconds:.2f} s", file=sys.stderr)
     if verdict.is_banner:
         print(f"{BANNER}\n({verdict.fault})")
         return 1

@@ -8,6 +8,7 @@ from __future__ import annotations
 from typing import NamedTuple
 from xml.etree import ElementTree
 
+from sandbox.messages import ACCOUNT
 from sandbox.platform import Attempt, Platform
 from wechat.reply import NEWS_LIMIT_EVENT, NEWS_LIMIT_MESSAGE, TEXT_LIMIT
 
@@ -38,10 +39,10 @@ class Verdict(NamedTuple):
         return bool(self.fault)
 
 
-def judge(platform: Platform, attempt: Attempt, is_event: bool = False) -> Verdict:
-    """The verdict on one answer to a push."""
+def judge(platform: Platform, attempt: Attempt, is_event: bool = False, openid: str = "") -> Verdict:
+    """The verdict on one answer to a push; with the `openid` of the user also on whom it is for."""
     if attempt.status is None:
-        return Verdict(fault=f"no answer within {attempt.seconds:.1f} s")
+        return Verdict(fault=attempt.problem or f"no answer within {attempt.seconds:.1f} s")
     if attempt.status != 200:
         return Verdict(fault=f"status {attempt.status}: WeChat takes 200 alone")
     if attempt.body in (b"", b"success"):
@@ -52,11 +53,11 @@ def judge(platform: Platform, attempt: Attempt, is_event: bool = False) -> Verdi
     except (ValueError, KeyError, TypeError, ElementTree.ParseError) as error:
         how = "sealed XML" if platform.mode == "safe" else "XML"
         return Verdict(fault=f"neither success nor {how}: {type(error).__name__}")
-    fault = _fault(root, is_event)
+    fault = _fault(root, is_event, openid)
     return Verdict(fault=fault) if fault else Verdict(document)
 
 
-def _fault(root: ElementTree.Element, is_event: bool) -> str:
+def _fault(root: ElementTree.Element, is_event: bool, openid: str) -> str:
     """What WeChat would not take in a reply; empty where it takes it."""
     if root.find("ErrCode") is not None:  # the answer that a payment push demands
         return ""
@@ -66,6 +67,8 @@ def _fault(root: ElementTree.Element, is_event: bool) -> str:
     missing = [path for path in (*ENVELOPE, *NEEDS[kind]) if not root.findtext(path)]
     if missing:
         return f"no {', '.join(missing)} in the reply"
+    if openid and (root.findtext("ToUserName"), root.findtext("FromUserName")) != (openid, ACCOUNT):
+        return "ToUserName and FromUserName are not those of the push, exchanged"
     size = len((root.findtext("Content") or "").encode())
     if size > TEXT_LIMIT:
         return f"a text of {size} bytes, {TEXT_LIMIT} are taken"

@@ -23,7 +23,8 @@ import redis
 from webob import Request
 
 from sandbox.cloud import Cloud
-from sandbox.platform import Platform, signed_query, text_message
+from sandbox.messages import text_message
+from sandbox.platform import Platform, signed_query
 from wechat.routing import load
 from wechat.settings import read
 from wxserver import Application, make_application

@@ -15,7 +15,7 @@ import pytest
 from webob import Request
 
 from sandbox.cloud import Cloud
-from sandbox.platform import USER
+from sandbox.messages import USER
 from tests.conftest import APPID, ROOT
 
 SECRET = "s" * 32

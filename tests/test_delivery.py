@@ -1,6 +1,6 @@
 import pytest
 
-from sandbox.platform import USER, text_message, to_json
+from sandbox.messages import USER, text_message, to_json
 from tests.conftest import APPID, COMPAT, MESSAGES, PLAIN, SAFE, SECRET
 from wechat.message import parse
 from wechat.reply import Text

@@ -7,7 +7,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from sandbox.platform import Platform, signed_query, text_message, to_json
+from sandbox.messages import text_message, to_json
+from sandbox.platform import Platform, signed_query
 from tests.conftest import AES_KEY, APPID, COMPAT, PLAIN, SAFE, TOKEN
 from tests.vectors import VECTORS
 from wechat.envelope import Cipher, envelope_for

@@ -9,7 +9,7 @@ from conftest import ROOT, TOKEN, nodes
 from hypothesis import assume, given
 from hypothesis import strategies as st
 
-from sandbox.platform import ACCOUNT, USER
+from sandbox.messages import ACCOUNT, USER
 from wechat.message import Message
 from wechat.reply import cdata
 from wxserver import make_application

@@ -10,7 +10,8 @@ from collections import defaultdict
 
 import pytest
 
-from sandbox.platform import signed_query, text_message
+from sandbox.messages import text_message
+from sandbox.platform import signed_query
 from tests.conftest import APPID, ROOT, SECRET, TOKEN
 from tests.test_promises import SERVE, shown, wait_until
 

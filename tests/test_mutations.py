@@ -3,7 +3,8 @@
 import random
 import resource
 
-from sandbox.platform import signed_query, to_json
+from sandbox.messages import to_json
+from sandbox.platform import signed_query
 from tests.conftest import MESSAGES, TOKEN
 from wechat.message import parse
 

@@ -4,7 +4,8 @@ import subprocess
 import threading
 import time
 
-from sandbox.platform import signed_query, text_message
+from sandbox.messages import text_message
+from sandbox.platform import signed_query
 from tests.conftest import APPID, SECRET, TOKEN, free_port, wait_for_port
 from tests.test_wxserver import exchange
 

@@ -9,7 +9,8 @@ import time
 
 import pytest
 
-from sandbox.platform import USER, deliver, request, signed_query, text_message
+from sandbox.messages import USER, text_message
+from sandbox.platform import Endpoint, signed_query
 from tests.conftest import APPID, SECRET, TOKEN
 from tests.test_wxserver import exchange
 
@@ -71,7 +72,8 @@ def start(serve, tmp_path, cloud):
 
 def say(server, content, **more):
     """Delivers a text like WeChat; gives the number of the attempt that was answered, and what the user sees."""
-    attempts = deliver(server.url, signed_query(TOKEN), text_message(content).encode(), **{"hang_up": HANG_UP, **more})
+    endpoint = Endpoint(server.url, hang_up=more.pop("hang_up", HANG_UP))
+    attempts = list(endpoint.deliver(signed_query(TOKEN), text_message(content).encode(), **more))
     return len(attempts), shown(attempts[-1].body)
 
 
@@ -256,7 +258,7 @@ def test_the_log_says_which_attempt_was_answered_and_how(start):
 
 def attempt(server, query, body):
     """One attempt at the server, which WeChat gives up after its time."""
-    return shown(request("POST", server.url, query, body, HANG_UP).body)
+    return shown(Endpoint(server.url, hang_up=HANG_UP).request("POST", query, body).body)
 
 
 @pytest.mark.parametrize("order", ["AB", "BA", "AAB", "ABA", "ABB"])

@@ -1,5 +1,6 @@
 import pytest
 
+from sandbox.messages import ACCOUNT
 from sandbox.platform import Attempt
 from sandbox.verdict import judge
 from tests.conftest import PLAIN, SAFE
@@ -39,6 +40,16 @@ def test_every_other_status_is_the_banner(status):
 
 def test_no_answer_is_the_banner():
     assert judge(PLAIN, Attempt(None, b"", 5.0)).fault == "no answer within 5.0 s"
+
+
+def test_a_connection_that_fails_is_the_banner():
+    assert judge(PLAIN, Attempt(None, b"", 0.1, "Connection refused")).fault == "Connection refused"
+
+
+@pytest.mark.parametrize(("openid", "is_banner"), [("o_user", False), ("o_other", True)])
+def test_a_reply_goes_to_the_user_who_wrote(openid, is_banner):
+    document = to_xml(Text("x"), Message({**TEXT, "ToUserName": ACCOUNT}), 1)
+    assert judge(PLAIN, Attempt(200, document.encode(), 0.1), openid=openid).is_banner == is_banner
 
 
 @pytest.mark.parametrize("body", ["Success", "success\n", "{}", "<html></html>", "<xml>", b"\xff", "<xml/>", "OK"])

@@ -15,7 +15,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 import wxserver
-from sandbox.platform import signed_query, text_message
+from sandbox.messages import text_message
+from sandbox.platform import signed_query
 from tests.conftest import MESSAGES, ROOT, SEALED, TOKEN, Account, free_port, nodes, wait_for_port
 from tests.vectors import VECTORS
 from wechat.errors import StartError

@@ -9,7 +9,8 @@ import time
 from served import start
 from servers import ROOT, TOKEN
 
-from sandbox.platform import signed_query, text_message
+from sandbox.messages import text_message
+from sandbox.platform import signed_query
 
 IMPORT_BAR = 0.15  # seconds more than a bare interpreter
 MEMORY_BAR = 36  # MB after MESSAGES messages

@@ -15,7 +15,8 @@ from base64 import b64decode
 import servers
 from servers import AES_KEY, APPID, PATH, TOKEN
 
-from sandbox.platform import Platform, text_message
+from sandbox.messages import text_message
+from sandbox.platform import Platform
 from wechat.log import configure
 from wechat.routing import on, prepare
 from wxserver import Application

@@ -18,7 +18,8 @@ from pathlib import Path
 
 from servers import PATH, ROOT, TOKEN
 
-from sandbox.platform import signed_query, text_message
+from sandbox.messages import text_message
+from sandbox.platform import signed_query
 
 ROUNDS, SECONDS, CONNECTIONS, THREADS = 5, 4, 32, 64
 BARS = {"WeRoBot": 1.2, "wechatpy on Flask": 1.5, "empty": None}

@@ -17,7 +17,8 @@ from served import start
 from servers import APPID, HANDLERS, PATH, ROOT, TOKEN
 
 from sandbox.cloud import Cloud
-from sandbox.platform import deliver, signed_query, text_message
+from sandbox.messages import text_message
+from sandbox.platform import Endpoint, signed_query
 
 PENDING, SECONDS, PER_SECOND, PORT = 200, 8, 25, 8961
 BAR = 0.100  # seconds, of the 99th percentile
@@ -47,7 +48,8 @@ def flood(port):
     """Starts 200 slow messages, each of a user of its own."""
     for number in range(PENDING):
         push = (signed_query(TOKEN), text_message(f"slow {number}", f"o{number:027}").encode())
-        threading.Thread(target=deliver, args=(f"http://127.0.0.1:{port}{PATH}", *push), daemon=True).start()
+        attempts = Endpoint(f"http://127.0.0.1:{port}{PATH}").deliver(*push)
+        threading.Thread(target=list, args=[attempts], daemon=True).start()
 
 
 def fast(port, seconds_each):
