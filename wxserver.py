@@ -30,6 +30,7 @@ from wechat.envelope import Clock, envelope_for
 from wechat.errors import NotFound, Refusal, StartError, Unreadable
 from wechat.log import configure as configure_log
 from wechat.log import trace
+from wechat.memory_store import Store
 from wechat.message import is_probe
 from wechat.outbox import Outbox
 from wechat.owners import Heartbeat, Owners
@@ -56,14 +57,16 @@ HEALTHZ = "/healthz"
 class Application:
     """The server as a WSGI callable.
 
-    `routes` is what `wechat.routing.load` returns; `clock` gives the seconds since 1970. Raises StartError where the
-    store does not answer.
+    `routes` is what `wechat.routing.load` returns; `clock` gives the seconds since 1970; a `store` takes the place of
+    the one in the settings. Raises StartError where the store does not answer.
     """
 
-    def __init__(self, settings: Settings, routes: Routes, clock: Clock = time.time) -> None:
+    def __init__(
+        self, settings: Settings, routes: Routes, clock: Clock = time.time, store: Store | None = None
+    ) -> None:
         self.settings = settings
         self.envelope = envelope_for(settings, clock)
-        self.store = open_store(settings.store)
+        self.store = store or open_store(settings.store)
         self.api = Api(settings, self.store, clock)
         self.delivery = self.make_delivery(Router(routes), clock)
         self.paths = (settings.path, settings.path + "/")
@@ -74,13 +77,17 @@ class Application:
         store, is_shared = self.store, self.settings.store != "memory:"
         owners = Owners(store)
         debts = Debts(store, owners)
-        answering = Answering(router, self.api, Sessions(store, owners))
+        self.answering = Answering(router, self.api, Sessions(store, owners))
         outbox = Outbox(self.settings, self.api, debts)
-        delivery = Delivery(self.settings, answering, Runs(store, owners, is_shared), debts, outbox, clock)
+        delivery = Delivery(self.settings, self.answering, Runs(store, owners, is_shared), debts, outbox, clock)
         self.heartbeat = Heartbeat(owners, delivery.pay_orphans)
         if is_shared:
             self.heartbeat.start()
         return delivery
+
+    def use(self, routes: Routes) -> None:
+        """From the next message on, these routes answer."""
+        self.answering.router = Router(routes)
 
     def close(self) -> None:
         """Waits for what is under way, and gives everything back."""

@@ -3,28 +3,51 @@
 from __future__ import annotations
 
 import argparse
+import logging
 import os
+import signal
+import socket
 import sys
+import threading
 from collections.abc import Mapping
+from dataclasses import replace
+from functools import partial
+from typing import NoReturn
+
+import waitress
 
 import wxserver
 from sandbox import check, load, push
-from sandbox.messages import text_message
+from sandbox.accounts import Accounts
+from sandbox.chat import Chat
+from sandbox.cloud import Cloud
+from sandbox.console import LARGEST_FILE, Console
+from sandbox.reload import Folder
+from sandbox.timeline import LogLines, Timeline
+from wechat.errors import StartError
+from wechat.log import configure
+from wechat.routing import prepare
 from wechat.settings import Settings
+from wechat.store import open_store
 
-DEFAULTS = {
-    "WECHAT_TOKEN": "sandbox",
-    "HOST": "127.0.0.1",
-    "WECHAT_MAX_AGE": "0",  # the printed line is to work all evening
+HOST = "127.0.0.1"  # whatever HOST says: who reaches the page can read and send everything
+LOOK = 0.3  # seconds between two looks at the handlers
+THREADS = 32  # of the page and the API; each open page takes one
+
+TOKEN = {"WECHAT_TOKEN": "sandbox"}
+ACCOUNT = {
+    "WECHAT_APPID": "wx0123456789abcdef",
+    "WECHAT_SECRET": "sandbox-secret",
+    "WECHAT_MAX_AGE": "0",  # a push from the history of a shell is welcome
+    "LOG_LEVEL": "debug",  # what errors say quotes nobody but oneself
 }
+UNSEALED = {"WECHAT_AES_KEY": "sandbox" + "0" * 36, "WECHAT_MODE": "plain"}
 
 
 def main(arguments: list[str]) -> int:
     """Runs one command; without one, serves. Gives the exit status."""
-    environ = {**DEFAULTS, **{name: value for name, value in os.environ.items() if value}}
+    environ = {**TOKEN, **{name: value for name, value in os.environ.items() if value}}
     options = make_parser(environ).parse_args(arguments)
-    if not hasattr(options, "run"):
-        serve(environ)
     status: int = options.run(options)
     return status
 
@@ -32,7 +55,12 @@ def main(arguments: list[str]) -> int:
 def make_parser(environ: Mapping[str, str]) -> argparse.ArgumentParser:
     """The parser of all commands, whose defaults are the settings."""
     parser = argparse.ArgumentParser(prog="python -m sandbox", description=__doc__)
-    commands = parser.add_subparsers(metavar="COMMAND", title="commands", description="without one: serve")
+    parser.set_defaults(
+        run=lambda _: serve({**ACCOUNT, **({} if "WECHAT_AES_KEY" in environ else UNSEALED), **environ})
+    )
+    commands = parser.add_subparsers(
+        metavar="COMMAND", title="commands", description="without one: the server, its chat page, and a stand-in API"
+    )
     for name, command, about in (
         ("check", check, "what WeChat would find wrong with a server anywhere"),
         ("load", load, "send messages at a steady rate, and show the latencies against WeChat's 5 s"),
@@ -47,20 +75,77 @@ def make_parser(environ: Mapping[str, str]) -> argparse.ArgumentParser:
     return parser
 
 
-def curl_line(settings: Settings, port: int, content: str) -> str:
-    """A shell command that sends the text to the server on this machine, signed."""
-    query, body = push.platform_of(settings).push(text_message(content))
-    url = f"http://127.0.0.1:{port}{settings.path}?{query}"
-    return f"curl '{url}' -H 'Content-Type: text/xml' -d '{body.decode()}'"
+def serve(environ: Mapping[str, str]) -> NoReturn:
+    """Serves on loopback, loading handlers anew as they change, until it is stopped."""
+    stop = threading.Event()
+    for number in (signal.SIGINT, signal.SIGTERM):
+        signal.signal(number, lambda *_: stop.set())
+    try:
+        folder = start(environ)
+    except StartError as error:
+        wxserver.give_up(error)
+    while not stop.wait(LOOK):
+        folder.look()
+    logging.shutdown()
+    os._exit(0)  # without waiting for handlers, or for pages that are open
 
 
-def serve(environ: Mapping[str, str]) -> None:
-    """Serves on loopback until it is stopped; what is set in the environment wins over the defaults."""
-    app = wxserver.start(environ)
-    server = wxserver.bind(app)
-    port = wxserver.addresses(server)[0][1]
-    print(f"Try it, in another terminal:\n\n{curl_line(app.settings, port, '三体')}\n", flush=True)
-    wxserver.serve(app, server)
+def start(environ: Mapping[str, str]) -> Folder:
+    """The server, the stand-in API and the page, each listening; gives what looks after the handlers."""
+    # A file that changes twice within a second would come from the cache the second time.
+    sys.dont_write_bytecode = True
+    settings, routes = prepare(environ, wxserver.HANDLERS)
+    server, beside = listen(settings.port), listen(settings.port and settings.port + 1)
+    settings = replace(settings, port=server.getsockname()[1], api_url=f"http://{HOST}:{beside.getsockname()[1]}")
+    configure(settings.log_level)
+
+    make = partial(wxserver.Application, store=open_store(settings.store))
+    accounts = Accounts(settings, routes, make)
+    timeline = Timeline()
+    logging.getLogger().addHandler(LogLines(timeline, accounts.where))
+    cloud = Cloud(settings.appid, settings.secret)
+    chat = Chat(f"http://{HOST}:{settings.port}{settings.path}", settings, cloud, timeline)
+
+    def tell(faults: list[str]) -> None:
+        print(*faults or ["the handlers are loaded"], sep="\n", file=sys.stderr)
+        timeline.add("handlers", faults=faults)
+
+    folder = Folder(wxserver.HANDLERS, environ, accounts.use, chat.show_menu, tell)
+    run(accounts, server, settings.threads)
+    run(Console(chat, cloud), beside, THREADS)
+    print(welcome(settings, is_token_ours=environ["WECHAT_TOKEN"] == TOKEN["WECHAT_TOKEN"]), flush=True)
+    return folder
+
+
+def listen(port: int) -> socket.socket:
+    """A socket on loopback; raises StartError where there is none to be had."""
+    try:
+        return socket.create_server((HOST, port))
+    except OSError as error:
+        raise StartError([f"PORT: the sandbox cannot listen on {HOST}:{port}: {error.strerror}"]) from error
+
+
+def run(app: Accounts | Console, listener: socket.socket, threads: int) -> None:
+    """Serves in a thread of its own."""
+    server = waitress.create_server(
+        app, sockets=[listener], threads=threads, max_request_body_size=LARGEST_FILE + 1, asyncore_use_poll=True
+    )
+    threading.Thread(target=server.run, daemon=True).start()
+
+
+def welcome(settings: Settings, is_token_ours: bool) -> str:
+    """What is printed once all is well."""
+    url = f"http://{HOST}:{settings.port}{settings.path}"
+    token = "sandbox" if is_token_ours else "the one in WECHAT_TOKEN"
+    where = "" if settings.port == Settings.port else f" --url {url}"
+    return f"""
+Chat page   {settings.api_url}/
+Server      {url}, token: {token}
+API         {settings.api_url}, a stand-in for api.weixin.qq.com
+
+From another terminal: python -m sandbox push text 三体{where}
+A change in handlers/ is loaded at once. Ctrl-C ends this.
+"""
 
 
 if __name__ == "__main__":

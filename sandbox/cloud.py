@@ -36,10 +36,10 @@ class _Token:
 class Cloud:
     """A WSGI app that answers like WeChat's API does for one account, for any number of threads.
 
-    `clock` gives seconds since 1970; `token_life` is in seconds. `journal` holds every request, `sent` the openid and
-    the JSON of each customer message that was taken, `media` the uploads by media_id, `fetches` counts the tokens that
-    stable_token handed out. `windows` is how many messages an openid may still get, -1 once its 48 hours are over; an
-    openid that is not in it gets any number.
+    `clock` gives seconds since 1970; `token_life` is in seconds. `journal` holds every request, and `heard` is called
+    with it; `sent` holds the openid and the JSON of each customer message that was taken, `media` the uploads by
+    media_id; `fetches` counts the tokens that stable_token handed out. `windows` is how many messages an openid may
+    still get, -1 once its 48 hours are over; an openid that is not in it gets any number.
     """
 
     def __init__(self, appid: str, secret: str, clock: Callable[[], float] = time.time, token_life: int = 7200) -> None:
@@ -47,6 +47,7 @@ class Cloud:
         self.sent: list[tuple[str, dict[str, Any]]] = []
         self.media: dict[str, Media] = {}
         self.fetches = 0
+        self.heard: Callable[[Call], None] = lambda call: None
         self.windows: dict[str, int] = {}
         self.menus = Menus()
         self._appid, self._secret, self._clock, self._token_life = appid, secret, clock, token_life
@@ -118,6 +119,12 @@ class Cloud:
             for token in self._tokens.values():
                 token.expires = self._clock()
 
+    def keep(self, media: Media) -> str:
+        """Takes a file in; gives its media_id."""
+        media_id = secrets.token_urlsafe(48)
+        self.media[media_id] = media
+        return media_id
+
     def _answer(self, asked: Asked) -> tuple[Response, str]:
         refusal = self._token_errcode(asked.query.get("access_token", ""))
         # One kind of the first queue for this path that still has one.
@@ -130,6 +137,7 @@ class Cloud:
         errcode = answer if isinstance(answer, int) else 0
         come = (asked.method, asked.path, public(asked.query) or {}, public(asked.body))
         self.journal.append(Call(*come, not refusal, asked.escaped, fault, response.status_int, errcode))
+        self.heard(self.journal[-1])
         return response, fault
 
     def _run(self, asked: Asked, token_errcode: int) -> Answer:
@@ -204,8 +212,7 @@ class Cloud:
         media = Media(asked.query.get("type", ""), **asked.body, created_at=int(self._clock()))
         if errcode := file_errcode(media.type, media.extension, len(media.content)):
             return errcode
-        media_id = secrets.token_urlsafe(48)
-        self.media[media_id] = media
+        media_id = self.keep(media)
         name = "thumb_media_id" if media.type == "thumb" else "media_id"
         return {"type": media.type, name: media_id, "created_at": media.created_at}
 

@@ -432,7 +432,12 @@ BROKEN = [
         ("a push of malformed XML", "a push with an empty body", "a push with entities in a DOCTYPE"),
         "status 500",
     ),
-    (TalksToItself, EVERY_PUSH, (), "ToUserName and FromUserName are not those of the push, exchanged"),
+    (
+        TalksToItself,
+        EVERY_PUSH,
+        ("a text as JSON",),
+        "ToUserName and FromUserName are not those of the push, exchanged",
+    ),
     (TwoArticles, EVERY_TEXT, ("a text as JSON",), "2 articles, 1 are taken here"),
     (NoJson, (), ("a text as JSON",), "status 403"),
     (AnswersInPlain, EVERY_PUSH, ("a text as JSON",), "neither success nor sealed XML"),

@@ -10,6 +10,7 @@ import logging
 import threading
 import time
 from concurrent.futures import ThreadPoolExecutor
+from contextvars import copy_context
 from typing import NamedTuple
 
 from wechat.answering import Answer, Answering
@@ -76,7 +77,7 @@ class Delivery:
                 self._do(run, push)
                 return self._log(push, run, attempt, "direct", run.document)
             run.is_pooled = True
-            self._slow.submit(self._do, run, push)
+            self._slow.submit(copy_context().run, self._do, run, push)
         try:
             return self._await(run, push, attempt)
         except StoreError as error:

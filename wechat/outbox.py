@@ -6,6 +6,7 @@ import logging
 import time
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
+from contextvars import copy_context
 from typing import Any
 
 from wechat.answering import Answer
@@ -69,7 +70,7 @@ class Outbox:
 
         self._pending += 1
         try:
-            self._pool.submit(run)
+            self._pool.submit(copy_context().run, run)
         except RuntimeError:  # the interpreter is ending, and takes no more tasks
             run()
 

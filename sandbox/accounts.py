@@ -1,0 +1,82 @@
+"""The server as every kind of account and in every mode, with handlers that can be exchanged while it serves."""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Callable, Iterable
+from dataclasses import replace
+from importlib.util import find_spec
+from typing import Protocol
+from wsgiref.types import StartResponse, WSGIEnvironment
+
+from sandbox.timeline import answering
+from wechat.routing import Routes, name_of, where
+from wechat.settings import Settings
+
+MODES = ("plain", "compat", "safe") if find_spec("cryptography") else ("plain",)
+KINDS = ("official", "unverified", "miniprogram")  # an unverified account may not send customer messages
+
+ACCOUNT_HEADER, MESSAGE_HEADER = "X-Sandbox-Account", "X-Sandbox-Message"
+
+
+class App(Protocol):
+    """What serves one account; `use` gives it other handlers."""
+
+    def __call__(self, environ: WSGIEnvironment, start_response: StartResponse, /) -> Iterable[bytes]: ...
+
+    def use(self, routes: Routes) -> None: ...
+
+
+class Accounts:
+    """A WSGI callable that passes each request on to the account it is for.
+
+    The page says in a header which one that is, and which message it sends; other requests are for the account in the
+    settings. `make` makes the application for one of them, when it is first asked for.
+    """
+
+    def __init__(self, settings: Settings, routes: Routes, make: Callable[[Settings, Routes], App]) -> None:
+        self._settings = settings
+        self._routes = routes
+        self._make = make
+        self._apps: dict[str, App] = {}
+        self._lock = threading.Lock()
+
+    def __call__(self, environ: WSGIEnvironment, start_response: StartResponse) -> Iterable[bytes]:
+        number = environ.get("HTTP_X_SANDBOX_MESSAGE", "")
+        token = answering.set(int(number) if number.isdecimal() and len(number) < 10 else 0)
+        try:
+            return self._app(environ.get("HTTP_X_SANDBOX_ACCOUNT", ""))(environ, start_response)
+        finally:
+            answering.reset(token)
+
+    def use(self, routes: Routes) -> None:
+        """From the next message on, these routes answer; messages under way end as they began."""
+        with self._lock:
+            self._routes = routes
+            for app in self._apps.values():
+                app.use(routes)
+
+    def where(self, name: str) -> str:
+        """Where the handler of this name stands, as file and line; empty where there is none."""
+        found = next((function for function in self._routes.values() if name_of(function) == name), None)
+        return where(found).partition("(")[2].rstrip(")") if found else ""
+
+    def _app(self, account: str) -> App:
+        with self._lock:
+            if account not in self._apps:
+                mode, _, kind = account.partition("/")
+                is_known = mode in MODES and kind in KINDS
+                settings = account_settings(self._settings, mode, kind) if is_known else self._settings
+                account = account if is_known else ""
+                self._apps[account] = self._apps.get(account) or self._make(settings, self._routes)
+            return self._apps[account]
+
+
+def account_settings(settings: Settings, mode: str, kind: str) -> Settings:
+    """The settings of the same account in that mode, as an account of that kind."""
+    return replace(
+        settings,
+        mode=mode,
+        account="miniprogram" if kind == "miniprogram" else "official",
+        secret="" if kind == "unverified" else settings.secret,
+    )

@@ -1,0 +1,140 @@
+"""The conversation between the page's users and the server: pushes, what becomes of them, and what arrives later."""
+
+from __future__ import annotations
+
+import itertools
+import re
+import threading
+from dataclasses import dataclass
+from typing import Any
+
+from sandbox.accounts import ACCOUNT_HEADER, KINDS, MESSAGE_HEADER, MODES
+from sandbox.cloud import Cloud
+from sandbox.cloud_wire import Call
+from sandbox.messages import FIELDS, USER, compose, to_json
+from sandbox.platform import Endpoint, Platform
+from sandbox.timeline import Timeline
+from sandbox.verdict import judge
+from wechat.errors import Unreadable
+from wechat.message import parse
+from wechat.settings import Settings
+
+USERS = (USER, "oZTwJ5CZXY2gKgAnfCGj7dCRpbA0")
+NAME = re.compile(r"[A-Za-z]\w{0,31}", re.ASCII)
+FORMATS = ("xml", "json")
+LONGEST = 5.0  # seconds after which the platform hangs up
+
+
+@dataclass(frozen=True)
+class Order:
+    """What the page asks for: a message of this `type`, from a user to an account, and how WeChat is to push it."""
+
+    type: str
+    fields: dict[str, Any]
+    openid: str
+    account: str
+    mode: str
+    format: str
+    hang_up: float  # seconds
+
+    def __post_init__(self) -> None:
+        for name, choices in (
+            ("type", tuple(FIELDS)),
+            ("openid", USERS),
+            ("account", KINDS),
+            ("mode", MODES),
+            ("format", FORMATS),
+        ):
+            if getattr(self, name) not in choices:
+                raise ValueError(f"{name} takes {', '.join(choices)}")
+        if not isinstance(self.hang_up, int | float) or not 0 < self.hang_up <= LONGEST:
+            raise ValueError(f"hang_up takes seconds, above 0 and up to {LONGEST:g}")
+        if not _are_fields(self.fields):
+            raise ValueError("fields takes names and texts, or again fields, or lists of those")
+
+
+def _are_fields(value: Any) -> bool:
+    if not isinstance(value, dict):
+        return False
+    return all(NAME.fullmatch(name) and _is_value(inner) for name, inner in value.items())
+
+
+def _is_value(value: Any) -> bool:
+    if isinstance(value, list):
+        return all(map(_is_value, value))
+    return isinstance(value, str) or _are_fields(value)
+
+
+class Chat:
+    """Sends what the page asks for, and writes all that happens into the timeline; the server listens at `url`."""
+
+    def __init__(self, url: str, settings: Settings, cloud: Cloud, timeline: Timeline) -> None:
+        self.timeline = timeline
+        self._url, self._cloud = url, cloud
+        key = settings.aes_keys[0] if settings.aes_keys else b""
+        self._platforms = {mode: Platform(settings.tokens[0], mode, key, settings.appid) for mode in MODES}
+        self._numbers = itertools.count(1)
+        cloud.heard = self._hear
+
+    def send(self, order: Order) -> int:
+        """Pushes the message, and returns at once; gives its number."""
+        content = compose(order.type, order.fields, order.openid)
+        if order.format == "json":
+            content = to_json(parse(content.encode()))
+        query, body = self._platforms[order.mode].push(content, openid=order.openid)
+        number = next(self._numbers)
+        request = {"query": query, "body": body.decode(), "content": content}
+        self.timeline.add("sent", id=number, request=request, **vars(order))
+        threading.Thread(target=self._deliver, args=(number, order, query, body), daemon=True).start()
+        return number
+
+    def _deliver(self, number: int, order: Order, query: str, body: bytes) -> None:
+        headers = {ACCOUNT_HEADER: f"{order.mode}/{order.account}", MESSAGE_HEADER: str(number)}
+        endpoint = Endpoint(self._url, hang_up=order.hang_up, headers=headers)
+        for count, attempt in enumerate(endpoint.deliver(query, body), 1):
+            came = {"status": attempt.status, "seconds": attempt.seconds, "problem": attempt.problem}
+            self.timeline.add("attempt", id=number, number=count, **came)
+        verdict = judge(self._platforms[order.mode], attempt, order.type == "event", order.openid)
+        self.timeline.add(
+            "answered",
+            id=number,
+            openid=order.openid,
+            fault=verdict.fault,
+            body=attempt.body.decode(errors="replace"),
+            content=verdict.reply,
+            reply=_fields(verdict.reply),
+            media=self._media_in(verdict.reply),
+        )
+
+    def show_menu(self, menu: dict[str, Any]) -> None:
+        """Makes it the account's menu, as if it had been sent to the platform."""
+        self._cloud.menus.create(menu)
+        self._tell_of_menu()
+
+    def _tell_of_menu(self) -> None:
+        menus = self._cloud.menus.get()
+        self.timeline.add("menu", buttons=menus["menu"]["button"] if isinstance(menus, dict) else [])
+
+    def _hear(self, call: Call) -> None:
+        """What the server asks of the platform, where users see something of it."""
+        if call.errcode or call.status != 200 or not isinstance(call.body, dict):
+            return
+        openid = call.body.get("touser")
+        if call.path.endswith("/message/custom/send"):
+            self.timeline.add("customer", openid=openid, message=call.body, media=self._media_in(str(call.body)))
+        elif call.path.endswith("/typing"):
+            self.timeline.add("typing", openid=openid, is_on=call.body.get("command") == "Typing")
+        elif "/menu/" in call.path:
+            self._tell_of_menu()
+
+    def _media_in(self, text: str) -> dict[str, str]:
+        """The files of the platform that the text names: media_id to type."""
+        return {media_id: media.type for media_id, media in list(self._cloud.media.items()) if media_id in text}
+
+
+def _fields(document: str) -> dict[str, Any] | None:
+    """The reply's nodes; none for silence, and for the answers that no user sees."""
+    try:
+        return parse(document.encode()) if document else None
+    except Unreadable:
+        return None

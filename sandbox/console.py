@@ -1,0 +1,114 @@
+"""The chat page over HTTP, beside the platform's API."""
+
+from __future__ import annotations
+
+import json
+import secrets
+import time
+from base64 import b64encode
+from collections.abc import Callable, Iterable
+from hashlib import sha256
+from pathlib import Path
+from wsgiref.types import StartResponse, WSGIEnvironment
+
+from webob import Request, Response
+
+from sandbox.accounts import KINDS, MODES
+from sandbox.chat import USERS, Chat, Order
+from sandbox.cloud import Cloud
+from sandbox.cloud_wire import Media
+from sandbox.rules import file_errcode
+
+PAGE = Path(__file__).with_name("console.html")
+HOSTS = ("127.0.0.1", "localhost", "[::1]")  # under another name, somebody's page on the web asks through a browser
+LOOK = 20.0  # seconds for which a page waits for news
+LONGEST_ORDER = 64 * 1024  # bytes
+LARGEST_FILE = 10 * 1024 * 1024  # bytes; the platform takes no larger one
+
+
+class Console:
+    """A WSGI app for one page: `/events` says what happens, `/push` sends a message, `/media` keeps and shows files.
+
+    Paths of the platform's API go to the stand-in.
+    """
+
+    def __init__(self, chat: Chat, cloud: Cloud) -> None:
+        self._chat, self._cloud = chat, cloud
+        self._page = PAGE.read_bytes()
+        self._headers = {"Content-Security-Policy": policy(self._page), "Referrer-Policy": "no-referrer"}
+        self._run = secrets.token_hex(8)
+        self._answers: dict[tuple[str, str], Callable[[Request], Response]] = {
+            ("GET", "/"): lambda _: Response(self._page, headers=self._headers, content_type="text/html"),
+            ("GET", "/events"): self._events,
+            ("POST", "/push"): self._push,
+            ("POST", "/media"): self._keep,
+        }
+
+    def __call__(self, environ: WSGIEnvironment, start_response: StartResponse) -> Iterable[bytes]:
+        request = Request(environ)
+        path = environ.get("PATH_INFO", "")
+        answer: Callable[..., Iterable[bytes]]
+        if request.host.rpartition(":")[0] not in HOSTS:
+            answer = refuse(403, "the sandbox is for this machine alone")
+        elif path.startswith(("/cgi-bin/", "/video/")):
+            answer = self._cloud
+        elif path.startswith("/media/"):
+            answer = self._show(path.removeprefix("/media/"))
+        else:
+            respond = self._answers.get((environ["REQUEST_METHOD"], path))
+            answer = respond(request) if respond else refuse(404, "no such page")
+        return answer(environ, start_response)
+
+    def _events(self, request: Request) -> Response:
+        after = request.environ.get("QUERY_STRING", "").removeprefix("after=")
+        if not after.isdecimal() or len(after) > 15:
+            return refuse(400, "after takes a number")
+        events = self._chat.timeline.after(int(after), LOOK)
+        return to_json({"run": self._run, "users": USERS, "accounts": KINDS, "modes": MODES, "events": events})
+
+    def _push(self, request: Request) -> Response:
+        # A page of another host can send no JSON without being allowed to, nor the bytes of a file below.
+        if request.content_type != "application/json" or (request.content_length or 0) > LONGEST_ORDER:
+            return refuse(415, "a message comes as JSON")
+        try:
+            return to_json({"id": self._chat.send(Order(**json.loads(request.body)))})
+        except (ValueError, TypeError, RecursionError) as error:
+            return refuse(400, str(error))
+
+    def _keep(self, request: Request) -> Response:
+        if request.content_type != "application/octet-stream" or (request.content_length or 0) > LARGEST_FILE:
+            return refuse(415, "a file comes as application/octet-stream, of 10 MB at most")
+        kind, _, filename = request.environ.get("QUERY_STRING", "").partition("/")
+        media = Media(kind, filename, request.body, int(time.time()))
+        if errcode := file_errcode(media.type, media.extension, len(media.content)):
+            return refuse(400, f"WeChat refuses this file with {errcode}")
+        media_id = self._cloud.keep(media)
+        return to_json({"media_id": media_id, "url": f"{request.host_url}/media/{media_id}"})
+
+    def _show(self, media_id: str) -> Response:
+        media = self._cloud.media.get(media_id)
+        if not media:
+            return refuse(404, "no such file")
+        response = media.download(media_id)
+        response.headers["X-Content-Type-Options"] = "nosniff"
+        return response
+
+
+def policy(page: bytes) -> str:
+    """What the page may do: run its own script, and ask this server alone."""
+    script = page.partition(b"<script>")[2].partition(b"</script>")[0]
+    digest = b64encode(sha256(script).digest()).decode()
+    return (
+        f"default-src 'none'; script-src 'sha256-{digest}'; style-src 'unsafe-inline'; connect-src 'self'; "
+        "img-src 'self' data: blob:; media-src 'self'; base-uri 'none'; form-action 'none'; frame-ancestors 'none'"
+    )
+
+
+def to_json(value: object) -> Response:
+    """The value as the body of a response."""
+    return Response(json.dumps(value), content_type="application/json", charset="utf-8", cache_control="no-store")
+
+
+def refuse(status: int, reason: str) -> Response:
+    """A response that says why not."""
+    return Response(json.dumps({"error": reason}), status, content_type="application/json", charset="utf-8")
