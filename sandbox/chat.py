@@ -7,6 +7,7 @@ import re
 import threading
 from dataclasses import dataclass
 from typing import Any
+from urllib.parse import urlsplit
 
 from sandbox.accounts import ACCOUNT_HEADER, KINDS, MESSAGE_HEADER, MODES
 from sandbox.cloud import Cloud
@@ -83,7 +84,7 @@ class Chat:
             content = to_json(parse(content.encode()))
         query, body = self._platforms[order.mode].push(content, openid=order.openid)
         number = next(self._numbers)
-        request = {"query": query, "body": body.decode(), "content": content}
+        request = {"path": urlsplit(self._url).path, "query": query, "body": body.decode(), "content": content}
         self.timeline.add("sent", id=number, request=request, **vars(order))
         threading.Thread(target=self._deliver, args=(number, order, query, body), daemon=True).start()
         return number

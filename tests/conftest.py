@@ -5,6 +5,8 @@ import io
 import itertools
 import logging
 import os
+import re
+import shutil
 import socket
 import subprocess
 import sys
@@ -169,20 +171,20 @@ def http_server():
 
 
 class Process:
-    """`python wxserver.py` in a process of its own, on a free port."""
+    """`python wxserver.py` in a process of its own, on a free port; or another command that says so in a like line."""
 
-    def __init__(self, *command, **environ):
+    def __init__(self, *command, cwd=ROOT, sign="listening on ", **environ):
         clean = {name: value for name, value in os.environ.items() if not name.startswith(("WECHAT_", "BOOKS_"))}
         self.process = subprocess.Popen(
             [sys.executable, *(command or ["wxserver.py"])],
-            cwd=ROOT,
+            cwd=cwd,
             env={**clean, "WECHAT_TOKEN": TOKEN, "HOST": "127.0.0.1", "PORT": "0", **environ},
             stdout=subprocess.PIPE,
             stderr=subprocess.STDOUT,
             text=True,
         )
         self.lines = []
-        self.url = self._wait_for("listening on ").rsplit(" ", 1)[1]
+        self.url = re.search(r"http://\S+?(?=,|$)", self._wait_for(sign))[0]
         self.port = int(self.url.split(":")[2].split("/")[0])
         self.reader = threading.Thread(target=self._drain, daemon=True)
         self.reader.start()
@@ -222,6 +224,38 @@ def serve():
 
     yield start
     for process in processes:
+        process.stop()
+
+
+class Sandbox(Process):
+    """`python -m sandbox` on a copy of the project, so that a test can change its handlers; the page is at `page`."""
+
+    def __init__(self, folder, **environ):
+        for name in ("wxserver.py", "wechat", "sandbox", "handlers"):
+            copy = shutil.copytree if (ROOT / name).is_dir() else shutil.copy
+            copy(ROOT / name, folder / name)
+        self.handlers = folder / "handlers"
+        super().__init__("-m", "sandbox", cwd=folder, sign="Server ", **environ)
+        self.page = re.search(r"http://\S+", "\n".join(self.lines))[0]
+
+    def write(self, name, text):
+        """Puts a file into `handlers/`."""
+        (self.handlers / name).write_text(text, "utf-8")
+
+
+@pytest.fixture
+def sandbox(tmp_path):
+    """A function that starts `python -m sandbox`."""
+    started = []
+
+    def start(**environ):
+        folder = tmp_path / f"project{len(started)}"
+        folder.mkdir()
+        started.append(Sandbox(folder, **environ))
+        return started[-1]
+
+    yield start
+    for process in started:
         process.stop()
 
 

@@ -1,0 +1,329 @@
+"""`python -m sandbox` as a process, over HTTP: the server, the stand-in API and what stands behind the page."""
+
+import http.client
+import json
+import socket
+import subprocess
+import sys
+import time
+from urllib.parse import urlsplit
+
+import pytest
+
+from sandbox.chat import USERS, Order
+from sandbox.timeline import MOST, Timeline
+from tests.conftest import ROOT, TOKEN, free_port
+
+ORDER = {
+    "type": "text",
+    "fields": {"Content": "三体"},
+    "openid": USERS[0],
+    "account": "official",
+    "mode": "plain",
+    "format": "xml",
+    "hang_up": 5.0,
+}
+JSON = {"Content-Type": "application/json"}
+BYTES = {"Content-Type": "application/octet-stream"}
+
+
+def ask(process, method, path, body=None, headers=None):
+    """Status and body of the page's server."""
+    connection = http.client.HTTPConnection("127.0.0.1", urlsplit(process.page).port, timeout=30)
+    connection.request(method, path, body, headers or {})
+    response = connection.getresponse()
+    content = response.read()
+    connection.close()
+    return response.status, content
+
+
+def push(process, **changes):
+    """Sends a message as the page does; gives its number."""
+    status, body = ask(process, "POST", "/push", json.dumps({**ORDER, **changes}), JSON)
+    assert status == 200, body
+    return json.loads(body)["id"]
+
+
+def events(process, until, after=0):
+    """What has happened since that event, up to the one that is waited for."""
+    deadline, found = time.monotonic() + 15, []
+    while time.monotonic() < deadline:
+        last = found[-1]["seq"] if found else after
+        for event in json.loads(ask(process, "GET", f"/events?after={last}")[1])["events"]:
+            found.append(event)
+            if until(event):
+                return found
+    raise AssertionError(found)
+
+
+def loaded(process, after=0):
+    """The event that says how the handlers were loaded."""
+    return events(process, lambda event: event["kind"] == "handlers", after)[-1]
+
+
+def answer(process, number):
+    """What became of the message with this number."""
+    return events(process, lambda event: event["kind"] == "answered" and event["id"] == number)[-1]
+
+
+@pytest.mark.parametrize("mode", ["plain", "compat", "safe"])
+@pytest.mark.parametrize("format", ["xml", "json"])
+def test_a_message_is_answered_in_every_mode_and_format(sandbox, mode, format):
+    process = sandbox()
+    reply = answer(process, push(process, mode=mode, format=format))
+    assert reply["reply"]["Articles"]["item"][0]["Title"] == "三体"
+    assert ("Encrypt" in reply["body"]) == (mode != "plain")
+    assert not reply["fault"]
+
+
+@pytest.mark.parametrize("mode", ["plain", "safe"])
+def test_a_mini_program_is_answered_by_a_customer_message(sandbox, mode):
+    process = sandbox()
+    push(process, account="miniprogram", mode=mode, format="json", fields={"Content": "帮助"})
+    found = events(process, lambda event: event["kind"] == "customer")
+    assert "发送书名" in found[-1]["message"]["text"]["content"]
+
+
+def test_a_session_outlives_a_change_of_mode_and_of_handlers(sandbox):
+    process = sandbox()
+    assert answer(process, push(process, fields={"Content": "绑定 2026010203"}))["reply"]
+    process.write("new.py", "")
+    loaded(process)
+    status = answer(process, push(process, mode="safe", fields={"Content": "绑定"}))
+    assert "2026010203" in status["reply"]["Content"]
+
+
+def test_each_log_line_is_that_of_its_message(sandbox):
+    process = sandbox()
+    process.write(
+        "slow.py",
+        "import logging, time\nfrom wechat.routing import on\n"
+        "@on('text', 'slow', slow=True)\ndef slow(msg):\n    time.sleep(0.5)\n    logging.warning('slow is done')\n",
+    )
+    loaded(process)
+    slow, fast = push(process, fields={"Content": "slow"}), push(process)
+    found = events(process, lambda event: event["kind"] == "answered" and event["id"] == slow)
+    lines = {event["line"].split(": ", 1)[1]: event["id"] for event in found if event["kind"] == "log"}
+    assert lines["slow is done"] == slow
+    assert [line for line, number in lines.items() if number == fast and "handlers.books.book_by_words" in line]
+    named = [event for event in found if event.get("handler") == "handlers.slow.slow"]
+    assert named[0]["where"].startswith("handlers/slow.py:")
+
+
+def test_what_handlers_send_and_upload_reaches_the_page(sandbox):
+    process = sandbox()
+    process.write(
+        "mine.py",
+        "import io\nfrom wechat.reply import Image, Text\nfrom wechat.routing import on\n"
+        "@on('text', 'send')\ndef send(msg, api):\n    api.send(msg.FromUserName, Text('later'))\n"
+        "    return Image(api.upload('image', 'a.png', io.BytesIO(b'png')))\n",
+    )
+    loaded(process)
+    reply = answer(process, push(process, fields={"Content": "send"}))
+    media_id = reply["reply"]["Image"]["MediaId"]
+    assert reply["media"] == {media_id: "image"}
+    assert ask(process, "GET", f"/media/{media_id}") == (200, b"png")
+    assert events(process, lambda event: event["kind"] == "customer")[-1]["message"]["text"]["content"] == "later"
+
+
+def test_a_file_of_a_user_can_be_downloaded_by_a_handler(sandbox):
+    process = sandbox()
+    process.write(
+        "mine.py",
+        "import tempfile\nfrom wechat.routing import on\n"
+        "@on('image')\ndef image(msg, api):\n    return api.download(msg.MediaId, tempfile.mkdtemp()).read_text()\n",
+    )
+    (process.handlers / "media.py").unlink()
+    loaded(process)
+    body = ask(process, "POST", "/media?image/a.png", b"bytes of a picture", BYTES)[1]
+    media_id = json.loads(body)["media_id"]
+    reply = answer(process, push(process, type="image", fields={"PicUrl": "x", "MediaId": media_id}))
+    assert reply["reply"]["Content"] == "bytes of a picture"
+
+
+def handler(answer):
+    return f"from wechat.routing import on\n@on('text', 'v')\ndef v(msg):\n    return '{answer}'\n"
+
+
+def version(process):
+    return answer(process, push(process, fields={"Content": "v"}))["reply"]["Content"]
+
+
+def test_a_broken_handler_is_said_and_the_last_good_version_answers(sandbox):
+    process = sandbox()
+    process.write("mine.py", handler("one"))
+    well = loaded(process)
+    assert (well["faults"], version(process)) == ([], "one")
+    process.write("mine.py", handler("two").replace("(msg):", "(msg)"))
+    broken = loaded(process, well["seq"])
+    assert broken["faults"][0].startswith("handlers/mine.py:3: the module does not import: SyntaxError")
+    assert process.wait_for_lines("handlers/mine.py:3", 1)
+    assert version(process) == "one"
+    process.write("mine.py", handler("two"))
+    assert loaded(process, broken["seq"])["faults"] == []
+    assert version(process) == "two"
+
+
+def test_a_change_within_the_same_second_and_of_the_same_length_is_seen(sandbox):
+    process = sandbox()
+    seq = 0
+    for digit in "12345":
+        process.write("mine.py", handler(digit))
+        seq = loaded(process, seq)["seq"]
+        assert version(process) == digit
+
+
+def test_a_changed_menu_is_shown_and_a_bad_one_is_said(sandbox):
+    process = sandbox()
+    process.write("menu.json", '{"button": [{"type": "click", "name": "新的", "key": "NEW"}]}')
+    seq = events(process, lambda event: event["kind"] == "menu" and event["buttons"][0]["name"] == "新的")[-1]["seq"]
+    process.write("menu.json", '{"button": []}')
+    found = events(process, lambda event: event["kind"] == "handlers" and event["faults"], seq)
+    assert found[-1]["faults"] == ["menu.json: the menu: `button` takes a list of 1 to 3 buttons"]
+
+
+@pytest.mark.parametrize(
+    ("changes", "said"),
+    [
+        ({"type": "film"}, "type takes text"),
+        ({"openid": "o_other"}, "openid takes"),
+        ({"mode": "open"}, "mode takes plain, compat, safe"),
+        ({"hang_up": 0}, "hang_up takes seconds"),
+        ({"hang_up": "5"}, "hang_up takes seconds"),
+        ({"hang_up": float("nan")}, "hang_up takes seconds"),
+        ({"fields": {"a b": "x"}}, "fields takes names"),
+        ({"fields": {"<a>": "x"}}, "fields takes names"),
+        ({"fields": {"Content": 1}}, "fields takes names"),
+        ({"fields": "x"}, "fields takes names"),
+        ({"account": "bank"}, "account takes official"),
+        ({"format": "yaml"}, "format takes xml, json"),
+    ],
+)
+def test_an_order_that_makes_no_sense_is_refused(changes, said):
+    with pytest.raises(ValueError, match=said):
+        Order(**{**ORDER, **changes})
+
+
+def test_the_page_is_for_this_machine_and_for_its_own_requests_alone(sandbox):
+    process = sandbox()
+    assert ask(process, "GET", "/")[0] == 200
+    for host in ("evil.example", "evil.example:80", "127.0.0.1.evil.example:80", ""):
+        assert ask(process, "GET", "/", headers={"Host": host})[0] == 403
+        assert ask(process, "POST", "/push", json.dumps(ORDER), {**JSON, "Host": host})[0] == 403
+    # What a page elsewhere could send without being asked: no JSON, no bytes.
+    for content_type in ("text/plain", "application/x-www-form-urlencoded", "multipart/form-data; boundary=x"):
+        assert ask(process, "POST", "/push", json.dumps(ORDER), {"Content-Type": content_type})[0] == 415
+        assert ask(process, "POST", "/media?image/a.png", b"x", {"Content-Type": content_type})[0] == 415
+
+
+@pytest.mark.parametrize(
+    ("method", "path", "body", "headers", "status"),
+    [
+        ("GET", "/events?after=x", None, {}, 400),
+        ("GET", "/events", None, {}, 400),
+        ("GET", "/nowhere", None, {}, 404),
+        ("PUT", "/push", b"{}", JSON, 404),
+        ("POST", "/push", b"{", JSON, 400),
+        ("POST", "/push", b"[]", JSON, 400),
+        ("POST", "/push", b"\xff", JSON, 400),
+        ("POST", "/push", b"[" * 60_000, JSON, 400),
+        ("POST", "/push", b"{}", JSON, 400),
+        ("POST", "/push", b" " * 70_000, JSON, 415),
+        ("POST", "/media?image/a.exe", b"x", BYTES, 400),
+        ("POST", "/media?film/a.png", b"x", BYTES, 400),
+        ("POST", "/media?image/a.png", b"", BYTES, 400),
+        ("POST", "/media", b"x", BYTES, 400),
+        ("GET", "/media/nothing", None, {}, 404),
+        ("GET", "/media/%ff", None, {}, 404),
+    ],
+)
+def test_a_bad_request_is_refused_and_says_why(sandbox_of_module, method, path, body, headers, status):
+    answered, content = ask(sandbox_of_module, method, path, body, headers)
+    assert answered == status
+    assert json.loads(content)["error"]
+
+
+@pytest.fixture(scope="module")
+def sandbox_of_module(tmp_path_factory):
+    from tests.conftest import Sandbox
+
+    process = Sandbox(tmp_path_factory.mktemp("sandbox"))
+    yield process
+    process.stop()
+
+
+def addresses(port):
+    """Those of this machine's addresses, beside loopback, that take a connection to the port."""
+    own = {info[4][0] for info in socket.getaddrinfo(socket.gethostname(), None, socket.AF_INET)}
+    with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as probe:
+        probe.connect(("192.0.2.1", 9))
+        own.add(probe.getsockname()[0])
+    return [ip for ip in own if not ip.startswith("127.") and not refuses(ip, port)]
+
+
+def refuses(ip, port):
+    with socket.socket() as client:
+        client.settimeout(2)
+        return client.connect_ex((ip, port)) != 0
+
+
+def test_it_listens_on_loopback_only_whatever_host_says(sandbox):
+    process = sandbox(HOST="0.0.0.0")
+    assert addresses(process.port) == []
+    assert addresses(urlsplit(process.page).port) == []
+
+
+def test_nothing_of_the_sandbox_is_reachable_through_the_server(serve):
+    process = serve(HOST="0.0.0.0")
+    for path in ("/", "/events?after=0", "/push", "/media", "/console.html", "/sandbox/console.html", "/cgi-bin/token"):
+        for method in ("GET", "POST"):
+            connection = http.client.HTTPConnection("127.0.0.1", process.port, timeout=10)
+            connection.request(
+                method, path, b"{}" if method == "POST" else None, {"X-Sandbox-Account": "safe/official"}
+            )
+            assert connection.getresponse().status == 404
+            connection.close()
+    code = "import sys, wxserver; wxserver.make_application({'WECHAT_TOKEN': 'testtoken'}); print(*sys.modules)"
+    done = subprocess.run([sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True, check=True)
+    assert not [name for name in done.stdout.split() if name.partition(".")[0] == "sandbox"]
+
+
+def test_a_port_that_is_taken_ends_with_status_2_and_names_the_setting():
+    with socket.create_server(("127.0.0.1", free_port())) as taken:
+        port = taken.getsockname()[1]
+        for own in (port, port - 1):
+            done = subprocess.run(
+                [sys.executable, "-m", "sandbox"],
+                cwd=ROOT,
+                env={"PORT": str(own), "WECHAT_TOKEN": TOKEN, "PATH": "/usr/bin"},
+                capture_output=True,
+                text=True,
+                timeout=30,
+                check=False,
+            )
+            assert done.returncode == 2
+            assert done.stderr.startswith(f"wxserver: PORT: the sandbox cannot listen on 127.0.0.1:{port}:")
+
+
+def test_it_ends_at_once_with_status_0_while_a_page_is_open(sandbox):
+    process = sandbox()
+    with socket.create_connection(("127.0.0.1", urlsplit(process.page).port)) as client:
+        client.sendall(b"GET /events?after=99999 HTTP/1.1\r\nHost: localhost\r\n\r\n")
+        time.sleep(0.3)
+        process.process.terminate()
+        assert process.process.wait(5) == 0
+
+
+def test_the_token_of_the_settings_is_not_printed(sandbox):
+    lines = "\n".join(sandbox(WECHAT_TOKEN="mysecrettoken").lines)
+    assert "mysecrettoken" not in lines
+    assert "WECHAT_TOKEN" in lines
+
+
+def test_a_timeline_keeps_the_latest_events():
+    timeline = Timeline()
+    for number in range(MOST + 10):
+        timeline.add("log", number=number)
+    kept = timeline.after(0, 0)
+    assert (len(kept), kept[-1]["number"]) == (MOST, MOST + 9)
+    assert timeline.after(kept[-1]["seq"], 0) == []
