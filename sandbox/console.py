@@ -81,7 +81,7 @@ class Console:
         kind, _, filename = request.environ.get("QUERY_STRING", "").partition("/")
         media = Media(kind, filename, request.body, int(time.time()))
         if errcode := file_errcode(media.type, media.extension, len(media.content)):
-            return refuse(400, f"WeChat refuses this file with {errcode}")
+            return to_json({"error": f"WeChat refuses this file with {errcode}"})
         media_id = self._cloud.keep(media)
         return to_json({"media_id": media_id, "url": f"{request.host_url}/media/{media_id}"})
 

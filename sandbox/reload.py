@@ -30,6 +30,7 @@ class Folder:
     ) -> None:
         self._folder, self._environ = folder, environ
         self._use, self._show_menu, self._tell = use, show_menu, tell
+        self._menu: object = None
         self._seen = self._snapshot()
         if faults := list(self._load_menu()):
             self._tell(faults)
@@ -63,7 +64,9 @@ class Folder:
             return [f"{file.name}: {error}"]
         if faults := menu_faults(menu):
             return [f"{file.name}: {fault}" for fault in faults]
-        self._show_menu(menu)
+        if menu != self._menu:
+            self._menu = menu
+            self._show_menu(menu)
         return []
 
 

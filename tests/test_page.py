@@ -1,0 +1,485 @@
+"""The chat page in a real browser, against a real `python -m sandbox`."""
+
+import json
+import os
+import shutil
+from urllib.parse import urlsplit
+
+import pytest
+from selenium import webdriver
+from selenium.webdriver.common.action_chains import ActionChains
+from selenium.webdriver.common.by import By
+from selenium.webdriver.common.keys import Keys
+from selenium.webdriver.support.ui import Select, WebDriverWait
+
+OPTIONS = (
+    "--headless --no-sandbox --disable-gpu --disable-quic --no-first-run --disable-background-networking "
+    "--disable-component-update --disable-sync --window-size=1280,1000 --lang=en-US"
+)
+PATIENCE = 15  # seconds
+MINE = "import time\nfrom wechat.message import Message\nfrom wechat.reply import *\nfrom wechat.routing import on\n"
+
+
+@pytest.fixture(scope="session")
+def chromium(tmp_path_factory):
+    """A headless Chromium; without one on this machine the tests are skipped, but never in CI."""
+    binary, driver = shutil.which("chromium"), shutil.which("chromedriver")
+    if not (binary and driver):
+        (pytest.fail if os.environ.get("CI") else pytest.skip)("chromium and chromedriver are not installed")
+    options = webdriver.ChromeOptions()
+    for option in [*OPTIONS.split(), f"--user-data-dir={tmp_path_factory.mktemp('chromium')}"]:
+        options.add_argument(option)
+    options.binary_location = binary
+    options.set_capability("goog:loggingPrefs", {"browser": "ALL", "performance": "ALL"})
+    browser = webdriver.Chrome(options, webdriver.ChromeService(driver))
+    yield browser
+    browser.quit()
+
+
+class Page:
+    """What a person does with the page."""
+
+    def __init__(self, browser, sandbox):
+        self.browser, self.sandbox = browser, sandbox
+        browser.get(sandbox.page)
+        self.until(lambda: self.all("#menu button"))
+
+    def all(self, selector):
+        return self.browser.find_elements(By.CSS_SELECTOR, selector)
+
+    def one(self, selector):
+        return self.all(selector)[0]
+
+    def until(self, is_so):
+        return WebDriverWait(self.browser, PATIENCE, 0.05).until(lambda _: is_so(), f"the page shows: {self.text()}")
+
+    def text(self, selector="body"):
+        return "\n".join(element.text for element in self.all(selector))
+
+    def sees(self, text, selector="#chat"):
+        """Waits for the text."""
+        self.until(lambda: text in self.text(selector))
+
+    def says(self, text):
+        self.one("#text").send_keys(text, Keys.ENTER)
+
+    def clicks(self, label, selector="button"):
+        self.until(lambda: [element for element in self.all(selector) if element.text == label])[0].click()
+
+    def chooses(self, switch, value):
+        Select(self.one(f"#{switch}")).select_by_value(value)
+
+    def hangs_up_after(self, seconds):
+        self.one("#hang_up").clear()
+        self.one("#hang_up").send_keys(seconds)
+
+    def does(self, action):
+        """One of the actions behind the plus."""
+        if not self.one("#plus").is_displayed():
+            self.one("#more").click()
+        self.clicks(action, "#plus button")
+
+    def fills(self, **values):
+        """Fills the fields of a dialog, and confirms it."""
+        for name, value in values.items():
+            field = self.one(f"dialog [name={name}]")
+            field.clear()
+            field.send_keys(value)
+        self.one("#ok").click()
+
+    def reloads(self, source, name="mine.py"):
+        """Changes a file of the handlers, and waits until the page says so."""
+        self.sandbox.write(name, source)
+        self.sees("loaded anew", "#faults")
+
+    def is_panel_about(self, *texts):
+        for text in texts:
+            self.sees(text, "#panel")
+        return True
+
+
+@pytest.fixture
+def page(chromium, sandbox):
+    """A function that opens the page of a new sandbox; no console error, and no request to another host, is allowed."""
+    pages = []
+
+    def start(**environ):
+        pages.append(Page(chromium, sandbox(**environ)))
+        return pages[-1]
+
+    yield start
+    console, traffic = chromium.get_log("browser"), chromium.get_log("performance")
+    chromium.get("about:blank")  # before its sandbox ends, which would be an error in the next test's console
+    chromium.set_window_size(1280, 1000)
+    assert [entry for entry in console if entry["level"] != "INFO"] == []
+    sent = [json.loads(entry["message"])["message"] for entry in traffic]
+    urls = [event["params"]["request"]["url"] for event in sent if event["method"] == "Network.requestWillBeSent"]
+    assert {urlsplit(url).hostname for url in urls if url.startswith("http")} <= {"127.0.0.1"}
+
+
+def test_one_message_gets_its_reply_and_the_panel_tells_how(page):
+    chat = page()
+    chat.says("三体")
+    chat.sees("重庆出版社", "#chat .news")
+    assert chat.is_panel_about(
+        "handlers.books.book_by_words", "handlers/books.py:", "· 200", "<Content>", "news, direct"
+    )
+    assert "<ArticleCount>1</ArticleCount>" in chat.text("#panel")
+    assert chat.one(".news a").get_attribute("href") == "https://book.douban.com/isbn/9787536692930/"
+
+
+def test_the_menu_opens_and_every_button_of_it_works(page):
+    chat = page()
+    chat.clicks("☰ 查书")
+    chat.clicks("怎么查书")
+    chat.sees("发送书名、作者或 ISBN")
+    chat.clicks("☰ 查书")
+    chat.clicks("扫条码查书")
+    chat.fills(code="EAN_13,9787536692930")
+    chat.sees("重庆出版社")
+    chat.clicks("☰ 查书")
+    chat.clicks("豆瓣读书")
+    chat.sees("You opened the page https://book.douban.com/")
+    chat.clicks("我的账号")
+    chat.sees("绑定账号")
+
+
+BUTTONS = {
+    "扫码推": {"type": "scancode_push", "key": "K1"},
+    "系统拍照": {"type": "pic_sysphoto", "key": "K2"},
+    "拍照或相册": {"type": "pic_photo_or_album", "key": "K3"},
+    "微信相册": {"type": "pic_weixin", "key": "K4"},
+    "选位置": {"type": "location_select", "key": "K5"},
+    "小程序": {"type": "miniprogram", "url": "https://example.com", "appid": "wx1", "pagepath": "pages/book"},
+    "素材": {"type": "media_id", "media_id": "M1"},
+    "图文": {"type": "view_limited", "media_id": "M2"},
+    "文章": {"type": "article_id", "article_id": "A1"},
+    "文章页": {"type": "article_view_limited", "article_id": "A2"},
+}
+ECHO = (
+    MINE + "import json\n@on('event')\ndef event(msg):\n    return json.dumps(msg, ensure_ascii=False)\n"
+    "@on('location')\ndef place(msg):\n    return 'place ' + msg.Label\n"
+)
+
+
+def test_every_other_kind_of_button_works(page):
+    chat = page()
+    named = [{"name": name, **button} for name, button in BUTTONS.items()]
+    groups = [{"name": "甲", "sub_button": named[:5]}, {"name": "乙", "sub_button": named[5:]}]
+    chat.sandbox.write("menu.json", json.dumps({"button": groups}))
+    chat.reloads(ECHO)
+    for name in ("扫码推", "系统拍照", "拍照或相册", "微信相册", "选位置"):
+        chat.clicks("☰ 甲")
+        chat.clicks(name)
+        chat.one("#ok").click()
+        chat.sees(f'"Event": "{BUTTONS[name]["type"]}", "EventKey": "{BUTTONS[name]["key"]}"')
+    chat.sees('"ScanCodeInfo": {"ScanType": "barcode", "ScanResult": "EAN_13,9787536692930"}')
+    chat.sees('"SendPicsInfo": {"Count": "1", "PicList": {"item": [{"PicMd5Sum": "')
+    chat.sees("place 广州市天河区天河公园")
+    chat.until(lambda: len(chat.all("#chat .theirs img")) == 3)  # each picture also comes as a message, and is echoed
+    for name in ("小程序", "素材", "图文", "文章", "文章页"):
+        chat.clicks("☰ 乙")
+        chat.clicks(name)
+    chat.sees("You opened the Mini Program page pages/book")
+    for button in ("media_id M1", "view_limited M2", "article_id A1", "article_view_limited A2"):
+        chat.sees(f"material that the platform sends by itself: {button}")
+
+
+def test_who_unfollows_cannot_write_and_who_follows_is_welcomed(page):
+    chat = page()
+    chat.does("Unfollow")
+    chat.sees("You no longer follow the account")
+    chat.until(lambda: not chat.one("#text").is_enabled())
+    assert not chat.one("#menu").is_displayed()
+    chat.does("Scan a scene")
+    chat.fills(scene="9787536692930")
+    chat.sees("qrscene_9787536692930")
+    chat.sees("重庆出版社")
+    chat.does("Unfollow")
+    chat.until(lambda: not chat.one("#text").is_enabled())
+    chat.does("Follow")
+    chat.sees("欢迎关注！")
+    chat.until(lambda: chat.one("#text").is_enabled())
+    chat.does("Scan a scene")
+    chat.fills(scene="42")
+    chat.sees("你扫描的场景是：42")
+
+
+def test_a_picture_comes_back_as_a_picture(page, tmp_path):
+    chat = page()
+    chat.does("Image")
+    chat.fills()
+    chat.until(lambda: len(chat.all("#chat img")) == 2)
+    widths = "return [...document.querySelectorAll('#chat img')].map((image) => image.naturalWidth)"
+    chat.until(lambda: chat.browser.execute_script(widths) == [360, 360])
+    file = tmp_path / "不是图片.txt"
+    file.write_text("x")
+    chat.does("Image")
+    chat.one("dialog [name=file]").send_keys(str(file))
+    chat.one("#ok").click()
+    chat.sees("Not sent: WeChat refuses this file with 40005")
+
+
+def test_voice_location_and_link_are_sent(page):
+    chat = page()
+    chat.does("Voice")
+    chat.fills(heard="三体。")
+    chat.sees("重庆出版社")
+    chat.reloads(ECHO + "@on('link')\ndef link(msg):\n    return msg.Title + '|' + msg.Url\n")
+    chat.does("Location")
+    chat.fills(latitude="39.9", longitude="116.4", label="天安门")
+    chat.sees("place 天安门")
+    chat.does("Link")
+    chat.fills(title="一个标题", url="https://example.com/x")
+    chat.sees("一个标题|https://example.com/x")
+
+
+@pytest.mark.parametrize(("mode", "format"), [("compat", "xml"), ("safe", "json")])
+def test_the_switches_of_mode_and_format_count_for_the_next_message(page, mode, format):
+    chat = page()
+    chat.chooses("mode", mode)
+    chat.chooses("format", format)
+    chat.says("帮助")
+    chat.sees("发送书名、作者或 ISBN")
+    assert chat.is_panel_about("Request, opened", "Reply, opened", "encrypt_type=aes", "Encrypt")
+
+
+def test_a_mini_program_has_no_menu_and_is_answered_by_customer_messages(page):
+    chat = page()
+    chat.chooses("account", "miniprogram")
+    chat.chooses("format", "json")
+    assert not chat.one("#menu").is_displayed()
+    chat.does("Enter the chat")
+    chat.sees("你好，这里是图书查询。")
+    chat.does("Mini Program card")
+    chat.fills(title="我的书")
+    chat.sees("暂时看不懂这类消息")
+    assert chat.is_panel_about("miniprogrampage", "success", "no reply")
+
+
+SLOW = MINE + ("@on('text', 'slow', slow=True)\ndef slow(msg):\n    time.sleep(2)\n    return 'slow is done'\n")
+
+
+def test_a_slow_handler_shows_its_attempts_then_typing_and_then_its_message(page):
+    chat = page(WECHAT_REPLY_WITHIN="0.3")
+    chat.reloads(SLOW)
+    chat.says("slow")
+    chat.until(lambda: chat.all("#panel .attempt.running"))
+    chat.sees("The account is typing")
+    chat.sees("slow is done")
+    assert "The account is typing" not in chat.text("#chat")
+    assert chat.is_panel_about("ms · 200", "no reply", "handlers.mine.slow", "later", "pushed")
+
+
+def test_an_unverified_account_fetches_a_slow_answer_with_its_next_message(page):
+    chat = page(WECHAT_REPLY_WITHIN="0.2")
+    chat.reloads(SLOW.replace("sleep(2)", "sleep(6)"))
+    chat.chooses("account", "unverified")
+    chat.hangs_up_after("1.2")
+    chat.says("slow")
+    chat.sees("还在处理，稍后回复“继续”获取结果")
+    chat.says("继续")
+    chat.sees("还没好，请稍后再回复“继续”")
+    chat.one(".more").click()
+    assert chat.is_panel_about("text of handlers.mine.slow", ": kept")
+    chat.says("继续")
+    chat.sees("slow is done")
+
+
+def test_the_banner_appears_where_three_attempts_get_no_answer(page):
+    chat = page(WECHAT_REPLY_WITHIN="4.5")
+    chat.reloads(SLOW.replace("sleep(2)", "sleep(3)"))
+    chat.chooses("account", "unverified")
+    chat.hangs_up_after("0.3")
+    chat.says("slow")
+    chat.sees("该公众号提供的服务出现故障，请稍后再试", "#chat .banner")
+    chat.sees("no answer within 0.3 s")
+    assert len(chat.all("#panel .attempt.failed")) == 3
+    assert chat.is_panel_about("hung up")
+
+
+def test_a_handler_that_raises_is_seen_with_its_traceback(page):
+    chat = page()
+    chat.reloads(MINE + "@on('text', 'boom')\ndef boom(msg):\n    return 1 / 0\n")
+    chat.says("boom")
+    chat.sees("出了点问题，请稍后再试。")
+    assert chat.is_panel_about("ZeroDivisionError: division by zero", "handlers/mine.py", "line 7")
+    assert chat.one("#log .ERROR")
+
+
+def test_a_broken_file_is_shown_and_the_last_good_version_answers(page):
+    chat = page()
+    chat.reloads(MINE + "@on('text', 'v')\ndef v(msg):\n    return 'version one'\n")
+    chat.says("v")
+    chat.sees("version one")
+    chat.sandbox.write("mine.py", MINE + "@on('text', 'v')\ndef v(msg:\n    return 'version two'\n")
+    chat.sees("handlers/mine.py:6: the module does not import: SyntaxError", "#faults")
+    chat.says("v")
+    chat.until(lambda: chat.text("#chat").count("version one") == 2)
+    chat.reloads(MINE + "@on('text', 'v')\ndef v(msg):\n    return 'version two'\n")
+    chat.says("v")
+    chat.sees("version two")
+    chat.until(lambda: not chat.one("#faults").is_displayed())
+
+
+REPLIES = (
+    MINE
+    + """
+import io
+@on("event", "CLICK", "BOOKS_GUIDE")
+def all_kinds(msg, api):
+    png = bytes.fromhex("89504e470d0a1a0a0000000d4948445200000001000000010806000000" "1f15c489"
+        "0000000d49444154789c6360606060000000050001a5f645400000000049454e44ae426082")
+    picture = api.upload("image", "a.png", io.BytesIO(png))
+    for reply in (
+        Text("first\\nsecond <b>bold</b> <a href='https://example.com/a'>a link</a> https://example.com/b"),
+        Text("<a href='weixin://bizmsgmenu?msgmenucontent=帮助&msgmenuid=1'>ask for help</a>"),
+        Text("<img src=x onerror=alert(1)><a href='javascript:alert(2)'>click</a><script>alert(3)</script>"),
+        Image(picture),
+        Image("unknown-picture"),
+        Voice("unknown-voice"),
+        Video("unknown-video", "the film", "about it"),
+        Music("thumb", "the song", "its singer", "https://example.com/low.mp3", "https://example.com/high.mp3"),
+        News([Article("one article", "what it says", "https://example.com/cover.jpg", "https://example.com/article")]),
+    ):
+        api.send(msg.FromUserName, reply)
+    api.post("/cgi-bin/message/custom/send", {"touser": msg.FromUserName, "msgtype": "msgmenu", "msgmenu": {
+        "head_content": "was it good?", "list": [{"id": "101", "content": "满意"}], "tail_content": "thank you"}})
+    cover, url = "https://example.com/cover.jpg", "https://example.com/"
+    return News([Article(f"article {number}", "", cover, url) for number in "123"])
+
+@on("text", "agent")
+def agent(msg):
+    return Transfer("test1@test")
+
+@on("text", "满意")
+def satisfied(msg):
+    return "menu item " + msg.bizmsgmenuid
+"""
+)
+
+
+def test_every_kind_of_reply_is_shown_as_wechat_shows_it(page):
+    chat = page()
+    (chat.sandbox.handlers / "menu.py").unlink()
+    chat.reloads(REPLIES)
+    chat.clicks("☰ 查书")
+    chat.clicks("怎么查书")
+    chat.sees("first\nsecond <b>bold</b> a link https://example.com/b")
+    links = [link.get_attribute("href") for link in chat.all("#chat .bubble a")]
+    assert links[:2] == ["https://example.com/a", "https://example.com/b"]
+    chat.sees("<img src=x onerror=alert(1)>click<script>alert(3)</script>")
+    assert not [link for link in links if link.startswith("javascript")]
+    for text in ("unknown-picture", "unknown-voice", "unknown-video", "the film", "♫ the song", "its singer"):
+        chat.sees(text)
+    assert "https://example.com/high.mp3" in links
+    chat.sees("was it good?")
+    chat.sees("article 3")
+    assert len(chat.all(".news .cover")) == 4
+    assert chat.all("#chat .theirs img")
+    chat.clicks("ask for help", "#chat button")
+    chat.sees("帮助", "#chat .mine")
+    chat.clicks("满意", "#chat button")
+    chat.sees("menu item 1")
+    chat.says("agent")
+    chat.sees("Handed over to a human agent test1@test")
+
+
+def test_two_users_have_a_conversation_each(page):
+    chat = page()
+    chat.says("绑定 2026010203")
+    chat.sees("已绑定学号 2026010203")
+    chat.chooses("user", "1")
+    chat.until(lambda: "2026010203" not in chat.text("#chat"))
+    chat.says("绑定")
+    chat.sees("绑定账号，例如")
+    chat.chooses("user", "0")
+    chat.sees("已绑定学号 2026010203")
+    assert "例如" not in chat.text("#chat")
+
+
+def test_the_keyboard_alone_is_enough(page):
+    chat = page()
+
+    def press(*keys):
+        ActionChains(chat.browser).send_keys(*keys).perform()
+
+    def focused():
+        return chat.browser.switch_to.active_element
+
+    def tab_to(label):
+        for _ in range(40):
+            if focused().text == label or focused().get_attribute("aria-label") == label:
+                return
+            press(Keys.TAB)
+        raise AssertionError(label)
+
+    press("一行")
+    ActionChains(chat.browser).key_down(Keys.SHIFT).send_keys(Keys.ENTER).key_up(Keys.SHIFT).perform()
+    press("两行", Keys.ENTER)
+    chat.sees("没有找到“一行\n两行”。")
+    tab_to("☰ 活动")
+    press(Keys.ENTER)
+    chat.until(lambda: focused().text == "读书会")
+    press(Keys.TAB, Keys.ENTER)
+    chat.sees("已为你登记活动 2")
+    tab_to("More")
+    press(Keys.ENTER)
+    tab_to("Voice")
+    press(Keys.ENTER)
+    chat.until(lambda: focused().get_attribute("name") == "heard")
+    press(Keys.ENTER)
+    chat.sees("重庆出版社")
+    tab_to("Location")
+    press(Keys.ENTER, Keys.ESCAPE)
+    chat.until(lambda: not chat.one("dialog").is_displayed())
+    assert "📍" not in chat.text("#chat")
+
+
+def test_it_is_usable_on_a_phone(page):
+    chat = page()
+    chat.browser.set_window_size(390, 844)
+    chat.browser.refresh()
+    chat.until(lambda: chat.all("#menu button"))
+    assert not chat.one("#panel").is_displayed()
+    assert not chat.one("#mode").is_displayed()
+    chat.says("三体")
+    chat.sees("重庆出版社")
+    is_wide = "return document.documentElement.scrollWidth > innerWidth"
+    assert not chat.browser.execute_script(is_wide)
+    chat.one(".more").click()
+    chat.until(lambda: chat.one("#panel").is_displayed())
+    assert chat.is_panel_about("handlers.books.book_by_words")
+    assert not chat.browser.execute_script(is_wide)
+    chat.one("#close").click()
+    chat.until(lambda: not chat.one("#panel").is_displayed())
+
+
+def test_it_speaks_chinese_and_english_and_remembers_which(page):
+    chat = page()
+    chat.says("帮助")
+    chat.chooses("language", "zh")
+    chat.sees("发送", "#compose")
+    chat.sees("公众号 · 小明", "#title")
+    assert chat.browser.execute_script("return document.documentElement.lang") == "zh-CN"
+    chat.browser.refresh()
+    chat.sees("公众号 · 小明", "#title")
+    chat.sees("发送书名", "#chat")
+    chat.chooses("language", "en")
+    chat.sees("Official Account · Ming", "#title")
+
+
+def test_both_languages_have_a_word_for_everything(page):
+    chat = page()
+    names = chat.browser.execute_script("return Object.values(WORDS).map((words) => Object.keys(words).sort().join())")
+    assert names[0] == names[1]
+
+
+def test_a_page_that_is_opened_late_shows_what_was_said_before(page):
+    chat = page()
+    chat.says("三体")
+    chat.sees("重庆出版社")
+    chat.browser.refresh()
+    chat.sees("重庆出版社")
+    chat.one(".more").click()
+    assert chat.is_panel_about("handlers.books.book_by_words", "news, direct")
