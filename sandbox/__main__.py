@@ -22,6 +22,7 @@ from sandbox.accounts import Accounts
 from sandbox.chat import Chat
 from sandbox.cloud import Cloud
 from sandbox.console import LARGEST_FILE, Console
+from sandbox.messages import APPID
 from sandbox.reload import Folder
 from sandbox.timeline import LogLines, Timeline
 from wechat.errors import StartError
@@ -36,7 +37,7 @@ THREADS = 32  # of the page and the API; each open page takes one
 
 TOKEN = {"WECHAT_TOKEN": "sandbox"}
 ACCOUNT = {
-    "WECHAT_APPID": "wx0123456789abcdef",
+    "WECHAT_APPID": APPID,
     "WECHAT_SECRET": "sandbox-secret",
     "WECHAT_MAX_AGE": "0",  # a push from the history of a shell is welcome
     "LOG_LEVEL": "debug",  # what errors say quotes nobody but oneself

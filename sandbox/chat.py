@@ -5,7 +5,7 @@ from __future__ import annotations
 import itertools
 import re
 import threading
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 from urllib.parse import urlsplit
 
@@ -72,8 +72,7 @@ class Chat:
     def __init__(self, url: str, settings: Settings, cloud: Cloud, timeline: Timeline) -> None:
         self.timeline = timeline
         self._url, self._cloud = url, cloud
-        key = settings.aes_keys[0] if settings.aes_keys else b""
-        self._platforms = {mode: Platform(settings.tokens[0], mode, key, settings.appid) for mode in MODES}
+        self._platforms = {mode: replace(Platform.of(settings), mode=mode) for mode in MODES}
         self._numbers = itertools.count(1)
         cloud.heard = self._hear
 

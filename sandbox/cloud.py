@@ -42,6 +42,8 @@ class Cloud:
     still get, -1 once its 48 hours are over; an openid that is not in it gets any number.
     """
 
+    url = ""  # where it is served
+
     def __init__(self, appid: str, secret: str, clock: Callable[[], float] = time.time, token_life: int = 7200) -> None:
         self.journal: list[Call] = []
         self.sent: list[tuple[str, dict[str, Any]]] = []

@@ -79,8 +79,7 @@ def run(options: argparse.Namespace) -> int:
 
 def _platform(options: argparse.Namespace) -> Platform:
     named = {"WECHAT_TOKEN": options.token, "WECHAT_AES_KEY": options.aes_key, "WECHAT_APPID": options.appid}
-    settings = read(named)
-    return Platform(settings.tokens[0], settings.mode, (settings.aes_keys or (b"",))[0], settings.appid)
+    return Platform.of(read(named))
 
 
 def check_target(url: str, anywhere: bool) -> None:

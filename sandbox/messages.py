@@ -13,7 +13,7 @@ from collections.abc import Mapping, Sequence
 from wechat.message import Message
 from wechat.templates import cdata
 
-ACCOUNT = "gh_7f083739789a"
+ACCOUNT, APPID = "gh_7f083739789a", "wx1234567890abcdef"
 USER = "o9AgO5Kd5ggOC-bXrbNODIiE3bGY"
 NUMBERS = ("CreateTime", "MsgId")  # the nodes without CDATA
 
@@ -26,7 +26,7 @@ FIELDS: Mapping[str, Mapping[str, str]] = {
     "shortvideo": {"MediaId": "sandbox-video", "ThumbMediaId": "sandbox-thumb"},
     "location": {"Location_X": "39.9", "Location_Y": "116.4", "Label": "北京", "Scale": "15"},
     "link": {"Title": "标题", "Description": "", "Url": "https://example.com/"},
-    "miniprogrampage": {"Title": "标题", "AppId": "wx1234567890abcdef", "PagePath": "pages/index"},
+    "miniprogrampage": {"Title": "标题", "AppId": APPID, "PagePath": "pages/index"},
     "event": {"Event": "subscribe", "EventKey": ""},
 }
 

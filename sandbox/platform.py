@@ -24,6 +24,7 @@ from webob import Request
 
 from sandbox.messages import ACCOUNT, USER
 from wechat.envelope import RANDOM, Cipher
+from wechat.settings import Settings
 from wechat.signature import sign
 from wechat.templates import cdata
 
@@ -137,6 +138,11 @@ class Platform:
     mode: str = "plain"
     aes_key: bytes = b""
     appid: str = ""
+
+    @classmethod
+    def of(cls, settings: Settings) -> Platform:
+        """WeChat's side of the account in the settings."""
+        return cls(settings.tokens[0], settings.mode, (settings.aes_keys or (b"",))[0], settings.appid)
 
     def push(self, content: str, timestamp: int | None = None, openid: str = USER) -> tuple[str, bytes]:
         """The query and the body that push the content, XML or JSON, of the user `openid`."""

@@ -36,7 +36,7 @@ def run(options: argparse.Namespace) -> int:
     except (StartError, ValueError) as error:
         print(error, file=sys.stderr)
         return 2
-    platform = platform_of(settings)
+    platform = Platform.of(settings)
     content = to_json(parse(content.encode())) if options.json else content
     endpoint = Endpoint(options.url or f"http://127.0.0.1:{settings.port}{settings.path}")
     attempts = list(endpoint.deliver(*platform.push(content, openid=options.openid)))
@@ -55,9 +55,3 @@ def account(options: argparse.Namespace) -> Settings:
     """The settings, with what was given on the command line in their place."""
     given = {"WECHAT_TOKEN": options.token, "WECHAT_AES_KEY": options.aes_key, "WECHAT_APPID": options.appid}
     return read({**options.environ, **{name: value for name, value in given.items() if value}})
-
-
-def platform_of(settings: Settings) -> Platform:
-    """WeChat's side of the account in the settings."""
-    key = settings.aes_keys[0] if settings.aes_keys else b""
-    return Platform(settings.tokens[0], settings.mode, key, settings.appid)

@@ -1,7 +1,6 @@
 """The account under test: the real callable with the real handlers, asked the way WeChat asks."""
 
 import contextlib
-import io
 import itertools
 import logging
 import os
@@ -15,8 +14,6 @@ import time
 from base64 import b64decode
 from http.server import ThreadingHTTPServer
 from pathlib import Path
-from socketserver import ThreadingMixIn
-from wsgiref.simple_server import WSGIRequestHandler, WSGIServer, make_server
 from wsgiref.validate import validator
 from xml.etree import ElementTree
 
@@ -24,17 +21,16 @@ import pytest
 import redis
 from webob import Request
 
-from sandbox.cloud import Cloud
-from sandbox.messages import text_message
+from sandbox.messages import APPID, text_message
 from sandbox.platform import Platform, signed_query
 from wechat.routing import load
 from wechat.settings import read
 from wxserver import Application, make_application
 
+pytest_plugins = ["sandbox.testing"]
+
 ROOT = Path(__file__).parents[1]
 TOKEN = "testtoken"
-APPID = "wx1234567890abcdef"
-SECRET = "5ec4e7" * 5
 AES_KEY = "abcdefghijklmnopqrstuvwxyz0123456789ABCDEFG"
 PLAIN, COMPAT, SAFE = (Platform(TOKEN, mode, b64decode(AES_KEY + "="), APPID) for mode in ("plain", "compat", "safe"))
 SEALED = {"WECHAT_AES_KEY": AES_KEY, "WECHAT_APPID": APPID}
@@ -125,34 +121,6 @@ def make_account(tmp_path):
 
 
 @pytest.fixture
-def cloud():
-    """The stand-in for api.weixin.qq.com behind real HTTP; its address is `cloud.url`."""
-    app = Cloud(APPID, SECRET)
-    server = make_server("127.0.0.1", 0, app, ThreadingServer, QuietHandler)
-    threading.Thread(target=server.serve_forever, args=(0.01,), daemon=True).start()
-    app.url = f"http://127.0.0.1:{server.server_port}"
-    yield app
-    server.shutdown()
-    server.server_close()
-
-
-class ThreadingServer(ThreadingMixIn, WSGIServer):
-    """A thread for each connection, none of which is waited for."""
-
-    daemon_threads = True
-
-
-class QuietHandler(WSGIRequestHandler):
-    """Says nothing, also where a client went away."""
-
-    def log_message(self, *_):
-        pass
-
-    def get_stderr(self):
-        return io.StringIO()
-
-
-@pytest.fixture
 def http_server():
     """A function that serves a request handler class on a free port of loopback and gives the address."""
     servers = []
@@ -227,13 +195,18 @@ def serve():
         process.stop()
 
 
+def copy_project(folder):
+    """Puts what users deploy into the folder."""
+    for name in ("wxserver.py", "wechat", "sandbox", "handlers"):
+        copy = shutil.copytree if (ROOT / name).is_dir() else shutil.copy
+        copy(ROOT / name, folder / name)
+
+
 class Sandbox(Process):
     """`python -m sandbox` on a copy of the project, so that a test can change its handlers; the page is at `page`."""
 
     def __init__(self, folder, **environ):
-        for name in ("wxserver.py", "wechat", "sandbox", "handlers"):
-            copy = shutil.copytree if (ROOT / name).is_dir() else shutil.copy
-            copy(ROOT / name, folder / name)
+        copy_project(folder)
         self.handlers = folder / "handlers"
         super().__init__("-m", "sandbox", cwd=folder, sign="Server ", **environ)
         self.page = re.search(r"http://\S+", "\n".join(self.lines))[0]

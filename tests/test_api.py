@@ -10,7 +10,8 @@ from http.server import BaseHTTPRequestHandler
 
 import pytest
 
-from tests.conftest import APPID, ROOT, SECRET, TOKEN
+from sandbox.testing import APPID, SECRET
+from tests.conftest import ROOT, TOKEN
 from wechat.api import Api, Call, check_errcode, read_json
 from wechat.errors import ApiError, TransportError, WeChatError
 from wechat.files import safe_name

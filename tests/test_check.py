@@ -15,7 +15,8 @@ import pytest
 
 from sandbox.check import Server, add_arguments, run
 from sandbox.check import check as findings
-from tests.conftest import AES_KEY, APPID, PLAIN, SAFE, SEALED, TOKEN, QuietHandler, ThreadingServer, free_port
+from sandbox.testing import APPID, QuietHandler, ThreadingServer
+from tests.conftest import AES_KEY, PLAIN, SAFE, SEALED, TOKEN, free_port
 from tests.test_promises import SERVE
 from wechat.envelope import Plain, Sealed
 from wechat.errors import Forbidden, Refusal

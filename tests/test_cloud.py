@@ -16,7 +16,8 @@ from webob import Request
 
 from sandbox.cloud import Cloud
 from sandbox.messages import USER
-from tests.conftest import APPID, ROOT
+from sandbox.testing import APPID
+from tests.conftest import ROOT
 
 SECRET = "s" * 32
 KEYS = {"grant_type": "client_credential", "appid": APPID, "secret": SECRET}

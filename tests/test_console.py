@@ -8,7 +8,8 @@ import sys
 
 import pytest
 
-from tests.conftest import APPID, ROOT, SECRET
+from sandbox.testing import APPID, SECRET
+from tests.conftest import ROOT
 
 USER = "o9AgO5Kd5ggOC-bXrbNODIiE3bGY"
 

@@ -1,7 +1,8 @@
 import pytest
 
 from sandbox.messages import USER, text_message, to_json
-from tests.conftest import APPID, COMPAT, MESSAGES, PLAIN, SAFE, SECRET
+from sandbox.testing import APPID, SECRET
+from tests.conftest import COMPAT, MESSAGES, PLAIN, SAFE
 from wechat.message import parse
 from wechat.reply import Text
 

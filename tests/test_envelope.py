@@ -9,7 +9,8 @@ from hypothesis import strategies as st
 
 from sandbox.messages import text_message, to_json
 from sandbox.platform import Platform, signed_query
-from tests.conftest import AES_KEY, APPID, COMPAT, PLAIN, SAFE, TOKEN
+from sandbox.testing import APPID
+from tests.conftest import AES_KEY, COMPAT, PLAIN, SAFE, TOKEN
 from tests.vectors import VECTORS
 from wechat.envelope import Cipher, envelope_for
 from wechat.errors import Forbidden

@@ -12,7 +12,8 @@ import pytest
 
 from sandbox.messages import text_message
 from sandbox.platform import signed_query
-from tests.conftest import APPID, ROOT, SECRET, TOKEN
+from sandbox.testing import APPID, SECRET
+from tests.conftest import ROOT, TOKEN
 from tests.test_promises import SERVE, shown, wait_until
 
 HANDLERS = """

@@ -18,7 +18,8 @@ import pytest
 
 from sandbox.load import Load, Tally, add_arguments, check_target, run
 from sandbox.plot import Chart, percentiles, to_svg
-from tests.conftest import AES_KEY, APPID, PLAIN, ROOT, SEALED, TOKEN, free_port
+from sandbox.testing import APPID
+from tests.conftest import AES_KEY, PLAIN, ROOT, SEALED, TOKEN, free_port
 from wechat.message import Message
 from wechat.reply import Text, to_xml
 

@@ -6,7 +6,8 @@ import time
 
 from sandbox.messages import text_message
 from sandbox.platform import signed_query
-from tests.conftest import APPID, SECRET, TOKEN, free_port, wait_for_port
+from sandbox.testing import APPID, SECRET
+from tests.conftest import TOKEN, free_port, wait_for_port
 from tests.test_wxserver import exchange
 
 THREADS, MESSAGES = 8, 40

@@ -11,7 +11,8 @@ import pytest
 
 from sandbox.messages import USER, text_message
 from sandbox.platform import Endpoint, signed_query
-from tests.conftest import APPID, SECRET, TOKEN
+from sandbox.testing import APPID, SECRET
+from tests.conftest import TOKEN
 from tests.test_wxserver import exchange
 
 WITHIN, HANG_UP = 0.45, 0.5

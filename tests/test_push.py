@@ -8,7 +8,8 @@ from http.server import BaseHTTPRequestHandler
 import pytest
 
 from sandbox.messages import FIELDS, build
-from tests.conftest import AES_KEY, APPID, ROOT, SEALED, TOKEN
+from sandbox.testing import APPID
+from tests.conftest import AES_KEY, ROOT, SEALED, TOKEN
 from wechat.message import parse
 
 
