@@ -4,7 +4,7 @@ BIN := $(VENV)/bin
 
 .PHONY: run test bench clean
 
-run: $(VENV)/run.done  ## the server on this machine, with a line to try it
+run: $(VENV)/run.done  ## the server on this machine, with a chat page to try it
 	$(BIN)/python -m sandbox
 
 test: $(VENV)/dev.done  ## every check and test; nothing is rewritten
@@ -12,6 +12,7 @@ test: $(VENV)/dev.done  ## every check and test; nothing is rewritten
 	$(BIN)/ruff check .
 	$(BIN)/mypy
 	command -v redis-server >/dev/null || { apt-get update -qq && apt-get install -y -qq redis-server; }
+	-command -v chromedriver >/dev/null || { apt-get update -qq && apt-get install -y -qq chromium chromium-driver; }
 	$(BIN)/python -m pytest
 
 bench: $(VENV)/bench.done  ## the benchmarks, beside the peers
@@ -24,8 +25,9 @@ bench: $(VENV)/bench.done  ## the benchmarks, beside the peers
 $(VENV)/bin/python:
 	$(PYTHON) -m venv $(VENV)
 
-$(VENV)/run.done: requirements.txt | $(VENV)/bin/python
-	$(BIN)/python -m pip install --quiet --disable-pip-version-check -r requirements.txt
+$(VENV)/run.done: requirements.txt requirements-dev.txt | $(VENV)/bin/python
+	# cryptography is for the page's switch to safe mode; its version is the one that is tested
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check -r requirements.txt -c requirements-dev.txt cryptography
 	touch $@
 
 $(VENV)/dev.done: requirements.txt requirements-dev.txt | $(VENV)/bin/python

@@ -7,6 +7,7 @@ from urllib.parse import urlsplit
 
 import pytest
 from selenium import webdriver
+from selenium.common.exceptions import StaleElementReferenceException
 from selenium.webdriver.common.action_chains import ActionChains
 from selenium.webdriver.common.by import By
 from selenium.webdriver.common.keys import Keys
@@ -20,18 +21,26 @@ PATIENCE = 15  # seconds
 MINE = "import time\nfrom wechat.message import Message\nfrom wechat.reply import *\nfrom wechat.routing import on\n"
 
 
-@pytest.fixture(scope="session")
-def chromium(tmp_path_factory):
-    """A headless Chromium; without one on this machine the tests are skipped, but never in CI."""
+def open_browser(profile):
+    """A headless Chromium; raises FileNotFoundError where this machine has none."""
     binary, driver = shutil.which("chromium"), shutil.which("chromedriver")
     if not (binary and driver):
-        (pytest.fail if os.environ.get("CI") else pytest.skip)("chromium and chromedriver are not installed")
+        raise FileNotFoundError("chromium and chromedriver are not installed")
     options = webdriver.ChromeOptions()
-    for option in [*OPTIONS.split(), f"--user-data-dir={tmp_path_factory.mktemp('chromium')}"]:
+    for option in [*OPTIONS.split(), f"--user-data-dir={profile}"]:
         options.add_argument(option)
     options.binary_location = binary
     options.set_capability("goog:loggingPrefs", {"browser": "ALL", "performance": "ALL"})
-    browser = webdriver.Chrome(options, webdriver.ChromeService(driver))
+    return webdriver.Chrome(options, webdriver.ChromeService(driver))
+
+
+@pytest.fixture(scope="session")
+def chromium(tmp_path_factory):
+    """The browser; without one the tests are skipped, but never in CI."""
+    try:
+        browser = open_browser(tmp_path_factory.mktemp("chromium"))
+    except FileNotFoundError as error:
+        (pytest.fail if os.environ.get("CI") else pytest.skip)(str(error))
     yield browser
     browser.quit()
 
@@ -51,10 +60,13 @@ class Page:
         return self.all(selector)[0]
 
     def until(self, is_so):
-        return WebDriverWait(self.browser, PATIENCE, 0.05).until(lambda _: is_so(), f"the page shows: {self.text()}")
+        # What has just been drawn anew is looked for again.
+        wait = WebDriverWait(self.browser, PATIENCE, 0.05, [StaleElementReferenceException])
+        return wait.until(lambda _: is_so(), f"the page shows: {self.text()}")
 
     def text(self, selector="body"):
-        return "\n".join(element.text for element in self.all(selector))
+        texts = "return [...document.querySelectorAll(arguments[0])].map((element) => element.innerText).join('\\n')"
+        return self.browser.execute_script(texts, selector)
 
     def sees(self, text, selector="#chat"):
         """Waits for the text."""
@@ -64,7 +76,11 @@ class Page:
         self.one("#text").send_keys(text, Keys.ENTER)
 
     def clicks(self, label, selector="button"):
-        self.until(lambda: [element for element in self.all(selector) if element.text == label])[0].click()
+        def click():
+            found = [element for element in self.all(selector) if element.text == label]
+            return found and (found[0].click() or True)
+
+        self.until(click)
 
     def chooses(self, switch, value):
         Select(self.one(f"#{switch}")).select_by_value(value)

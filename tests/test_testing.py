@@ -1,5 +1,6 @@
 """The fixtures that users' own tests of handlers have."""
 
+import re
 import subprocess
 import sys
 
@@ -8,30 +9,13 @@ import pytest
 from sandbox.messages import text_message
 from sandbox.platform import Endpoint
 from sandbox.testing import SETTINGS, User
-from tests.conftest import AES_KEY, copy_project
+from tests.conftest import AES_KEY, ROOT, copy_project
 from wechat.routing import load
 from wechat.settings import read
 from wxserver import Application
 
 IMPORTS = "import time\nfrom wechat.reply import *\nfrom wechat.routing import on\n"
-PROJECT = """
-from wechat.routing import on
-
-@on("text", "hello")
-def hello(msg):
-    return f"Hello, {msg.FromUserName}"
-
-@on("event", "CLICK", "MY_BUTTON")
-def my_button(msg):
-    return "You pressed it"
-"""
-TESTS = """
-def test_hello_is_answered_by_name(user):
-    assert user.says("hello").Content == f"Hello, {user.openid}"
-
-def test_the_button_is_answered(user):
-    assert user.does("CLICK", "MY_BUTTON").Content == "You pressed it"
-
+FAILING = """
 def test_this_fails(user):
     assert user.says("hello").Content == "Good bye"
 """
@@ -123,16 +107,16 @@ def test_what_a_callable_raises_is_raised():
         Endpoint("/", broken).request("GET", "")
 
 
-def test_a_project_of_ones_own_can_use_them(tmp_path):
-    project = tmp_path / "project"
-    project.mkdir()
-    copy_project(project)
-    (project / "handlers/mine.py").write_text(PROJECT)
-    (project / "tests").mkdir()
-    (project / "tests/conftest.py").write_text('pytest_plugins = ["sandbox.testing"]\n')
-    (project / "tests/test_mine.py").write_text(TESTS)
+@pytest.mark.parametrize("readme", ["README.md", "README.zh-CN.md"])
+def test_a_project_of_ones_own_is_tested_as_the_readme_says(tmp_path, readme):
+    handler, tests = re.findall(r"```python\n(.*?)```", (ROOT / readme).read_text("utf-8"), re.DOTALL)
+    copy_project(tmp_path)
+    (tmp_path / "handlers/mine.py").write_text(handler)
+    (tmp_path / "tests").mkdir()
+    (tmp_path / "tests/conftest.py").write_text('pytest_plugins = ["sandbox.testing"]\n')
+    (tmp_path / "tests/test_mine.py").write_text(tests + FAILING)
     done = subprocess.run(
-        [sys.executable, "-m", "pytest", "-q"], cwd=project, capture_output=True, text=True, timeout=60, check=False
+        [sys.executable, "-m", "pytest", "-q"], cwd=tmp_path, capture_output=True, text=True, timeout=60, check=False
     )
     assert "1 failed, 2 passed" in done.stdout
     assert "Good bye" in done.stdout
