@@ -62,14 +62,14 @@ class Accounts:
         return where(found).partition("(")[2].rstrip(")") if found else ""
 
     def _app(self, account: str) -> App:
+        mode, _, kind = account.partition("/")
+        is_named = mode in MODES and kind in KINDS
+        name = account if is_named else ""
         with self._lock:
-            if account not in self._apps:
-                mode, _, kind = account.partition("/")
-                is_known = mode in MODES and kind in KINDS
-                settings = account_settings(self._settings, mode, kind) if is_known else self._settings
-                account = account if is_known else ""
-                self._apps[account] = self._apps.get(account) or self._make(settings, self._routes)
-            return self._apps[account]
+            if name not in self._apps:
+                settings = account_settings(self._settings, mode, kind) if is_named else self._settings
+                self._apps[name] = self._make(settings, self._routes)
+            return self._apps[name]
 
 
 def account_settings(settings: Settings, mode: str, kind: str) -> Settings:

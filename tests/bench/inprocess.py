@@ -6,6 +6,7 @@ noisy machine is noisy for everybody; the figure is the median of the rounds' ra
 
 import io
 import itertools
+import math
 import os
 import statistics
 import sys
@@ -96,14 +97,14 @@ def print_table(title, times, base, bars):
     print(f"\n| {title} | µs, median | {base} / it | bar |\n| --- | ---: | ---: | ---: |")
     for name, rounds in times.items():
         ratio = statistics.median(a / b for a, b in zip(times[base], rounds, strict=True))
-        is_good = is_good and ratio <= bars.get(name, 1)
+        is_good = is_good and ratio <= bars.get(name, math.inf)
         print(f"| {name} | {statistics.median(rounds):.1f} | {ratio:.2f} | {bars.get(name, '')} |")
     return is_good
 
 
 def main():
     print(f"One text message in process, {ROUNDS} rounds of {CALLS} calls each, in turn.")
-    callers = {name: caller(servers.SERVERS[name]()) for name in ("ours", *BARS)}
+    callers = {name: caller(servers.SERVERS[name]()) for name in ("ours", *BARS, "tutorial", "floor")}
     is_good = print_table("plain mode, no log, as the peers", microseconds(callers), "ours", BARS)
     sealed = {name: caller(servers.SERVERS[name](), SAFE) for name in ("ours, safe", *SAFE_BARS)}
     is_good &= print_table("safe mode, no log", microseconds(sealed), "ours, safe", SAFE_BARS)

@@ -97,6 +97,73 @@ def wechatpy_flask_safe():
     return app
 
 
+def tutorial():
+    """A tutorial's fifty lines, in Python 3: WebOb, ElementTree, a dict of handlers, a template."""
+    import hashlib
+    from xml.etree import ElementTree
+
+    from webob import Request, Response
+
+    template = (
+        "<xml><ToUserName><![CDATA[{0}]]></ToUserName><FromUserName><![CDATA[{1}]]></FromUserName>"
+        "<CreateTime>{2}</CreateTime><MsgType><![CDATA[text]]></MsgType><Content><![CDATA[{3}]]></Content></xml>"
+    )
+    handlers = {}
+
+    def handler(msg_type):
+        def register(function):
+            handlers[msg_type] = function
+            return function
+
+        return register
+
+    @handler("text")
+    def echo(message):
+        return message["Content"]
+
+    def app(environ, start_response):
+        request = Request(environ)
+        parts = sorted([TOKEN, request.GET["timestamp"], request.GET["nonce"]])
+        if hashlib.sha1("".join(parts).encode()).hexdigest() != request.GET["signature"]:
+            response = Response("forbidden", status=403)
+        elif request.method == "GET":
+            response = Response(request.GET["echostr"])
+        else:
+            message = {node.tag: node.text for node in ElementTree.fromstring(request.body)}
+            content = handlers[message["MsgType"]](message)
+            reply = template.format(message["FromUserName"], message["ToUserName"], int(time.time()), content)
+            response = Response(reply, content_type="application/xml", charset="utf-8")
+        return response(environ, start_response)
+
+    return app
+
+
+def floor():
+    """The least that can answer: bare WSGI, the signature, ElementTree, one template; no check of anything else."""
+    import hashlib
+    from urllib.parse import parse_qs
+    from xml.etree import ElementTree
+
+    template = (
+        "<xml><ToUserName><![CDATA[%s]]></ToUserName><FromUserName><![CDATA[%s]]></FromUserName>"
+        "<CreateTime>%d</CreateTime><MsgType><![CDATA[text]]></MsgType><Content><![CDATA[%s]]></Content></xml>"
+    )
+
+    def app(environ, start_response):
+        query = parse_qs(environ["QUERY_STRING"])
+        parts = sorted([TOKEN, query["timestamp"][0], query["nonce"][0]])
+        if hashlib.sha1("".join(parts).encode()).hexdigest() != query["signature"][0]:
+            start_response("403 Forbidden", [])
+            return []
+        root = ElementTree.fromstring(environ["wsgi.input"].read(int(environ["CONTENT_LENGTH"])))
+        user, account, content = map(root.findtext, ("FromUserName", "ToUserName", "Content"))
+        body = (template % (user, account, time.time(), content)).encode()
+        start_response("200 OK", [("Content-Type", "application/xml"), ("Content-Length", str(len(body)))])
+        return [body]
+
+    return app
+
+
 def empty():
     """What waitress itself costs: no check, no parsing, one fixed answer."""
 
@@ -111,6 +178,8 @@ SERVERS: dict[str, Callable] = {
     "ours": ours,
     "WeRoBot": werobot,
     "wechatpy on Flask": wechatpy_flask,
+    "tutorial": tutorial,
+    "floor": floor,
     "empty": empty,
     "ours, safe": ours_safe,
     "wechatpy on Flask, safe": wechatpy_flask_safe,
