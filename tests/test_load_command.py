@@ -17,6 +17,7 @@ from xml.etree import ElementTree
 import pytest
 
 from sandbox.load import Load, Tally, add_arguments, check_target, run
+from sandbox.messages import ACCOUNT
 from sandbox.plot import Chart, percentiles, to_svg
 from sandbox.testing import APPID
 from tests.conftest import AES_KEY, PLAIN, ROOT, SEALED, TOKEN, free_port
@@ -24,7 +25,7 @@ from wechat.message import Message
 from wechat.reply import Text, to_xml
 
 REPLY = to_xml(
-    Text("好"), Message({"MsgType": "text", "FromUserName": "o_user", "ToUserName": "gh_account"}), 1714037059
+    Text("好"), Message({"MsgType": "text", "FromUserName": "o_user", "ToUserName": ACCOUNT}), 1714037059
 ).encode()
 COMMAND = """
 import argparse, sys
@@ -61,7 +62,10 @@ def counts(table):
 
 
 class Server:
-    """Answers as `answer(body, number of the attempt)` says, with a status and a body; keeps what came, and when."""
+    """Answers as `answer(body, number of the attempt)` says, with a status and a body, whoever wrote.
+
+    It keeps what came, and when.
+    """
 
     def __init__(self, http_server, answer):
         self.bodies, self.times, self.answer = [], [], answer
@@ -73,7 +77,9 @@ class Server:
             self.times.append(time.monotonic())
             self.bodies.append(body)
             attempt = self.bodies.count(body)
-        return self.answer(body, attempt)
+        status, content = self.answer(body, attempt)
+        sender = re.search(rb"<FromUserName><!\[CDATA\[(.*?)\]", body)
+        return status, content.replace(b"o_user", sender[1]) if sender else content
 
 
 class Handler(BaseHTTPRequestHandler):
@@ -97,6 +103,10 @@ def server(http_server):
 
 def good(*_):
     return 200, REPLY
+
+
+def test_an_answer_to_another_user_is_a_banner(load, server):
+    assert load(server(lambda *_: (200, REPLY.replace(b"o_user", b"o_other"))).url)[0] == 1
 
 
 def slow_at_first(_, attempt):
