@@ -35,10 +35,10 @@ class Quiet(WSGIRequestHandler):
         pass
 
 
-def start_ours(port, **environ):
+def start_ours(port, handlers=HANDLERS, **environ):
     environ = {**os.environ, "WECHAT_TOKEN": TOKEN, "HOST": "127.0.0.1", "PORT": str(port), **environ}
     process = subprocess.Popen(
-        [sys.executable, "-c", OURS, str(HANDLERS)], cwd=ROOT, env=environ, stderr=subprocess.DEVNULL
+        [sys.executable, "-c", OURS, str(handlers)], cwd=ROOT, env=environ, stderr=subprocess.DEVNULL
     )
     time.sleep(2)
     return process
