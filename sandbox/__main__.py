@@ -35,9 +35,8 @@ HOST = "127.0.0.1"  # whatever HOST says: who reaches the page can read and send
 LOOK = 0.3  # seconds between two looks at the handlers
 THREADS = 32  # of the page and the API; each open page takes one
 
-TOKEN = {"WECHAT_TOKEN": "sandbox"}
-ACCOUNT = {
-    "WECHAT_APPID": APPID,
+ACCOUNT = {"WECHAT_TOKEN": "sandbox", "WECHAT_APPID": APPID}
+SERVING = {
     "WECHAT_SECRET": "sandbox-secret",
     "WECHAT_MAX_AGE": "0",  # a push from the history of a shell is welcome
     "LOG_LEVEL": "debug",  # what errors say quotes nobody but oneself
@@ -47,7 +46,7 @@ UNSEALED = {"WECHAT_AES_KEY": "sandbox" + "0" * 36, "WECHAT_MODE": "plain"}
 
 def main(arguments: list[str]) -> int:
     """Runs one command; without one, serves. Gives the exit status."""
-    environ = {**TOKEN, **{name: value for name, value in os.environ.items() if value}}
+    environ = {**ACCOUNT, **{name: value for name, value in os.environ.items() if value}}
     options = make_parser(environ).parse_args(arguments)
     status: int = options.run(options)
     return status
@@ -56,9 +55,8 @@ def main(arguments: list[str]) -> int:
 def make_parser(environ: Mapping[str, str]) -> argparse.ArgumentParser:
     """The parser of all commands, whose defaults are the settings."""
     parser = argparse.ArgumentParser(prog="python -m sandbox", description=__doc__)
-    parser.set_defaults(
-        run=lambda _: serve({**ACCOUNT, **({} if "WECHAT_AES_KEY" in environ else UNSEALED), **environ})
-    )
+    key = {} if "WECHAT_AES_KEY" in environ else UNSEALED
+    parser.set_defaults(run=lambda _: serve({**SERVING, **key, **environ}))
     commands = parser.add_subparsers(
         metavar="COMMAND", title="commands", description="without one: the server, its chat page, and a stand-in API"
     )
@@ -114,7 +112,7 @@ def start(environ: Mapping[str, str]) -> Folder:
     folder = Folder(wxserver.HANDLERS, environ, accounts.use, chat.show_menu, tell)
     run(accounts, server, settings.threads)
     run(Console(chat, cloud), beside, THREADS)
-    print(welcome(settings, is_token_ours=environ["WECHAT_TOKEN"] == TOKEN["WECHAT_TOKEN"]), flush=True)
+    print(welcome(settings, is_token_ours=environ["WECHAT_TOKEN"] == ACCOUNT["WECHAT_TOKEN"]), flush=True)
     return folder
 
 

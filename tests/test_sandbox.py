@@ -12,7 +12,7 @@ import pytest
 
 from sandbox.chat import USERS, Order
 from sandbox.timeline import MOST, Timeline
-from tests.conftest import ROOT, TOKEN, free_port
+from tests.conftest import AES_KEY, ROOT, TOKEN, free_port
 
 ORDER = {
     "type": "text",
@@ -318,6 +318,16 @@ def test_the_token_of_the_settings_is_not_printed(sandbox):
     lines = "\n".join(sandbox(WECHAT_TOKEN="mysecrettoken").lines)
     assert "mysecrettoken" not in lines
     assert "WECHAT_TOKEN" in lines
+
+
+@pytest.mark.parametrize("environ", [{}, {"WECHAT_AES_KEY": AES_KEY}, {"WECHAT_TOKEN": "another"}])
+def test_the_printed_command_gets_a_book(sandbox, environ):
+    process = sandbox(**environ)
+    line = next(line.partition(": ")[2] for line in process.lines if "push text" in line)
+    command = [sys.executable, *line.split()[1:]]
+    clean = {"PATH": "/usr/bin", "PYTHONUTF8": "1", "WECHAT_TOKEN": TOKEN, **environ}
+    done = subprocess.run(command, cwd=ROOT, env=clean, capture_output=True, text=True, timeout=30, check=False)
+    assert (done.returncode, "重庆出版社" in done.stdout) == (0, True)
 
 
 def test_a_timeline_keeps_the_latest_events():

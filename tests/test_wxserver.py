@@ -16,10 +16,9 @@ from hypothesis import strategies as st
 import wxserver
 from sandbox.messages import text_message
 from sandbox.platform import signed_query
-from tests.conftest import MESSAGES, ROOT, SEALED, TOKEN, Account, free_port, nodes, wait_for_port
+from tests.conftest import MESSAGES, ROOT, TOKEN, Account, free_port, nodes, wait_for_port
 from tests.vectors import VECTORS
 from wechat.errors import StartError
-from wechat.settings import read
 
 ECHO = '@on("text")\ndef echo(msg): return msg.Content\n'
 TEXT = text_message("三体")
@@ -426,11 +425,3 @@ def test_a_log_that_cannot_be_written_costs_no_answer():
     finally:
         process.kill()
         process.wait(10)
-
-
-def test_the_line_that_the_sandbox_prints_works_in_safe_mode_too():
-    from sandbox.__main__ import curl_line
-
-    line = curl_line(read({"WECHAT_TOKEN": TOKEN, **SEALED}), 1, "三体")
-    assert "msg_signature=" in line
-    assert "<Encrypt>" in line
