@@ -9,6 +9,7 @@ import signal
 import socket
 import sys
 import threading
+import time
 from collections.abc import Mapping
 from dataclasses import replace
 from functools import partial
@@ -23,7 +24,7 @@ from sandbox.chat import Chat
 from sandbox.cloud import Cloud
 from sandbox.console import LARGEST_FILE, Console
 from sandbox.messages import APPID
-from sandbox.reload import Folder
+from sandbox.reload import Folder, snapshot
 from sandbox.timeline import LogLines, Timeline
 from wechat.errors import StartError
 from wechat.log import configure
@@ -33,20 +34,21 @@ from wechat.store import open_store
 
 HOST = "127.0.0.1"  # whatever HOST says: who reaches the page can read and send everything
 LOOK = 0.3  # seconds between two looks at the handlers
-THREADS = 32  # of the page and the API; each open page takes one
+THREADS = 64  # of the page and the API; each open page takes one
 
-ACCOUNT = {"WECHAT_TOKEN": "sandbox", "WECHAT_APPID": APPID}
-SERVING = {
-    "WECHAT_SECRET": "sandbox-secret",
+DEFAULTS = {"WECHAT_TOKEN": "sandbox", "WECHAT_APPID": APPID, "WECHAT_SECRET": "sandbox-secret"}
+UNSEALED = {"WECHAT_AES_KEY": "sandbox" + "0" * 36, "WECHAT_MODE": "plain"}
+ALWAYS = {
+    "WECHAT_STORE": "memory:",  # never the real account's: its debts would be paid to the stand-in
     "WECHAT_MAX_AGE": "0",  # a push from the history of a shell is welcome
     "LOG_LEVEL": "debug",  # what errors say quotes nobody but oneself
 }
-UNSEALED = {"WECHAT_AES_KEY": "sandbox" + "0" * 36, "WECHAT_MODE": "plain"}
 
 
 def main(arguments: list[str]) -> int:
     """Runs one command; without one, serves. Gives the exit status."""
-    environ = {**ACCOUNT, **{name: value for name, value in os.environ.items() if value}}
+    environ = {name: value for name, value in os.environ.items() if value}
+    environ = {**DEFAULTS, **({} if "WECHAT_AES_KEY" in environ else UNSEALED), **environ}
     options = make_parser(environ).parse_args(arguments)
     status: int = options.run(options)
     return status
@@ -55,8 +57,7 @@ def main(arguments: list[str]) -> int:
 def make_parser(environ: Mapping[str, str]) -> argparse.ArgumentParser:
     """The parser of all commands, whose defaults are the settings."""
     parser = argparse.ArgumentParser(prog="python -m sandbox", description=__doc__)
-    key = {} if "WECHAT_AES_KEY" in environ else UNSEALED
-    parser.set_defaults(run=lambda _: serve({**SERVING, **key, **environ}))
+    parser.set_defaults(run=lambda _: serve({**environ, **ALWAYS}))
     commands = parser.add_subparsers(
         metavar="COMMAND", title="commands", description="without one: the server, its chat page, and a stand-in API"
     )
@@ -76,23 +77,28 @@ def make_parser(environ: Mapping[str, str]) -> argparse.ArgumentParser:
 
 def serve(environ: Mapping[str, str]) -> NoReturn:
     """Serves on loopback, loading handlers anew as they change, until it is stopped."""
-    stop = threading.Event()
     for number in (signal.SIGINT, signal.SIGTERM):
-        signal.signal(number, lambda *_: stop.set())
+        signal.signal(number, end)
     try:
         folder = start(environ)
     except StartError as error:
         wxserver.give_up(error)
-    while not stop.wait(LOOK):
+    while True:
+        time.sleep(LOOK)
         folder.look()
+
+
+def end(*_: object) -> NoReturn:
+    """Ends the process, without waiting for handlers, for modules that are being imported, or for pages."""
     logging.shutdown()
-    os._exit(0)  # without waiting for handlers, or for pages that are open
+    os._exit(0)
 
 
 def start(environ: Mapping[str, str]) -> Folder:
     """The server, the stand-in API and the page, each listening; gives what looks after the handlers."""
     # A file that changes twice within a second would come from the cache the second time.
     sys.dont_write_bytecode = True
+    seen = snapshot(wxserver.HANDLERS)
     settings, routes = prepare(environ, wxserver.HANDLERS)
     server, beside = listen(settings.port), listen(settings.port and settings.port + 1)
     settings = replace(settings, port=server.getsockname()[1], api_url=f"http://{HOST}:{beside.getsockname()[1]}")
@@ -109,19 +115,21 @@ def start(environ: Mapping[str, str]) -> Folder:
         print(*faults or ["the handlers are loaded"], sep="\n", file=sys.stderr)
         timeline.add("handlers", faults=faults)
 
-    folder = Folder(wxserver.HANDLERS, environ, accounts.use, chat.show_menu, tell)
+    folder = Folder(wxserver.HANDLERS, seen, environ, accounts.use, chat.show_menu, tell)
     run(accounts, server, settings.threads)
-    run(Console(chat, cloud), beside, THREADS)
-    print(welcome(settings, is_token_ours=environ["WECHAT_TOKEN"] == ACCOUNT["WECHAT_TOKEN"]), flush=True)
+    run(Console(chat, cloud, settings), beside, THREADS)
+    print(welcome(settings, is_token_ours=environ["WECHAT_TOKEN"] == DEFAULTS["WECHAT_TOKEN"]), flush=True)
     return folder
 
 
 def listen(port: int) -> socket.socket:
     """A socket on loopback; raises StartError where there is none to be had."""
     try:
+        if port > 65_535:
+            raise OSError("there is no such port")
         return socket.create_server((HOST, port))
     except OSError as error:
-        raise StartError([f"PORT: the sandbox cannot listen on {HOST}:{port}: {error.strerror}"]) from error
+        raise StartError([f"PORT: the sandbox cannot listen on {HOST}:{port}: {error}"]) from error
 
 
 def run(app: Accounts | Console, listener: socket.socket, threads: int) -> None:

@@ -7,6 +7,7 @@ from collections.abc import Callable, Iterable
 from dataclasses import replace
 from importlib.util import find_spec
 from typing import Protocol
+from urllib.parse import urlsplit
 from wsgiref.types import StartResponse, WSGIEnvironment
 
 from sandbox.timeline import answering
@@ -42,6 +43,9 @@ class Accounts:
         self._lock = threading.Lock()
 
     def __call__(self, environ: WSGIEnvironment, start_response: StartResponse) -> Iterable[bytes]:
+        if not is_local(environ) or "HTTP_ORIGIN" in environ or "HTTP_SEC_FETCH_SITE" in environ:
+            start_response("403 Forbidden", [("Content-Type", "text/plain")])
+            return [b"the sandbox answers this machine alone, and no browser\n"]
         number = environ.get("HTTP_X_SANDBOX_MESSAGE", "")
         token = answering.set(int(number) if number.isdecimal() and len(number) < 10 else 0)
         try:
@@ -70,6 +74,14 @@ class Accounts:
                 settings = account_settings(self._settings, mode, kind) if is_named else self._settings
                 self._apps[name] = self._make(settings, self._routes)
             return self._apps[name]
+
+
+def is_local(environ: WSGIEnvironment) -> bool:
+    """Whether the request names this machine; under another name, it is somebody's page that asks through a browser."""
+    try:
+        return urlsplit(f"//{environ.get('HTTP_HOST', '')}").hostname in ("127.0.0.1", "localhost", "::1")
+    except ValueError:
+        return False
 
 
 def account_settings(settings: Settings, mode: str, kind: str) -> Settings:

@@ -23,6 +23,7 @@ from wechat.settings import Settings
 USERS = (USER, "oZTwJ5CZXY2gKgAnfCGj7dCRpbA0")
 NAME = re.compile(r"[A-Za-z]\w{0,31}", re.ASCII)
 FORMATS = ("xml", "json")
+KEPT = 100  # calls, customer messages and files
 LONGEST = 5.0  # seconds after which the platform hangs up
 
 
@@ -107,8 +108,11 @@ class Chat:
         )
 
     def show_menu(self, menu: dict[str, Any]) -> None:
-        """Makes it the account's menu, as if it had been sent to the platform."""
-        self._cloud.menus.create(menu)
+        """Makes it the account's menu, as if it had been sent to the platform; an empty one takes it away."""
+        if menu:
+            self._cloud.menus.create(menu)
+        else:
+            self._cloud.menus.delete()
         self._tell_of_menu()
 
     def _tell_of_menu(self) -> None:
@@ -117,6 +121,7 @@ class Chat:
 
     def _hear(self, call: Call) -> None:
         """What the server asks of the platform, where users see something of it."""
+        self._forget()
         if call.errcode or call.status != 200 or not isinstance(call.body, dict):
             return
         openid = call.body.get("touser")
@@ -126,6 +131,12 @@ class Chat:
             self.timeline.add("typing", openid=openid, is_on=call.body.get("command") == "Typing")
         elif "/menu/" in call.path:
             self._tell_of_menu()
+
+    def _forget(self) -> None:
+        """The sandbox may be open for days, so the platform does not keep everything."""
+        del self._cloud.journal[:-KEPT], self._cloud.sent[:-KEPT]
+        for media_id in list(self._cloud.media)[:-KEPT]:
+            del self._cloud.media[media_id]
 
     def _media_in(self, text: str) -> dict[str, str]:
         """The files of the platform that the text names: media_id to type."""

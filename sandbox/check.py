@@ -18,12 +18,11 @@ from urllib.parse import quote
 from xml.etree import ElementTree
 
 from sandbox.messages import ACCOUNT, USER, to_json
-from sandbox.platform import Attempt, Endpoint, Platform, signed_query
+from sandbox.platform import Attempt, Endpoint, Platform, is_address, signed_query
 from sandbox.verdict import Verdict, judge
 from wechat.message import parse
 from wechat.templates import cdata
 
-URL = r"https?://([\w.-]+|\[[\da-fA-F:]+\])(:\d{1,5})?(/[^\s?#]*)?"
 OK, WARN, FAIL = "ok", "warn", "FAIL"  # FAIL breaks the account, or opens it to others; WARN does not today
 DAY = 86_400  # seconds
 LATE = 4.9  # seconds after which it was the platform that hung up, not the server
@@ -114,7 +113,10 @@ def run(options: argparse.Namespace) -> int:
     """Prints a line for each check; gives the exit status, 2 where the command was called wrongly."""
     key, appid, mode = options.aes_key or "", options.appid or "", options.mode
     for is_wrong, right in (
-        (not re.fullmatch(URL, options.url), "URL takes an address like https://your.host/weixin, without a query"),
+        (
+            not is_address(options.url) or "?" in options.url,
+            "URL takes an address like https://your.host/weixin, without a query",
+        ),
         (key and not re.fullmatch("[A-Za-z0-9+/]{43}", key), "--aes-key takes 43 letters, digits, + and /"),
         (bool(key) != bool(appid) or (mode and not key), "--aes-key and --appid go together, and --mode needs both"),
         (key and not find_spec("cryptography"), "--aes-key needs a package: python -m pip install cryptography"),

@@ -53,7 +53,7 @@ class Cloud:
         self.windows: dict[str, int] = {}
         self.menus = Menus()
         self._appid, self._secret, self._clock, self._token_life = appid, secret, clock, token_life
-        self._lock = threading.Lock()
+        self._lock = threading.Condition()
         self._tokens: dict[str, _Token] = {}
         self._stable = ""
         self._uses: dict[str, list[float]] = {}
@@ -126,6 +126,12 @@ class Cloud:
         media_id = secrets.token_urlsafe(48)
         self.media[media_id] = media
         return media_id
+
+    def messages_to(self, openid: str, count: int, seconds: float) -> list[dict[str, Any]]:
+        """The customer messages to this user, as soon as there are so many, or when the seconds are over."""
+        with self._lock:
+            self._lock.wait_for(lambda: sum(to == openid for to, _ in self.sent) >= count, seconds)
+            return [message for to, message in self.sent if to == openid]
 
     def _answer(self, asked: Asked) -> tuple[Response, str]:
         refusal = self._token_errcode(asked.query.get("access_token", ""))
@@ -238,6 +244,7 @@ class Cloud:
             self.windows[openid] -= 1
         self._typing.pop(openid, None)
         self.sent.append((openid, asked.body))
+        self._lock.notify_all()
         return 0
 
     def _type(self, asked: Asked) -> int:

@@ -13,15 +13,15 @@ from wsgiref.types import StartResponse, WSGIEnvironment
 
 from webob import Request, Response
 
-from sandbox.accounts import KINDS, MODES
+from sandbox.accounts import KINDS, MODES, is_local
 from sandbox.chat import USERS, Chat, Order
 from sandbox.cloud import Cloud
 from sandbox.cloud_wire import Media
 from sandbox.rules import file_errcode
+from wechat.settings import Settings
 
 PAGE = Path(__file__).with_name("console.html")
-HOSTS = ("127.0.0.1", "localhost", "[::1]")  # under another name, somebody's page on the web asks through a browser
-LOOK = 20.0  # seconds for which a page waits for news
+LOOK = 5.0  # seconds for which a page waits for news; one that has gone holds a thread as long
 LONGEST_ORDER = 64 * 1024  # bytes
 LARGEST_FILE = 10 * 1024 * 1024  # bytes; the platform takes no larger one
 
@@ -32,11 +32,17 @@ class Console:
     Paths of the platform's API go to the stand-in.
     """
 
-    def __init__(self, chat: Chat, cloud: Cloud) -> None:
+    def __init__(self, chat: Chat, cloud: Cloud, settings: Settings) -> None:
         self._chat, self._cloud = chat, cloud
         self._page = PAGE.read_bytes()
         self._headers = {"Content-Security-Policy": policy(self._page), "Referrer-Policy": "no-referrer"}
-        self._run = secrets.token_hex(8)
+        self._offer = {
+            "run": secrets.token_hex(8),
+            "users": USERS,
+            "accounts": KINDS,
+            "modes": MODES,
+            "defaults": {"mode": settings.mode, "account": settings.account},
+        }
         self._answers: dict[tuple[str, str], Callable[[Request], Response]] = {
             ("GET", "/"): lambda _: Response(self._page, headers=self._headers, content_type="text/html"),
             ("GET", "/events"): self._events,
@@ -48,7 +54,7 @@ class Console:
         request = Request(environ)
         path = environ.get("PATH_INFO", "")
         answer: Callable[..., Iterable[bytes]]
-        if request.host.rpartition(":")[0] not in HOSTS:
+        if not is_local(environ):
             answer = refuse(403, "the sandbox is for this machine alone")
         elif path.startswith(("/cgi-bin/", "/video/")):
             answer = self._cloud
@@ -64,16 +70,18 @@ class Console:
         if not after.isdecimal() or len(after) > 15:
             return refuse(400, "after takes a number")
         events = self._chat.timeline.after(int(after), LOOK)
-        return to_json({"run": self._run, "users": USERS, "accounts": KINDS, "modes": MODES, "events": events})
+        return to_json({**self._offer, "events": events})
 
     def _push(self, request: Request) -> Response:
         # A page of another host can send no JSON without being allowed to, nor the bytes of a file below.
-        if request.content_type != "application/json" or (request.content_length or 0) > LONGEST_ORDER:
+        if request.content_type != "application/json":
             return refuse(415, "a message comes as JSON")
+        if (request.content_length or 0) > LONGEST_ORDER:
+            return to_json({"error": f"a message has {LONGEST_ORDER:,} bytes at most"})
         try:
             return to_json({"id": self._chat.send(Order(**json.loads(request.body)))})
         except (ValueError, TypeError, RecursionError) as error:
-            return refuse(400, str(error))
+            return to_json({"error": str(error)})
 
     def _keep(self, request: Request) -> Response:
         if request.content_type != "application/octet-stream" or (request.content_length or 0) > LARGEST_FILE:

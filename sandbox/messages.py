@@ -8,7 +8,7 @@ from __future__ import annotations
 import json
 import secrets
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 
 from wechat.message import Message
 from wechat.templates import cdata
@@ -51,9 +51,21 @@ def build(kind: str, values: Sequence[str], openid: str = USER) -> str:
 
 def compose(kind: str, fields: Mapping[str, object], openid: str = USER) -> str:
     """The XML of a message that was never sent before, with its fields inside the nodes that all messages have."""
-    common = {"ToUserName": ACCOUNT, "FromUserName": openid, "CreateTime": int(time.time()), "MsgType": kind}
+    # Two events of one user in one second would be one: nothing else tells them apart.
+    created = next(_seconds) if kind == "event" else int(time.time())
+    common = {"ToUserName": ACCOUNT, "FromUserName": openid, "CreateTime": created, "MsgType": kind}
     number = {} if kind == "event" else {"MsgId": secrets.randbits(62)}
     return f"<xml>{_nodes({**common, **fields, **number})}</xml>"
+
+
+def _all_seconds() -> Iterator[int]:
+    last = 0
+    while True:
+        last = max(last + 1, int(time.time()))
+        yield last
+
+
+_seconds = _all_seconds()
 
 
 def _nodes(fields: Mapping[str, object]) -> str:

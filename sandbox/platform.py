@@ -56,6 +56,12 @@ class Attempt(NamedTuple):
     problem: str = ""
 
 
+def is_address(text: str) -> bool:
+    """Whether it is a URL to post to."""
+    found = re.fullmatch(r"https?://([\w.-]+|\[[\da-f:]+\])(:\d{1,5})?(/[!-~]*)?", text, re.ASCII | re.IGNORECASE)
+    return found is not None and int((found[2] or ":80")[1:]) < 65_536
+
+
 @dataclass(frozen=True)
 class Endpoint:
     """Where WeChat posts to: a URL, and the WSGI callable behind it where nothing listens there.

@@ -7,7 +7,7 @@ import sys
 from collections.abc import Mapping
 
 from sandbox.messages import FIELDS, USER, build, to_json
-from sandbox.platform import Endpoint, Platform
+from sandbox.platform import Endpoint, Platform, is_address
 from sandbox.verdict import BANNER, judge
 from wechat.errors import StartError
 from wechat.message import parse
@@ -23,6 +23,9 @@ def add_arguments(parser: argparse.ArgumentParser, environ: Mapping[str, str]) -
     parser.add_argument("--token", help="default: WECHAT_TOKEN, else sandbox")
     parser.add_argument("--aes-key", help="default: WECHAT_AES_KEY; with one the push is sealed")
     parser.add_argument("--appid", help="default: WECHAT_APPID")
+    parser.add_argument(
+        "--mode", choices=("plain", "compat", "safe"), help="default: safe with --aes-key, else the settings"
+    )
     parser.add_argument("--openid", default=USER, help="who sends it")
     parser.add_argument("--json", action="store_true", help="push JSON, as to a Mini Program")
     parser.set_defaults(environ=environ)
@@ -30,15 +33,18 @@ def add_arguments(parser: argparse.ArgumentParser, environ: Mapping[str, str]) -
 
 def run(options: argparse.Namespace) -> int:
     """Pushes, and prints the reply; exit status 1 where the user would see the banner, 2 for a wrong call."""
+    url = options.url
     try:
         settings = account(options)
+        if url and not is_address(url):
+            raise ValueError("--url takes an address like http://127.0.0.1:8080/weixin")
         content = build(options.kind, options.values, options.openid)
     except (StartError, ValueError) as error:
         print(error, file=sys.stderr)
         return 2
     platform = Platform.of(settings)
     content = to_json(parse(content.encode())) if options.json else content
-    endpoint = Endpoint(options.url or f"http://127.0.0.1:{settings.port}{settings.path}")
+    endpoint = Endpoint(url or f"http://127.0.0.1:{settings.port}{settings.path}")
     attempts = list(endpoint.deliver(*platform.push(content, openid=options.openid)))
     verdict = judge(platform, attempts[-1], options.kind == "event", options.openid)
     for number, attempt in enumerate(attempts, 1):
@@ -53,5 +59,7 @@ def run(options: argparse.Namespace) -> int:
 
 def account(options: argparse.Namespace) -> Settings:
     """The settings, with what was given on the command line in their place."""
-    given = {"WECHAT_TOKEN": options.token, "WECHAT_AES_KEY": options.aes_key, "WECHAT_APPID": options.appid}
+    mode = options.mode or ("safe" if options.aes_key else None)
+    given = {"WECHAT_TOKEN": options.token, "WECHAT_APPID": options.appid, "WECHAT_MODE": mode}
+    given["WECHAT_AES_KEY"] = options.aes_key
     return read({**options.environ, **{name: value for name, value in given.items() if value}})

@@ -3,75 +3,101 @@
 from __future__ import annotations
 
 import json
+import sys
+import threading
 from collections.abc import Callable, Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
 from wechat.errors import StartError
 from wechat.menu import menu_faults
-from wechat.routing import Routes, load
+from wechat.routing import PACKAGE, Routes, load
 
 Snapshot = dict[str, tuple[int, int]]
+
+PATIENCE = 5.0  # seconds after which it is said that a module is still being imported
 
 
 class Folder:
     """The handlers in a folder, and their menu; the last good ones stay in use while a file is broken.
 
-    `use` gets the routes, `show_menu` the menu, and `tell` the faults, none once all is well again.
+    `use` gets the routes, `show_menu` the menu, empty where there is none, and `tell` the faults, none once all is
+    well again. `seen` is what the routes in use were loaded from.
     """
 
     def __init__(
         self,
         folder: Path,
+        seen: Snapshot,
         environ: Mapping[str, str],
         use: Callable[[Routes], None],
         show_menu: Callable[[dict[str, Any]], None],
         tell: Callable[[list[str]], None],
     ) -> None:
-        self._folder, self._environ = folder, environ
+        self._folder, self._seen, self._environ = folder, seen, environ
         self._use, self._show_menu, self._tell = use, show_menu, tell
-        self._menu: object = None
-        self._seen = self._snapshot()
-        if faults := list(self._load_menu()):
+        self._menu: dict[str, Any] = {}
+        if faults := self._try(self._load_menu):
             self._tell(faults)
 
     def look(self) -> None:
         """Loads what has changed since the last look."""
-        now = self._snapshot()
+        now = snapshot(self._folder)
         if now == self._seen:
             return
         self._seen = now
-        self._tell([*self._load_handlers(), *self._load_menu()])
+        patience = threading.Timer(PATIENCE, self._tell, [[f"{self._folder.name}/: a module is still being imported"]])
+        patience.start()
+        faults = [*self._try(self._load_handlers), *self._try(self._load_menu)]
+        patience.cancel()
+        self._tell(faults)
 
-    def _snapshot(self) -> Snapshot:
-        files = [file for file in self._folder.rglob("*") if "__pycache__" not in file.parts and file.name[0] != "."]
-        return {str(file): (stat.st_mtime_ns, stat.st_size) for file in files if (stat := _stat(file))}
+    def _try(self, task: Callable[[], Iterable[str]]) -> list[str]:
+        try:
+            return list(task())
+        except BaseException as error:  # modules and menus may fail in any way; the sandbox goes on
+            return [f"{self._folder.name}/: {type(error).__name__}: {error}"]
 
     def _load_handlers(self) -> Iterable[str]:
+        modules = _modules()
         try:
             self._use(load(self._folder, self._environ))
-        except StartError as error:
+        except BaseException as error:
+            for name in _modules():  # the ones in use import one another also while they run
+                del sys.modules[name]
+            sys.modules.update(modules)
+            if not isinstance(error, StartError):
+                raise
             return error.faults
         return []
 
     def _load_menu(self) -> Iterable[str]:
         file = self._folder / "menu.json"
         try:
-            menu = json.loads(file.read_text("utf-8"))
-        except FileNotFoundError:
-            return []
-        except (OSError, ValueError) as error:
+            menu = json.loads(file.read_text("utf-8")) if file.exists() else {}
+        except (OSError, ValueError, RecursionError) as error:
             return [f"{file.name}: {error}"]
-        if faults := menu_faults(menu):
-            return [f"{file.name}: {fault}" for fault in faults]
-        if menu != self._menu:
+        faults = menu_faults(menu) if menu or file.exists() else []
+        if not faults and menu != self._menu:
             self._menu = menu
             self._show_menu(menu)
-        return []
+        return [f"{file.name}: {fault}" for fault in faults]
 
 
-def _stat(file: Path) -> Any:
-    try:
-        return file.stat()
-    except OSError:  # an editor has just taken it away
-        return None
+def snapshot(folder: Path) -> Snapshot:
+    """When each file was changed, and its size in bytes; what editors put beside their files does not count."""
+    found = {}
+    for file in folder.rglob("*"):
+        is_hidden = any(part[0] == "." or part == "__pycache__" for part in file.relative_to(folder).parts)
+        if is_hidden or not file.suffix or file.name.endswith("~"):
+            continue
+        try:
+            if file.is_file():
+                found[str(file)] = (file.stat().st_mtime_ns, file.stat().st_size)
+        except OSError:  # it has just been taken away
+            continue
+    return found
+
+
+def _modules() -> dict[str, Any]:
+    return {name: module for name, module in sys.modules.items() if name.partition(".")[0] == PACKAGE}

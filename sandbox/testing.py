@@ -1,13 +1,15 @@
 """Fixtures for the tests of handlers: a `user` who writes to the account, and the `cloud` behind it.
 
-A project switches them on with `pytest_plugins = ["sandbox.testing"]` in its `tests/conftest.py`.
+A project switches them on with `pytest_plugins = ["sandbox.testing"]` in its `tests/conftest.py`. The modules of
+`handlers/` are imported anew for each test; what is to be another in one of them is named after the fixture has been
+made: `monkeypatch.setattr("handlers.mine.price", 5)`.
 """
 
 from __future__ import annotations
 
 import io
+import logging
 import threading
-import time
 from collections.abc import Iterator
 from socketserver import ThreadingMixIn
 from typing import Any
@@ -36,6 +38,10 @@ class User:
         self._endpoint = Endpoint(app.settings.path, app)
         self._taken = 0
 
+    def another(self, openid: str) -> User:
+        """Another user of the same account."""
+        return User(self._app, self._cloud, openid)
+
     def says(self, content: str) -> Message:
         """The reply to a text, empty where there is none: `user.says("hi").Content`."""
         return self.sends("text", Content=content)
@@ -45,7 +51,12 @@ class User:
         return self.sends("event", Event=event, EventKey=key, **fields)
 
     def sends(self, kind: str, **fields: Any) -> Message:
-        """The reply to a message of this MsgType; fields that are not given have a value of their own."""
+        """The reply to a message of this MsgType; fields that are not given have a value of their own.
+
+        A type that this module does not know needs its fields, else it is a ValueError.
+        """
+        if kind not in FIELDS and not fields:
+            raise ValueError(f"{kind} needs its fields: there are {', '.join(FIELDS)} without")
         content = compose(kind, {**FIELDS.get(kind, {}), **fields}, self.openid)
         *_, attempt = self._endpoint.deliver(*self._platform.push(content, openid=self.openid))
         reply, fault = judge(self._platform, attempt, kind == "event", self.openid)
@@ -55,14 +66,11 @@ class User:
 
     def waits_for_message(self, seconds: float = 10) -> dict[str, Any]:
         """The next customer message, as JSON: `user.waits_for_message()["text"]["content"]`."""
-        end = time.monotonic() + seconds
-        while time.monotonic() < end:
-            for openid, message in self._cloud.sent[self._taken :]:
-                self._taken += 1
-                if openid == self.openid:
-                    return message
-            time.sleep(0.01)
-        raise AssertionError(f"no customer message came in {seconds:g} s")
+        messages = self._cloud.messages_to(self.openid, self._taken + 1, seconds)
+        if len(messages) <= self._taken:
+            raise AssertionError(f"no customer message came in {seconds:g} s")
+        self._taken += 1
+        return messages[self._taken - 1]
 
 
 @pytest.fixture
@@ -72,8 +80,9 @@ def account_settings() -> dict[str, str]:
 
 
 @pytest.fixture
-def user(cloud: Cloud, account_settings: dict[str, str]) -> Iterator[User]:
+def user(cloud: Cloud, account_settings: dict[str, str], caplog: pytest.LogCaptureFixture) -> Iterator[User]:
     """A user of the account that `handlers/` makes, with the real application and a stand-in for the platform."""
+    caplog.set_level(logging.DEBUG, "wechat.log")  # so that a traceback has what the error says
     settings = {**SETTINGS, "WECHAT_API_URL": cloud.url, **account_settings}
     app = wxserver.make_application(settings)
     yield User(app, cloud)

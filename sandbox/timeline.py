@@ -16,10 +16,12 @@ from wechat.log import FORMAT
 Event = dict[str, Any]
 
 MOST = 5_000  # events that a page which is opened late still sees
-HANDLER = re.compile(r" -> (\S+): ")  # in the line that the server writes about an attempt
+STANDING = ("menu", "handlers")  # of which the latest counts, however long ago it was
 
 # Which message of the page is being answered, in whatever thread; 0 for none.
 answering: ContextVar[int] = ContextVar("answering", default=0)
+
+HANDLER = re.compile(r" -> (\S+): ")  # in the line that the server writes about an attempt
 
 
 class Timeline:
@@ -27,6 +29,7 @@ class Timeline:
 
     def __init__(self) -> None:
         self._events: deque[Event] = deque(maxlen=MOST)
+        self._standing: dict[str, Event] = {}
         self._changed = threading.Condition()
         self._last = 0
 
@@ -34,18 +37,26 @@ class Timeline:
         """Adds an event, of fields that JSON takes."""
         with self._changed:
             self._last += 1
-            self._events.append({"seq": self._last, "kind": kind, "at": time.time(), **fields})
+            event = {"seq": self._last, "kind": kind, "at": time.time(), **fields}
+            if kind in STANDING:
+                self._standing[kind] = event
+            else:
+                self._events.append(event)
             self._changed.notify_all()
 
     def after(self, seq: int, seconds: float) -> list[Event]:
-        """The events after that one; where there are none, those of the next so many seconds."""
+        """The events after that one; where there are none, those of the next so many seconds.
+
+        A `seq` that has not been yet is one of another run, of which there is nothing to wait for.
+        """
         with self._changed:
-            self._changed.wait_for(lambda: self._last > seq, seconds)
-            return [event for event in self._events if event["seq"] > seq]
+            self._changed.wait_for(lambda: self._last != seq, seconds)
+            events = [*self._standing.values(), *self._events]
+        return sorted([event for event in events if event["seq"] > seq], key=lambda event: int(event["seq"]))
 
 
 class LogLines(logging.Handler):
-    """Adds each line of the log to the timeline, with the message it is about as `id`, and the handler it names.
+    """Adds the lines of the log about a message of the page, with its `id`, and the handler that the server names.
 
     `where` says in which file a handler stands.
     """
@@ -57,6 +68,12 @@ class LogLines(logging.Handler):
         self._where = where
 
     def emit(self, record: logging.LogRecord) -> None:
-        named = HANDLER.search(record.getMessage())
-        handler = {"handler": named[1], "where": self._where(named[1])} if named else {}
-        self._timeline.add("log", id=answering.get(), level=record.levelname, line=self.format(record), **handler)
+        number = answering.get()
+        if not number:
+            return
+        try:
+            named = HANDLER.search(record.getMessage()) if record.name == "wxserver" else None
+            handler = {"handler": named[1], "where": self._where(named[1])} if named else {}
+            self._timeline.add("log", id=number, level=record.levelname, line=self.format(record), **handler)
+        except Exception:  # a line that cannot be formatted must not cost the answer
+            self.handleError(record)

@@ -296,7 +296,7 @@ def test_control_c_ends_early_with_what_there_is(server):
         while len(recorder.bodies) < 10:
             time.sleep(0.02)
         process.send_signal(signal.SIGINT)
-        table, errors = process.communicate(timeout=3)
+        table, errors = process.communicate(timeout=7)
     found = counts(table)
     assert (process.returncode, errors) == (0, "")
     assert found["answered directly"] == 5

@@ -7,7 +7,7 @@ from urllib.parse import urlsplit
 
 import pytest
 from selenium import webdriver
-from selenium.common.exceptions import StaleElementReferenceException
+from selenium.common.exceptions import StaleElementReferenceException, TimeoutException
 from selenium.webdriver.common.action_chains import ActionChains
 from selenium.webdriver.common.by import By
 from selenium.webdriver.common.keys import Keys
@@ -62,7 +62,10 @@ class Page:
     def until(self, is_so):
         # What has just been drawn anew is looked for again.
         wait = WebDriverWait(self.browser, PATIENCE, 0.05, [StaleElementReferenceException])
-        return wait.until(lambda _: is_so(), f"the page shows: {self.text()}")
+        try:
+            return wait.until(lambda _: is_so())
+        except TimeoutException:
+            raise AssertionError(f"the page shows: {self.text()}") from None
 
     def text(self, selector="body"):
         texts = "return [...document.querySelectorAll(arguments[0])].map((element) => element.innerText).join('\\n')"
@@ -499,3 +502,73 @@ def test_a_page_that_is_opened_late_shows_what_was_said_before(page):
     chat.sees("重庆出版社")
     chat.one(".more").click()
     assert chat.is_panel_about("handlers.books.book_by_words", "news, direct")
+
+
+# What an audit found
+
+
+def test_a_reply_with_a_broken_address_costs_no_other_message(page):
+    chat = page()
+    articles = "News([Article('t', 'd', 'https://[oops/c.jpg', 'http://')])"
+    chat.reloads(MINE + f"@on('text', 'odd')\ndef odd(msg):\n    return {articles}\n")
+    chat.says("odd")
+    chat.until(lambda: chat.all("#chat .news"))
+    chat.says("帮助")
+    chat.sees("发送书名")
+    chat.chooses("language", "zh")
+    chat.sees("发送书名")
+    assert len(chat.all("#chat .mine")) == 2
+
+
+def test_what_could_not_be_sent_is_still_there(page):
+    chat = page()
+    chat.hangs_up_after("9")
+    chat.says("很长的一句话")
+    chat.sees("Not sent: hang_up takes seconds")
+    assert chat.one("#text").get_property("value") == "很长的一句话"
+
+
+def test_the_focus_stays_where_it_is_while_messages_come_and_go(page):
+    chat = page()
+    chat.reloads(SLOW.replace("sleep(2)", "sleep(1)"))
+    chat.says("slow")
+    chat.until(lambda: chat.all("#panel pre"))
+    chat.browser.execute_script("document.querySelector('#panel pre').focus()")
+    chat.sees("slow is done")
+    assert chat.browser.switch_to.active_element.tag_name == "pre"
+
+
+def test_who_reads_what_was_said_before_is_left_there(page):
+    chat = page()
+    chat.reloads(SLOW.replace("sleep(2)", "sleep(1.5)"))
+    for _ in range(4):
+        chat.says("三体")
+    chat.until(lambda: len(chat.all("#chat .news")) == 4)
+    chat.says("slow")
+    chat.browser.execute_script("document.getElementById('chat').scrollTop = 0")
+    chat.sees("slow is done")
+    assert chat.browser.execute_script("return document.getElementById('chat').scrollTop") == 0
+
+
+def test_escape_in_a_submenu_leads_back_to_its_button(page):
+    chat = page()
+    chat.clicks("☰ 查书")
+    ActionChains(chat.browser).send_keys(Keys.ESCAPE).perform()
+    assert chat.browser.switch_to.active_element.text == "☰ 查书"
+    assert not chat.one("#menu .sub").is_displayed()
+
+
+def test_each_tab_has_a_user_of_its_own(page):
+    chat = page()
+    first = chat.browser.current_window_handle
+    chat.browser.switch_to.new_window("tab")
+    second = Page(chat.browser, chat.sandbox)
+    second.chooses("user", "1")
+    second.browser.switch_to.window(first)
+    chat.browser.refresh()
+    chat.sees("Ming", "#title")
+    chat.browser.switch_to.window(chat.browser.window_handles[1])
+    chat.browser.refresh()
+    chat.sees("Hong", "#title")
+    chat.browser.close()
+    chat.browser.switch_to.window(first)

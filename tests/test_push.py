@@ -77,3 +77,12 @@ def test_the_banner_is_exit_status_1(http_server):
 @pytest.mark.parametrize("arguments", [[], ["film"], ["text", "a", "b"], ["text", "--token", "x"]])
 def test_a_wrong_call_is_status_2(arguments):
     assert push(*arguments).returncode == 2
+
+
+@pytest.mark.parametrize(
+    "url", ["foo", "ftp://127.0.0.1/", "http://127.0.0.1:99999/", "http://127.0.0.1/路径", "http:///"]
+)
+def test_an_address_that_is_none_is_a_wrong_call(url):
+    done = push("text", "x", "--url", url)
+    assert (done.returncode, done.stdout) == (2, "")
+    assert "--url takes an address" in done.stderr

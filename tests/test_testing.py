@@ -78,6 +78,34 @@ def test_messages_for_other_users_are_not_taken_for_ones_own(make_user, cloud):
         user.waits_for_message(0.1)
 
 
+def test_two_users_write_to_one_account(make_user):
+    count = "session['n'] = session.get('n', 0) + 1\n    return str(session['n'])\n"
+    user = make_user(f"@on('text')\ndef text(msg, session):\n    {count}")
+    other = user.another("o_other")
+    assert [user.says("x").Content, user.says("x").Content, other.says("x").Content] == ["1", "2", "1"]
+
+
+def test_two_clicks_are_two_events(make_user):
+    user = make_user("seen = []\n@on('event')\ndef event(msg):\n    seen.append(1)\n    return str(len(seen))\n")
+    assert [user.does("CLICK", "K").Content for _ in range(3)] == ["1", "2", "3"]
+
+
+def test_a_type_that_is_none_is_an_error_unless_it_has_fields(make_user):
+    user = make_user("@on('file')\ndef file(msg):\n    return msg.Title\n")
+    assert user.sends("file", Title="a.pdf").Content == "a.pdf"
+    with pytest.raises(ValueError, match="film needs its fields"):
+        user.sends("film")
+
+
+def test_the_log_says_what_a_handler_raised(user, monkeypatch, caplog):
+    def fail(msg):
+        raise ValueError("what is wrong")
+
+    monkeypatch.setattr("handlers.books.answer", lambda *_: fail(None))
+    user.says("三体")
+    assert "what is wrong" in caplog.text
+
+
 class TestOtherSettings:
     @pytest.fixture
     def account_settings(self):

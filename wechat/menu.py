@@ -64,15 +64,20 @@ def _button_faults(button: Any, where: str, longest_name: int) -> Iterator[str]:
         value = button.get(field)
         if not isinstance(value, str) or not value:
             yield f"{where}: a button of type {button['type']} needs {field}"
-        elif len(value.encode()) > LIMITS.get(field, len(value.encode())):
-            yield f"{where}: {field} has {len(value.encode())} bytes, {LIMITS[field]} are taken"
+        elif field in LIMITS and _size(value) > LIMITS[field]:
+            yield f"{where}: {field} has {_size(value)} bytes, {LIMITS[field]} are taken"
 
 
 def _name_faults(button: dict[str, Any], where: str, longest: int) -> Iterator[str]:
     name = button.get("name")
-    size = len(name.encode()) if isinstance(name, str) else 0
+    size = _size(name) if isinstance(name, str) else 0
     if not 1 <= size <= longest:
         yield f"{where}: name has {size} bytes, 1 to {longest} are taken"
+
+
+def _size(text: str) -> int:
+    """In bytes; JSON may hold half a character."""
+    return len(text.encode(errors="surrogatepass"))
 
 
 def unhandled_keys(menu: dict[str, Any], router: Router) -> Iterator[str]:

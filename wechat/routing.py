@@ -81,7 +81,7 @@ def _folded(parts: Iterable[Any]) -> Route:
 def _marks(function: Any, create: bool = False) -> list[Mark]:
     if create and "wechat_marks" not in vars(function):
         function.wechat_marks = []
-    marks = getattr(function, "wechat_marks", [])
+    marks = inspect.getattr_static(function, "wechat_marks", [])  # a module may hold things that answer with an error
     return marks if isinstance(marks, list) else []
 
 
