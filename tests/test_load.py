@@ -10,7 +10,7 @@ from collections import defaultdict
 
 import pytest
 
-from sandbox.platform import signed_query, text_message
+from sandbox.platform import deliver, signed_query, text_message
 from tests.conftest import APPID, ROOT, SECRET, TOKEN
 from tests.test_promises import SERVE, shown, wait_until
 
@@ -211,3 +211,20 @@ known = socket.getaddrinfo
 both = ("127.0.0.1", "127.0.0.2")
 socket.getaddrinfo = lambda host, *more, **names: [found for one in both for found in known(one, *more, **names)]
 """
+
+
+def test_an_attempt_that_waits_for_a_process_that_dies_is_answered_by_its_own(serve, folder, shared_store):
+    """As when a proxy passes on at once what another process died over: its number may still be there."""
+    dying, other = (serve("-c", SERVE, str(folder), WECHAT_STORE=shared_store) for _ in range(2))
+    query, body, seen = signed_query(TOKEN), text_message("slow 1.0 x").encode(), []
+    first = threading.Thread(target=deliver, args=(dying.url, query, body, 5, 1))
+    second = threading.Thread(target=lambda: seen.extend(deliver(other.url, query, body, 5, 1)))
+    for thread in (first, second):
+        thread.start()
+        time.sleep(0.3)
+    dying.process.kill()
+    dying.process.wait(10)
+    for thread in (first, second):
+        thread.join()
+    assert shown(seen[0].body) == "slow 1.0 x"
+    assert seen[0].seconds < 3
