@@ -28,8 +28,8 @@ from wechat.debts import Debts
 from wechat.delivery import Delivery
 from wechat.envelope import Clock, envelope_for
 from wechat.errors import NotFound, Refusal, StartError, Unreadable
+from wechat.log import collect_less, trace
 from wechat.log import configure as configure_log
-from wechat.log import trace
 from wechat.message import is_probe
 from wechat.outbox import Outbox
 from wechat.owners import Heartbeat, Owners
@@ -77,7 +77,7 @@ class Application:
         answering = Answering(router, self.api, Sessions(store, owners))
         outbox = Outbox(self.settings, self.api, debts)
         delivery = Delivery(self.settings, answering, Runs(store, owners, is_shared), debts, outbox, clock)
-        self.heartbeat = Heartbeat(owners, delivery.pay_orphans)
+        self.heartbeat = Heartbeat(owners, delivery.pay_orphans, delivery.begin)
         if is_shared:
             self.heartbeat.start()
         return delivery
@@ -229,6 +229,7 @@ def is_idle(app: Application, sockets: dict[int, Any]) -> bool:
 
 def run(app: Application) -> NoReturn:
     """Serves until it is stopped, and ends the process with status 0."""
+    collect_less()
     serve(app, bind(app))
     # Threads that still wait for a handler would hold up the end; what they owe stays written.
     logging.shutdown()

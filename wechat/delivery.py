@@ -58,13 +58,19 @@ class Delivery:
         self, settings: Settings, answering: Answering, runs: Runs, debts: Debts, outbox: Outbox, clock: Clock
     ) -> None:
         self._within = settings.reply_within
+        self._threads = settings.threads
         self._is_miniprogram = settings.account == "miniprogram"
         self._most_waiting = settings.threads * 3 // 4
         self._answering, self._runs, self._debts, self._outbox = answering, runs, debts, outbox
         self._clock = clock
-        self._slow = ThreadPoolExecutor(settings.threads, thread_name_prefix="slow")
+        self.begin()
+
+    def begin(self) -> None:
+        """Makes its threads, and those of the outbox; anew in a process that was forked, which has none."""
+        self._slow = ThreadPoolExecutor(self._threads, thread_name_prefix="slow")
         self._lock = threading.Lock()
         self._waiting = 0
+        self._outbox.begin()
 
     def answer(self, content: bytes) -> bytes:
         """The document that answers this attempt at the message in the content, or nothing for `success`."""
