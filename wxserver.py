@@ -20,6 +20,7 @@ from typing import TYPE_CHECKING, Any, NoReturn
 import waitress
 from waitress import wasyncore
 from waitress.channel import HTTPChannel
+from waitress.task import WSGITask
 from webob import Request, Response
 
 from wechat.answering import Answering
@@ -209,15 +210,25 @@ def serve(app: Application, server: BaseWSGIServer) -> None:
     while not deadline or (time.monotonic() < deadline and not is_idle(app, sockets)):
         wasyncore.loop(timeout=LOOK_WHILE_DRAINING if deadline else LOOK, map=sockets, use_poll=True, count=1)
         if deadline:
-            stop_listening(sockets)
+            turn_away(sockets)
     logger.info("stopped")
 
 
-def stop_listening(sockets: dict[int, Any]) -> None:
-    """Closes the listening sockets; open connections go on."""
+class LastTask(WSGITask):  # type: ignore[misc]
+    """Answers a request, and tells the client that the connection ends with it."""
+
+    def build_response_header(self) -> Any:
+        self.request.headers["CONNECTION"] = "close"  # as if it had asked for that
+        return super().build_response_header()
+
+
+def turn_away(sockets: dict[int, Any]) -> None:
+    """Closes the listening sockets; open connections get one answer more, as a proxy would use them for ever."""
     for dispatcher in list(sockets.values()):
         if dispatcher.accepting:
             wasyncore.dispatcher.close(dispatcher)
+        elif isinstance(dispatcher, HTTPChannel):
+            dispatcher.task_class = LastTask
 
 
 def is_idle(app: Application, sockets: dict[int, Any]) -> bool:
