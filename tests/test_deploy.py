@@ -228,7 +228,7 @@ def slow(msg):
     time.sleep(0.25)
     return msg.Content
 """
-SENDERS, PAUSE = 12, 0.6
+SENDERS, PAUSE = 12, 0.4  # seconds
 
 
 class Load:
@@ -292,7 +292,7 @@ def test_killing_either_of_two_processes_under_load_costs_no_message_an_attempt(
     assert len(load.seen) > 100
     first = {content: (attempts[0].status, shown(attempts[0].body)) for content, attempts in load.seen.items()}
     assert first == {content: (200, content) for content in load.seen}
-    assert "200, " in front.logs()["wxserver.log"] or ", 127.0.0.1" in front.logs()["wxserver.log"]
+    assert " 502, 200\n" in front.logs()["wxserver.log"]  # some were passed on
 
 
 def test_restarting_either_of_two_processes_under_load_costs_no_message_an_attempt(start_behind_nginx, redis_url):
