@@ -6,20 +6,14 @@ Importing this module reads no environment.
 
 from __future__ import annotations
 
-import contextlib
 import logging
 import os
-import resource
-import signal
 import sys
 import time
 from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NoReturn
 
-import waitress
-from waitress import wasyncore
-from waitress.channel import HTTPChannel
 from webob import Request, Response
 
 from wechat.answering import Answering
@@ -28,29 +22,28 @@ from wechat.debts import Debts
 from wechat.delivery import Delivery
 from wechat.envelope import Clock, envelope_for
 from wechat.errors import NotFound, Refusal, StartError, Unreadable
+from wechat.log import collect_less, trace
 from wechat.log import configure as configure_log
-from wechat.log import trace
 from wechat.memory_store import Store
 from wechat.message import is_probe
 from wechat.outbox import Outbox
 from wechat.owners import Heartbeat, Owners
 from wechat.routing import Router, Routes, prepare
 from wechat.runs import Runs
+from wechat.serving import bind, serve
 from wechat.sessions import Sessions
 from wechat.settings import Settings
 from wechat.store import open_store
-from wechat.web import MAX_BODY, acknowledge, check_method, read_body, read_query, refuse, respond_with
+from wechat.web import acknowledge, check_method, read_body, read_query, refuse, respond_with
 
 if TYPE_CHECKING:
     from _typeshed.wsgi import StartResponse, WSGIEnvironment
-    from waitress.server import BaseWSGIServer
 
     application: Application
 
 logger = logging.getLogger("wxserver")
 
 HANDLERS = Path(__file__).with_name("handlers")
-LOOK, LOOK_WHILE_DRAINING = 1.0, 0.05  # seconds between two looks at whether to stop, while nothing else happens
 HEALTHZ = "/healthz"
 
 
@@ -80,7 +73,7 @@ class Application:
         self.answering = Answering(router, self.api, Sessions(store, owners))
         outbox = Outbox(self.settings, self.api, debts)
         delivery = Delivery(self.settings, self.answering, Runs(store, owners, is_shared), debts, outbox, clock)
-        self.heartbeat = Heartbeat(owners, delivery.pay_orphans)
+        self.heartbeat = Heartbeat(owners, delivery.pay_orphans, delivery.begin)
         if is_shared:
             self.heartbeat.start()
         return delivery
@@ -166,77 +159,14 @@ def give_up(error: StartError) -> NoReturn:
     raise SystemExit(2)
 
 
-def bind(app: Application) -> BaseWSGIServer:
-    """waitress, bound to the address in the settings; ends the process with status 2 where it cannot be."""
-    settings = app.settings
-    allow_open_files()
-    try:
-        server = waitress.create_server(
-            app,
-            host=settings.host,
-            port=settings.port,
-            threads=settings.threads,
-            max_request_body_size=MAX_BODY + 1,  # waitress refuses a body of this size
-            connection_limit=1000,
-            asyncore_use_poll=True,  # select() fails on the 1,024th open file
-            send_bytes=18_000,  # above any answer: the loop, which wakes up anyway, sends head and body at once
-        )
-    except (OSError, ValueError) as error:
-        give_up(StartError([f"HOST, PORT: cannot listen on {settings.host}:{settings.port}: {error}"]))
-    for host, port in addresses(server):
-        logger.info("listening on http://%s:%s%s", f"[{host}]" if ":" in host else host, port, settings.path)
-    return server
-
-
-def allow_open_files() -> None:
-    """As many as the system lets us have: 1,000 connections and a file for each thread do not fit into 1,024."""
-    _, most = resource.getrlimit(resource.RLIMIT_NOFILE)
-    with contextlib.suppress(ValueError, OSError):
-        resource.setrlimit(resource.RLIMIT_NOFILE, (most, most))
-
-
-def addresses(server: BaseWSGIServer) -> list[tuple[str, int]]:
-    """Where the server listens; a host name may stand for more than one address."""
-    return getattr(server, "effective_listen", None) or [(server.effective_host, server.effective_port)]
-
-
-def serve(app: Application, server: BaseWSGIServer) -> None:
-    """Serves until SIGTERM or Ctrl-C; then finishes what is in flight, for WECHAT_DRAIN seconds at most."""
-    deadline, sockets = 0.0, getattr(server, "map", None) or server._map
-
-    def drain(*_: object) -> None:
-        nonlocal deadline
-        deadline = deadline or time.monotonic() + app.settings.drain
-        app.is_draining = True
-        for dispatcher in list(sockets.values()):  # so that the loop looks at once
-            getattr(dispatcher, "pull_trigger", bool)()
-
-    signal.signal(signal.SIGTERM, drain)
-    signal.signal(signal.SIGINT, drain)
-    while not deadline or (time.monotonic() < deadline and not is_idle(app, sockets)):
-        wasyncore.loop(timeout=LOOK_WHILE_DRAINING if deadline else LOOK, map=sockets, use_poll=True, count=1)
-        if deadline:
-            stop_listening(sockets)
-    logger.info("stopped")
-
-
-def stop_listening(sockets: dict[int, Any]) -> None:
-    """Closes the listening sockets; open connections go on."""
-    for dispatcher in list(sockets.values()):
-        if dispatcher.accepting:
-            wasyncore.dispatcher.close(dispatcher)
-
-
-def is_idle(app: Application, sockets: dict[int, Any]) -> bool:
-    """Whether every request that came has been answered, and every debt been paid."""
-    channels = [channel for channel in list(sockets.values()) if isinstance(channel, HTTPChannel)]
-    is_busy = any(channel.requests or channel.request or channel.total_outbufs_len for channel in channels)
-    return not is_busy and app.delivery.is_idle()
-
-
 def run(app: Application) -> NoReturn:
-    """Serves until it is stopped, and ends the process with status 0."""
-    serve(app, bind(app))
+    """Serves until it is stopped, and ends the process with status 0; with 2 where it cannot listen."""
+    collect_less()
+    try:
+        server = bind(app)
+    except StartError as error:
+        give_up(error)
+    serve(app, server)
     # Threads that still wait for a handler would hold up the end; what they owe stays written.
     logging.shutdown()
     os._exit(0)

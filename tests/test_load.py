@@ -11,7 +11,7 @@ from collections import defaultdict
 import pytest
 
 from sandbox.messages import text_message
-from sandbox.platform import signed_query
+from sandbox.platform import Endpoint, signed_query
 from sandbox.testing import APPID, SECRET
 from tests.conftest import ROOT, TOKEN
 from tests.test_promises import SERVE, shown, wait_until
@@ -145,6 +145,7 @@ def test_sigterm_with_20_requests_in_flight_gives_20_answers_and_status_0(serve,
     early.request("GET", "/healthz")
     response = early.getresponse()
     assert (response.status, response.read()) == (503, b'{"status": "draining"}')
+    assert response.getheader("Connection") == "close"  # a proxy would keep it busy, and hold up the end
     with pytest.raises(ConnectionRefusedError):
         http.client.HTTPConnection("127.0.0.1", server.port, timeout=5).connect()
     for thread in threads:
@@ -213,3 +214,20 @@ known = socket.getaddrinfo
 both = ("127.0.0.1", "127.0.0.2")
 socket.getaddrinfo = lambda host, *more, **names: [found for one in both for found in known(one, *more, **names)]
 """
+
+
+def test_an_attempt_that_waits_for_a_process_that_dies_is_answered_by_its_own(serve, folder, shared_store):
+    """As when a proxy passes on at once what another process died over: its number may still be there."""
+    dying, other = (serve("-c", SERVE, str(folder), WECHAT_STORE=shared_store) for _ in range(2))
+    query, body, seen = signed_query(TOKEN), text_message("slow 1.0 x").encode(), []
+    first = threading.Thread(target=list, args=[Endpoint(dying.url).deliver(query, body, 1)])
+    second = threading.Thread(target=lambda: seen.extend(Endpoint(other.url).deliver(query, body, 1)))
+    for thread in (first, second):
+        thread.start()
+        time.sleep(0.3)
+    dying.process.kill()
+    dying.process.wait(10)
+    for thread in (first, second):
+        thread.join()
+    assert shown(seen[0].body) == "slow 1.0 x"
+    assert seen[0].seconds < 3

@@ -1,5 +1,6 @@
 import io
 import logging
+import os
 import subprocess
 import sys
 import time
@@ -94,3 +95,36 @@ def test_a_process_that_has_logging_set_up_keeps_it():
     code += "; logging.info('silent'); logging.error('loud')"
     done = subprocess.run([sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True, check=True)
     assert done.stderr == "ERROR:root:loud\n"
+
+
+def test_a_process_that_is_forked_writes_its_own_lines_and_no_others():
+    """gunicorn --preload forks while the thread that writes may hold the lock and lines are waiting."""
+    done = subprocess.run([sys.executable, "-c", FORK], cwd=ROOT, capture_output=True, text=True, check=True)
+    assert sorted(line.split(": ")[1] for line in done.stderr.splitlines()) == ["from the child", "from the parent"]
+
+
+FORK = """
+import logging, os, signal, sys
+from wechat.log import configure
+configure("INFO")
+logging.info("from the parent")
+with logging.root.handlers[0].writing:
+    child = os.fork()
+    if not child:
+        signal.alarm(5)
+        logging.warning("from the child")
+        os._exit(0)
+sys.exit(os.waitpid(child, 0)[1])
+"""
+
+
+def test_the_log_of_a_server_that_imports_the_application_stays_whole():
+    """gunicorn's lines name the process, which `python wxserver.py` does without."""
+    code = "import logging, sys, wxserver; wxserver.application; logging.basicConfig("
+    code += "stream=sys.stdout, force=True, format='%(process)d %(threadName)s %(lineno)d'); logging.error('x')"
+    environ = {**os.environ, "WECHAT_TOKEN": "testtoken", "WECHAT_STORE": "memory:"}
+    done = subprocess.run(
+        [sys.executable, "-c", code], cwd=ROOT, env=environ, capture_output=True, text=True, check=True
+    )
+    assert done.stdout.split()[1:] == ["MainThread", "1"]
+    assert done.stderr == ""

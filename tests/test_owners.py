@@ -5,6 +5,7 @@ import sys
 
 import pytest
 
+from tests.conftest import ROOT
 from wechat.memory_store import MemoryStore
 from wechat.owners import LIFE, Heartbeat, Owners
 
@@ -51,8 +52,16 @@ def test_of_another_host_30_seconds_without_a_sign_of_life_mean_dead(owners, clo
 
 def test_the_heartbeat_shows_life_and_does_its_task(owners):
     done = []
-    heartbeat = Heartbeat(owners, lambda: done.append(1) or heartbeat.stop())
+    heartbeat = Heartbeat(owners, lambda: done.append(1) or heartbeat.stop(), done.clear)
     heartbeat.start()
     assert heartbeat._ended.wait(5)
     assert done == [1]
     assert owners._store.get(f"alive:{owners.me}") == "1"
+
+
+def test_for_a_forked_process_the_one_it_comes_from_is_another():
+    code = "import os, time; from wechat.memory_store import MemoryStore; from wechat.owners import Owners\n"
+    code += "owners = Owners(MemoryStore())\nif os.fork(): os._exit(0)\n"
+    code += "time.sleep(0.2); print(owners.is_dead(owners.me))"
+    done = subprocess.run([sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True, check=True)
+    assert done.stdout == "True\n"

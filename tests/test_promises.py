@@ -3,7 +3,10 @@
 WeChat's 5 s are 0.5 s here, by WECHAT_REPLY_WITHIN.
 """
 
+import os
 import re
+import subprocess
+import sys
 import threading
 import time
 
@@ -12,7 +15,7 @@ import pytest
 from sandbox.messages import USER, text_message
 from sandbox.platform import Endpoint, signed_query
 from sandbox.testing import APPID, SECRET
-from tests.conftest import TOKEN
+from tests.conftest import ROOT, TOKEN
 from tests.test_wxserver import exchange
 
 WITHIN, HANG_UP = 0.45, 0.5
@@ -349,3 +352,31 @@ def test_whatever_a_handler_raises_its_message_is_answered(make_account, error):
     )
     assert account.say("x")["Content"] == "sorry"
     assert account.app.delivery.is_idle()
+
+
+FORK = """
+import os, signal, sys, wxserver
+from sandbox.messages import text_message
+app = wxserver.make_application(os.environ, sys.argv[1])
+app.delivery._slow.submit(int).result()
+app.delivery._outbox._pool.submit(int).result()
+child = os.fork()
+if child:
+    sys.exit(os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]))
+signal.alarm(10)
+sys.stdout.write(app.delivery.answer(text_message("slow 0.1").encode()).decode())
+app.delivery._outbox._pool.submit(sys.stdout.write, "sent").result(5)
+sys.stdout.flush()
+os._exit(0)
+"""
+
+
+def test_a_forked_process_has_threads_of_its_own(start, tmp_path, redis_url):
+    """gunicorn --preload: the process that forks has paid what was owed, and its threads stay behind."""
+    environ = {**os.environ, "WECHAT_TOKEN": TOKEN, "WECHAT_STORE": redis_url}
+    command = [sys.executable, "-c", FORK, str(tmp_path / "handlers")]
+    done = subprocess.run(command, cwd=ROOT, env=environ, capture_output=True, text=True, timeout=30, check=False)
+    assert done.stderr == ""
+    assert "done slow 0.1" in done.stdout
+    assert done.stdout.endswith("sent")
+    assert done.returncode == 0

@@ -127,3 +127,26 @@ def test_a_store_that_goes_away_is_an_error_for_who_follows():
     followed.follow(Silent())
     with pytest.raises(StoreError):
         followed.wait(1)
+
+
+def test_the_attempt_that_takes_a_run_over_keeps_its_number():
+    """It may be the last one, which has to be told of 继续."""
+    store = MemoryStore()
+    theirs = runs_on(store)
+    theirs.begin("key")
+    assert runs_on(store).begin("key")[1:] == (2, False)
+    store.set("run:key", f"running:{theirs._owners.me.split('/')[0]}/{os.getpid()}/dead", 1000)
+    assert runs_on(store).begin("key")[1:] == (3, True)
+
+
+def test_a_run_is_taken_over_while_it_is_followed_and_only_once_its_process_is_dead():
+    store = MemoryStore()
+    theirs, ours = runs_on(store), runs_on(store)
+    theirs.begin("key")
+    followed, _, _ = ours.begin("key")
+    assert not ours.take_over(followed)
+    store.set("run:key", f"running:{theirs._owners.me.split('/')[0]}/{os.getpid()}/dead", 1000)
+    assert ours.take_over(followed)
+    assert not ours.take_over(followed)
+    ours.end(followed, b"x")
+    assert theirs.begin("key")[1:] == (3, False)

@@ -2,5 +2,5 @@
 
 errors, settings, signature, envelope, message, log, web, templates, reply, routing, memory_store, sqlite_store,
 redis_store, store, owners, sessions, transport, files, hints, access_token, api, menu, answering, debts, outbox, runs,
-delivery, console.
+delivery, serving, console.
 """

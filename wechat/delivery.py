@@ -58,14 +58,19 @@ class Delivery:
     def __init__(
         self, settings: Settings, answering: Answering, runs: Runs, debts: Debts, outbox: Outbox, clock: Clock
     ) -> None:
-        self._within = settings.reply_within
+        self._within, self._threads = settings.reply_within, settings.threads
         self._is_miniprogram = settings.account == "miniprogram"
         self._most_waiting = settings.threads * 3 // 4
         self._answering, self._runs, self._debts, self._outbox = answering, runs, debts, outbox
         self._clock = clock
-        self._slow = ThreadPoolExecutor(settings.threads, thread_name_prefix="slow")
+        self.begin()
+
+    def begin(self) -> None:
+        """Makes its threads, and those of the outbox; anew in a process that was forked, which has none."""
+        self._slow = ThreadPoolExecutor(self._threads, thread_name_prefix="slow")
         self._lock = threading.Lock()
         self._waiting = 0
+        self._outbox.begin()
 
     def answer(self, content: bytes) -> bytes:
         """The document that answers this attempt at the message in the content, or nothing for `success`."""
@@ -76,8 +81,7 @@ class Delivery:
             if not self._answering.may_take_long(message, push.found) or self._is_continue(push):
                 self._do(run, push)
                 return self._log(push, run, attempt, "direct", run.document)
-            run.is_pooled = True
-            self._slow.submit(copy_context().run, self._do, run, push)
+            self._do_in_pool(run, push)
         try:
             return self._await(run, push, attempt)
         except StoreError as error:
@@ -99,24 +103,28 @@ class Delivery:
     def _await(self, run: Run, push: Push, attempt: int) -> bytes:
         """The document, or what is said when it is not ready in time."""
         is_crowded = self._waiting >= self._most_waiting
-        if self._hold(run, 0 if is_crowded else self._within, is_open=True):
+        if self._hold(run, push, 0 if is_crowded else self._within, is_open=True):
             return self._log(push, run, attempt, "direct" if attempt == 1 else "retry", run.document)
         if self._outbox.can_push():
             self._outbox.show_typing(push.openid)
             return self._acknowledge(run, push, attempt, b"")
         if is_crowded or attempt >= LAST_ATTEMPT:
             return self._acknowledge(run, push, attempt, self._to_xml(Text(STILL_RUNNING), push.message))
-        if self._hold(run, GRACE, is_open=False) or self._runs.is_superseded(run, attempt):
+        if self._hold(run, push, GRACE, is_open=False) or self._runs.is_superseded(run, attempt):
             return self._log(push, run, attempt, "too late", run.document)
         return self._acknowledge(run, push, attempt, b"")
 
-    def _hold(self, run: Run, seconds: float, is_open: bool) -> bool:
+    def _hold(self, run: Run, push: Push, seconds: float, is_open: bool) -> bool:
         """Holds the attempt open, up to so many seconds; whether the run has ended."""
+        end = time.monotonic() + seconds
         with self._lock:
             self._waiting += 1
             run.open_attempts += is_open
         try:
-            return run.wait(seconds)
+            while not run.wait(end - time.monotonic()) and time.monotonic() < end:
+                if self._runs.take_over(run):
+                    self._do_in_pool(run, push)
+            return run.is_done
         finally:
             with self._lock:
                 self._waiting -= 1
@@ -137,6 +145,10 @@ class Delivery:
         self._debts.owe(push.openid, run.key, push.content.decode(errors="replace"), run.owner)
 
     # The run
+
+    def _do_in_pool(self, run: Run, push: Push) -> None:
+        run.is_pooled = True
+        self._slow.submit(copy_context().run, self._do, run, push)
 
     def _do(self, run: Run, push: Push) -> None:
         """Does the run; whatever goes wrong, it ends, for others wait for it."""

@@ -28,13 +28,14 @@ class BatchHandler(logging.StreamHandler[TextIO]):
     def __init__(self, stream: TextIO | None = None) -> None:
         super().__init__(stream)
         self.setFormatter(logging.Formatter(FORMAT))
+        self._begin()
+        # A forked worker has no threads of its parent's, and may have locks that one of those held.
+        os.register_at_fork(after_in_child=self._begin)
+
+    def _begin(self) -> None:
         self.records: deque[logging.LogRecord] = deque(maxlen=100_000)  # while nobody reads, the oldest lines go
         self.are_there_records = threading.Event()
         self.writing = threading.Lock()
-        self._begin()
-        os.register_at_fork(after_in_child=self._begin)  # a forked worker has no threads of its parent's
-
-    def _begin(self) -> None:
         threading.Thread(target=self._write_in_batches, name="log", daemon=True).start()
 
     def createLock(self) -> None:  # noqa: N802, logging's own name
@@ -78,7 +79,13 @@ def configure(level: str, stream: TextIO | None = None) -> None:
     logging.basicConfig(level=level.upper(), handlers=[BatchHandler(stream)])
     # One line for each request that waits a moment would hide all others.
     logging.getLogger("waitress.queue").setLevel(logging.ERROR)
-    # What FORMAT does not show is not collected: https://docs.python.org/3/howto/logging.html#optimization
+
+
+def collect_less() -> None:
+    """What FORMAT does not show is not collected, in a process where nobody else's format may show it.
+
+    https://docs.python.org/3/howto/logging.html#optimization
+    """
     logging.logThreads = logging.logProcesses = logging.logMultiprocessing = False
     logging._srcfile = None
 

@@ -37,6 +37,10 @@ class Outbox:
         self._api = api
         self._debts = debts
         self._sleep = sleep
+        self.begin()
+
+    def begin(self) -> None:
+        """Makes its threads; anew in a process that was forked, which has none."""
         self._pool = ThreadPoolExecutor(SENDERS, thread_name_prefix="send")
         self._pending = 0
 

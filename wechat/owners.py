@@ -39,11 +39,11 @@ class Owners:
 
     def is_dead(self, owner: str) -> bool:
         """Whether the process has ended: on this host one can look, of another one waits for a sign of life."""
-        if owner in self._here:
-            return False
         host, _, rest = owner.partition("/")
-        pid = int(rest.partition("/")[0] or 0)
-        has_ended = host == socket.gethostname() and (pid == os.getpid() or not _is_running(pid))
+        pid, is_near = int(rest.partition("/")[0] or 0), host == socket.gethostname()
+        if is_near and pid == os.getpid():
+            return owner not in self._here
+        has_ended = is_near and not _is_running(pid)
         # The number of a process may have gone to another program, so its sign of life counts as well.
         return has_ended or self._store.get(f"alive:{owner}") is None
 
@@ -59,11 +59,15 @@ def _is_running(pid: int) -> bool:
 
 
 class Heartbeat:
-    """Shows life every ten seconds, and then does what there is to be done as often."""
+    """Shows life every ten seconds, and then does what there is to be done as often.
 
-    def __init__(self, owners: Owners, task: Callable[[], None]) -> None:
+    `at_fork` gives a process that this one forks the threads it needs.
+    """
+
+    def __init__(self, owners: Owners, task: Callable[[], None], at_fork: Callable[[], None]) -> None:
         self._owners = owners
         self._task = task
+        self._at_fork = at_fork
         self._ended = threading.Event()
 
     def start(self) -> None:
@@ -75,6 +79,7 @@ class Heartbeat:
     def _begin_anew(self) -> None:
         if not self._ended.is_set():
             self._owners.be_born()
+            self._at_fork()
             self._begin()
 
     def _begin(self) -> None:

@@ -14,6 +14,7 @@ logger = logging.getLogger("wxserver")
 
 REMEMBERED = 60.0  # seconds after its end; WeChat's last attempt begins 15 s after the first
 MOST_REMEMBERED = 1_024  # in memory, some 2 MB; only under load are they fewer than a minute's
+LOOK_AT_OWNER = 0.5  # seconds between two looks at whether the process that has a run still lives
 LONGEST_RUN = 86_400.0  # seconds; the run of a process that died is taken over much sooner
 RUNNING, DONE = "running:", "done:"  # what the store holds under the key of a run
 
@@ -37,11 +38,14 @@ class Run:
         self.key = key
 
     def wait(self, seconds: float) -> bool:
-        """Waits for the end; whether it has come. Raises StoreError where another process has the run."""
+        """Waits for the end; whether it has come.
+
+        Where another process has the run, it returns early, to look at that one, and may raise StoreError.
+        """
         end = time.monotonic() + seconds
         while not self.is_done:
             if self.followed:
-                return self._look(self.followed, end)
+                return self._look(self.followed, min(end, time.monotonic() + LOOK_AT_OWNER))
             self._changed = self._changed or threading.Event()
             if not (self.is_done or self.followed or self._changed.wait(end - time.monotonic())):
                 break
@@ -100,10 +104,31 @@ class Runs:
                 if run.is_done or not self._is_shared:
                     return run, run.attempts, False
                 return run, self._count(run), False
-        if not self._is_shared or self._claim(run):
+        if not self._is_shared:
             return run, 1, True
-        run.follow(self._store)
-        return run, self._count(run), False
+        try:
+            if self._store.add(_key(key), RUNNING + self._owners.me, LONGEST_RUN):
+                return run, 1, True
+            run.follow(self._store)
+            return run, self._count(run), self.take_over(run)
+        except StoreError as error:
+            logger.warning("a message may be answered twice: %s", error)
+            run.followed = None
+            return run, 1, True
+
+    def take_over(self, run: Run) -> bool:
+        """Whether the caller has to do a run that is followed: the process that had it has died. Raises StoreError."""
+        if not run.followed:
+            return False
+        key, mine = _key(run.key), RUNNING + self._owners.me
+        value = self._store.get(key) or ""
+        owner = value.removeprefix(RUNNING)
+        is_orphan = value.startswith(RUNNING) and self._owners.is_dead(owner)
+        if not (is_orphan and self._store.replace(key, value, mine, LONGEST_RUN)):
+            run.owner = owner if value.startswith(RUNNING) else ""
+            return False
+        run.followed, run.owner = None, ""
+        return True
 
     def is_superseded(self, run: Run, attempt: int) -> bool:
         """Whether a later attempt has come, here or in another process."""
@@ -133,24 +158,6 @@ class Runs:
             if run.is_done or run.followed:
                 return
             self._runs[oldest] = run
-
-    def _claim(self, run: Run) -> bool:
-        """Whether the run is this process's; it also is where the one that had it has died, or nobody can tell."""
-        key, mine = _key(run.key), RUNNING + self._owners.me
-        try:
-            if self._store.add(key, mine, LONGEST_RUN):
-                return True
-            value = self._store.get(key) or ""
-            owner = value.removeprefix(RUNNING)
-            is_orphan = value.startswith(RUNNING) and self._owners.is_dead(owner)
-            if not (is_orphan and self._store.replace(key, value, mine, LONGEST_RUN)):
-                run.owner = owner if value.startswith(RUNNING) else ""
-                return False
-            run.followed, run.owner = None, ""
-            return True
-        except StoreError as error:
-            logger.warning("a message may be answered twice: %s", error)
-            return True
 
     def _count(self, run: Run) -> int:
         """Which attempt this is, of those that came to all processes; the first is not counted."""
