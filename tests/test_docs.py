@@ -1,7 +1,9 @@
 """What the documents say: that each recipe runs, and that each setting, command and link is there."""
 
+import argparse
 import os
 import re
+import shlex
 import shutil
 import subprocess
 import sys
@@ -11,9 +13,17 @@ from typing import NamedTuple
 
 import pytest
 
+from sandbox.__main__ import make_parser as sandbox_parser
 from tests.conftest import ROOT
+from wechat.__main__ import _parser as wechat_parser
 from wechat.errors import RoutingError
 from wechat.routing import load, name_of
+from wechat.settings import RULES
+
+READMES = [ROOT / "README.md", ROOT / "README.zh-CN.md"]
+DOCUMENTS = [*READMES, *sorted(ROOT.glob("docs/*.md"))]
+each_document = pytest.mark.parametrize("file", DOCUMENTS, ids=lambda file: file.name)
+each_readme = pytest.mark.parametrize("readme", READMES, ids=lambda file: file.name)
 
 COOKBOOK = (ROOT / "docs/handlers.md").read_text("utf-8")
 BLOCK = re.compile(r"^```python\n((?:# (?P<path>(?:handlers|tests)/\w+\.py)\n)?.*?)^```$", re.MULTILINE | re.DOTALL)
@@ -182,3 +192,82 @@ def clashes(folder):
         named = set(re.findall(r"at (handlers\.\w+\.\w+)", str(error)))
         return named & {name_of(function) for function in load(ROOT / "handlers").values()}
     return set()
+
+
+# Settings, commands and links
+
+SETTINGS = {rule.name for rule in RULES}
+SETTINGS_OF_HANDLERS = {
+    name for file in ROOT.glob("handlers/*.py") for name in re.findall(r'own\("(\w+)"', file.read_text("utf-8"))
+}
+PARSERS = {"wechat": wechat_parser(), "sandbox": sandbox_parser({})}
+STAND_FOR = {"PATH": "/cgi-bin/menu/get", "JSON": "{}"}  # what a parser looks at, of the words that stand for something
+NOT_YET = {"deploy.md"}  # is being written
+
+
+@each_readme
+def test_each_setting_has_a_row_in_the_readme(readme):
+    rows = set(re.findall(r"^\| `(\w+)` \|", readme.read_text("utf-8"), re.MULTILINE))
+    assert rows == SETTINGS | SETTINGS_OF_HANDLERS
+
+
+@each_document
+def test_each_setting_that_is_named_exists(file):
+    named = set(re.findall(r"\b(?:WECHAT|BOOKS|DOUBAN)_[A-Z_]+\b", file.read_text("utf-8")))
+    assert named <= SETTINGS | SETTINGS_OF_HANDLERS
+
+
+def commands(parser: argparse.ArgumentParser, name: str = "") -> Iterator[str]:
+    """Every command that a parser takes, like `menu push`."""
+    subs = [action for action in parser._actions if isinstance(action, argparse._SubParsersAction)]
+    if not subs:
+        yield name
+    for word, sub in subs[0].choices.items() if subs else ():
+        yield from commands(sub, f"{name} {word}".strip())
+
+
+@each_readme
+@pytest.mark.parametrize("package", PARSERS)
+def test_each_command_is_in_the_readme(readme, package):
+    """`python -m wechat menu get` stands for the first of a row, `menu push` for the others."""
+    text = readme.read_text("utf-8")
+    for command in commands(PARSERS[package]):
+        assert re.search(rf"`(python -m {package} )?{command}\b", text), command
+
+
+def typed(file: Path) -> Iterator[str]:
+    """The calls of `python -m …` in a document, between backticks or on a line of a block."""
+    text = file.read_text("utf-8")
+    for block in re.findall(r"^```\w*\n(.*?)^```$", text, re.MULTILINE | re.DOTALL):
+        yield from re.findall(r"^(?:\$ )?(?:\S+=\S* )*(?:\S*/)?python -m ((?:wechat|sandbox)\b.*)", block, re.MULTILINE)
+    yield from re.findall(r"`(?:\w+=\S* )*python -m ((?:wechat|sandbox)\b[^`\n]*)`", text)
+
+
+@pytest.mark.parametrize("call", sorted({call for file in DOCUMENTS for call in typed(file)}))
+def test_each_command_that_is_named_is_taken(call):
+    package, *arguments = shlex.split(re.sub(r"[][]", "", call))
+    PARSERS[package].parse_args([STAND_FOR.get(argument, argument) for argument in arguments])
+
+
+@each_document
+def test_each_target_of_make_that_is_named_exists(file):
+    targets = re.findall(r"^(\w+):", (ROOT / "Makefile").read_text(), re.MULTILINE)
+    assert set(re.findall(r"(?:`|^)make (\w+)", file.read_text("utf-8"), re.MULTILINE)) <= set(targets)
+
+
+def anchors(file: Path) -> set[str]:
+    """What GitHub calls the headings of a document."""
+    text = re.sub(r"^```.*?^```$", "", file.read_text("utf-8"), flags=re.MULTILINE | re.DOTALL)
+    headings = re.findall(r"^#+ (.+)", text, re.MULTILINE)
+    return {re.sub(r"[^\w\- ]", "", heading.casefold()).replace(" ", "-") for heading in headings}
+
+
+@each_document
+def test_each_link_leads_somewhere(file):
+    for link in re.findall(r"\]\(([^)\s]+)\)", file.read_text("utf-8")):
+        if link.startswith(("http://", "https://")):
+            continue
+        path, _, anchor = link.partition("#")
+        target = file.parent / path if path else file
+        assert target.exists() or target.name in NOT_YET, link
+        assert not anchor or anchor in anchors(target), link
