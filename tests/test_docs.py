@@ -217,11 +217,11 @@ def test_each_setting_that_is_named_exists(file):
     assert named <= SETTINGS | SETTINGS_OF_HANDLERS
 
 
-def commands(parser: argparse.ArgumentParser, name: str = "") -> Iterator[str]:
-    """Every command that a parser takes, like `menu push`."""
+def commands(parser: argparse.ArgumentParser, name: str = "") -> Iterator[tuple[str, argparse.ArgumentParser]]:
+    """Every command that a parser takes, like `menu push`, with its own parser."""
     subs = [action for action in parser._actions if isinstance(action, argparse._SubParsersAction)]
     if not subs:
-        yield name
+        yield name, parser
     for word, sub in subs[0].choices.items() if subs else ():
         yield from commands(sub, f"{name} {word}".strip())
 
@@ -231,7 +231,7 @@ def commands(parser: argparse.ArgumentParser, name: str = "") -> Iterator[str]:
 def test_each_command_is_in_the_readme(readme, package):
     """`python -m wechat menu get` stands for the first of a row, `menu push` for the others."""
     text = readme.read_text("utf-8")
-    for command in commands(PARSERS[package]):
+    for command, _ in commands(PARSERS[package]):
         assert re.search(rf"`(python -m {package} )?{command}\b", text), command
 
 
@@ -246,6 +246,8 @@ def typed(file: Path) -> Iterator[str]:
 @pytest.mark.parametrize("call", sorted({call for file in DOCUMENTS for call in typed(file)}))
 def test_each_command_that_is_named_is_taken(call):
     package, *arguments = shlex.split(re.sub(r"[][]", "", call))
+    options = {option for _, parser in commands(PARSERS[package]) for option in parser._option_string_actions}
+    assert {argument for argument in arguments if argument.startswith("--")} <= options  # argparse takes short forms
     PARSERS[package].parse_args([STAND_FOR.get(argument, argument) for argument in arguments])
 
 
