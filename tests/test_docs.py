@@ -27,7 +27,7 @@ each_readme = pytest.mark.parametrize("readme", READMES, ids=lambda file: file.n
 
 COOKBOOK = (ROOT / "docs/handlers.md").read_text("utf-8")
 BLOCK = re.compile(r"^```python\n((?:# (?P<path>(?:handlers|tests)/\w+\.py)\n)?.*?)^```$", re.MULTILINE | re.DOTALL)
-FENCE = re.compile(r"^```(\w*)$", re.MULTILINE)
+FENCE = re.compile(r"^\s*```(.*)$", re.MULTILINE)
 REPLACES = re.compile(r"Replaces\s([^.]+?)\sin\s`handlers/(\w+)\.py`")
 
 CONFTEST = """

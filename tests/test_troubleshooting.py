@@ -137,6 +137,7 @@ class Troubled:
     def refusals(self):
         text = text_message("hello")
         self.deliver(self.app(), *replace(PLAIN, token="other").push(text))
+        Endpoint("/weixin", self.app()).request("GET", "")
         self.deliver(self.app(**SEALED), *replace(SAFE, appid="wx-other").push(text))
 
     def outage(self):

@@ -19,7 +19,6 @@ from sandbox.platform import signed_query
 from tests.conftest import MESSAGES, ROOT, SEALED, TOKEN, Account, free_port, nodes, wait_for_port
 from tests.vectors import VECTORS
 from wechat.errors import StartError
-from wechat.reply import Text
 from wechat.settings import read
 
 ECHO = '@on("text")\ndef echo(msg): return msg.Content\n'
@@ -271,20 +270,6 @@ def test_a_message_that_nobody_claims_logs_the_decorator_to_write(make_account, 
     make_account(source).event("CLICK", "my_key")
     (record,) = log.records
     assert record.message.endswith("to answer these: @on('event', 'CLICK')")
-
-
-def test_a_continue_that_is_answered_needs_no_decorator(make_account, log):
-    account = make_account("")
-    account.app.delivery._debts.keep("o9AgO5Kd5ggOC-bXrbNODIiE3bGY", Text("kept"))
-    assert account.say("继续")["Content"] == "kept"
-    assert "to answer these" not in log.text
-
-
-def test_a_query_that_is_not_there_is_told_from_one_that_is_broken(account, log):
-    for query in ("", "a"):
-        account.post(TEXT, query)
-    assert "no query at all" in log.records[0].message
-    assert "none of WeChat's" in log.records[1].message
 
 
 # Making the application
