@@ -22,7 +22,7 @@ from sandbox.cloud import Cloud
 from sandbox.messages import APPID, FIELDS, USER, compose
 from sandbox.platform import Endpoint, Platform
 from sandbox.verdict import BANNER, judge
-from wechat.message import Message, parse
+from wechat.message import Message, read_fields
 
 SECRET = "5ec4e7" * 5
 SETTINGS = {"WECHAT_TOKEN": "testtoken", "WECHAT_APPID": APPID, "WECHAT_SECRET": SECRET}
@@ -62,7 +62,7 @@ class User:
         reply, fault = judge(self._platform, attempt, kind == "event", self.openid)
         if fault:
             raise AssertionError(f"{BANNER} ({fault})")
-        return parse(reply.encode()) if reply else Message()
+        return read_fields(reply.encode()) if reply else Message()
 
     def waits_for_message(self, seconds: float = 10) -> dict[str, Any]:
         """The next customer message, as JSON: `user.waits_for_message()["text"]["content"]`."""

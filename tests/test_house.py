@@ -8,7 +8,6 @@ from pathlib import Path
 import pytest
 
 from tests.conftest import ROOT
-from wechat.settings import RULES
 
 ORDER = str.split(
     "errors settings signature envelope message log web templates reply routing memory_store sqlite_store redis_store "
@@ -82,15 +81,6 @@ def test_no_function_is_over_40_lines_and_the_median_is_under_ten():
 def test_no_module_is_over_260_lines():
     lengths = {file.name: file.read_text("utf-8").count("\n") for file in CODE}
     assert {name: length for name, length in lengths.items() if length > 260} == {}
-
-
-@pytest.mark.parametrize("readme", ["README.md", "README.zh-CN.md"])
-def test_each_setting_and_command_is_in_the_readme(readme):
-    text = (ROOT / readme).read_text("utf-8")
-    for name in [rule.name for rule in RULES] + ["BOOKS_SOURCE", "BOOKS_URL", "DOUBAN_APIKEY"]:
-        assert f"| `{name}` |" in text, name
-    for command in ("check", "routes", "explain", "menu", "media", "send", "call"):
-        assert f"python -m wechat {command}" in text
 
 
 def test_development_tools_are_pinned():

@@ -60,6 +60,14 @@ def test_what_would_show_the_banner_fails_the_test(make_user):
         user.says("hi")
 
 
+def test_an_answer_that_is_no_message_has_its_fields_all_the_same(make_user):
+    """What a payment push demands has no MsgType."""
+    user = make_user(
+        "@on('event', 'xpay_coin_pay_notify')\ndef pay(msg):\n    return Raw('<xml><ErrCode>0</ErrCode></xml>')\n"
+    )
+    assert user.does("xpay_coin_pay_notify") == {"ErrCode": "0"}
+
+
 def test_a_customer_message_can_be_waited_for(make_user):
     user = make_user(
         "@on('text', slow=True)\ndef text(msg):\n    time.sleep(0.5)\n    return 'later'\n", WECHAT_REPLY_WITHIN="0.1"

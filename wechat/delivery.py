@@ -253,7 +253,7 @@ class Delivery:
             milliseconds = (time.perf_counter() - push.started) * 1000
             kind, openid, found = kind_of(push.message), shorten(push.openid), push.found
             handler = run.handler or (found.handler.name if found else "nobody")
-            is_claimed = found and found.handler is not self._answering.router.default
+            is_claimed = handler == CONTINUE or (found and found.handler is not self._answering.router.default)
             hint = "" if is_claimed else f"; to answer these: @on({describe(kind.split('/'))})"
             tries = f" at attempt {attempt}" if attempt > 1 else ""
             logger.info(f"{kind} from {openid} -> {handler}: {run.kind}, {how}{tries}, {milliseconds:.1f} ms{hint}")

@@ -79,11 +79,7 @@ def parse(content: bytes) -> Message:
     Raises Unreadable where there is none: neither XML nor a JSON object, a DOCTYPE, a key twice, over 32 levels, no
     MsgType, FromUserName or ToUserName.
     """
-    # One broken character must not cost a user the answer, so it becomes U+FFFD.
-    text = content.translate(None, CONTROLS).decode("utf-8", "replace").removeprefix("\ufeff")
-    if "\ufffe" in text or "\uffff" in text:
-        text = without_forbidden(text)
-    fields = _from_json(text) if text.lstrip()[:1] == "{" else _from_xml(text)
+    fields = read_fields(content)
     if not all(map(fields.get, REQUIRED)):
         raise Unreadable(f"no {next(name for name in REQUIRED if not fields.get(name))} in the message")
     if not TEXT_OR_NONE.issuperset(map(type, map(fields.get, SCALARS))):
@@ -94,6 +90,15 @@ def parse(content: bytes) -> Message:
     if holder:
         _complete(fields, holder)
     return fields
+
+
+def read_fields(content: bytes) -> Message:
+    """The fields of a document, XML or JSON, be it a message or not; raises Unreadable where it is neither."""
+    # One broken character must not cost a user the answer, so it becomes U+FFFD.
+    text = content.translate(None, CONTROLS).decode("utf-8", "replace").removeprefix("\ufeff")
+    if "\ufffe" in text or "\uffff" in text:
+        text = without_forbidden(text)
+    return _from_json(text) if text.lstrip()[:1] == "{" else _from_xml(text)
 
 
 def _complete(fields: Message, holder: str) -> None:

@@ -49,7 +49,9 @@ def read_query(request: Request) -> dict[str, str]:
             return dict([pair.split("=") for pair in text.split("&")])
         return dict(parse_qsl(text, keep_blank_values=True, encoding="latin-1", max_num_fields=MAX_QUERY_FIELDS))
     except ValueError:
-        raise Forbidden("a query that is none of WeChat's") from None
+        raise Forbidden(
+            "a query that is none of WeChat's" if text else "no query at all: does a proxy drop it?"
+        ) from None
 
 
 def respond_with(body: str | bytes, content_type: str, status: int | None = None) -> Response:
