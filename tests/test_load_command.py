@@ -28,7 +28,8 @@ REPLY = to_xml(
     Text("好"), Message({"MsgType": "text", "FromUserName": "o_user", "ToUserName": ACCOUNT}), 1714037059
 ).encode()
 COMMAND = """
-import argparse, sys
+import argparse, signal, sys
+signal.signal(signal.SIGINT, signal.default_int_handler)  # which is off in what a shell runs in the background
 from sandbox.load import add_arguments, run
 parser = argparse.ArgumentParser()
 add_arguments(parser)
