@@ -6,6 +6,7 @@ Importing this module reads no environment.
 
 from __future__ import annotations
 
+import argparse
 import logging
 import os
 import sys
@@ -181,4 +182,5 @@ def __getattr__(name: str) -> Any:
 
 
 if __name__ == "__main__":
+    argparse.ArgumentParser(description="Serves the account; all settings come from the environment.").parse_args()
     run(start(os.environ))

@@ -50,7 +50,11 @@ def main(arguments: list[str]) -> int:
     environ = {name: value for name, value in os.environ.items() if value}
     environ = {**DEFAULTS, **({} if "WECHAT_AES_KEY" in environ else UNSEALED), **environ}
     options = make_parser(environ).parse_args(arguments)
-    status: int = options.run(options)
+    try:
+        status: int = options.run(options)
+    except BrokenPipeError:  # whoever read the output has seen enough
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return 1
     return status
 
 

@@ -5,6 +5,7 @@ https://developers.weixin.qq.com/doc/service/guide/product/message/Passive_user_
 
 from __future__ import annotations
 
+import json
 from typing import NamedTuple
 from xml.etree import ElementTree
 
@@ -49,6 +50,8 @@ def judge(platform: Platform, attempt: Attempt, is_event: bool = False, openid: 
         return Verdict()
     try:
         document = platform.open(attempt.body)
+        if document.startswith("{") and "ErrCode" in json.loads(document):  # so may a payment push be answered
+            return Verdict(document)
         root = ElementTree.fromstring(document)
     except (ValueError, KeyError, TypeError, ElementTree.ParseError) as error:
         how = "sealed XML" if platform.mode == "safe" else "XML"

@@ -3,6 +3,8 @@
 import argparse
 import itertools
 import re
+import subprocess
+import sys
 import threading
 import time
 from base64 import b64decode
@@ -16,7 +18,7 @@ import pytest
 from sandbox.check import Server, add_arguments, run
 from sandbox.check import check as findings
 from sandbox.testing import APPID, QuietHandler, ThreadingServer
-from tests.conftest import AES_KEY, PLAIN, SAFE, SEALED, TOKEN, free_port
+from tests.conftest import AES_KEY, PLAIN, ROOT, SAFE, SEALED, TOKEN, free_port
 from tests.test_promises import SERVE
 from wechat.envelope import Plain, Sealed
 from wechat.errors import Forbidden, Refusal
@@ -542,3 +544,11 @@ def test_a_wrong_call_is_exit_status_2_and_says_what_is_right(check, url, argume
     status, lines = check(url, *arguments)
     assert (status, len(lines)) == (2, 1)
     assert said in lines[0]
+
+
+def test_who_reads_no_further_is_no_error(serve):
+    server = serve()
+    command = f"{sys.executable} -m sandbox check {server.url} --token {TOKEN} | head -1"
+    done = subprocess.run(command, shell=True, cwd=ROOT, capture_output=True, text=True, timeout=60, check=False)
+    assert done.stderr == ""
+    assert done.stdout.startswith("ok ")

@@ -141,3 +141,8 @@ def test_a_long_text_goes_out_in_pieces():
     messages = Text("界" * 1000).customer_messages()
     assert "".join(message["text"]["content"] for message in messages) == "界" * 1000
     assert all(len(message["text"]["content"].encode()) <= 2047 for message in messages)
+
+
+def test_the_log_says_that_a_mini_programs_reply_goes_another_way(make_mini, log):
+    assert make_mini(ECHO).deliver(text_message("x"))[1] == "success"
+    assert ": text, later, " in log.text

@@ -33,6 +33,15 @@ def test_every_kind_of_our_replies_is_shown(reply):
     assert verdict(document) == (document, "")
 
 
+PAYMENT = ['{"ErrCode":0,"ErrMsg":"success"}', "<xml><ErrCode>0</ErrCode><ErrMsg><![CDATA[success]]></ErrMsg></xml>"]
+
+
+@pytest.mark.parametrize("body", PAYMENT)
+def test_what_a_payment_push_demands_is_no_banner(body):
+    assert verdict(body) == (body, "")
+    assert verdict(body.replace("ErrCode", "Code")).is_banner
+
+
 @pytest.mark.parametrize("status", [201, 204, 302, 403, 500])
 def test_every_other_status_is_the_banner(status):
     assert verdict("success", status).fault == f"status {status}: WeChat takes 200 alone"

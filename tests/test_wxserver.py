@@ -425,3 +425,11 @@ def test_a_log_that_cannot_be_written_costs_no_answer():
     finally:
         process.kill()
         process.wait(10)
+
+
+@pytest.mark.parametrize(("argument", "status"), [("--help", 0), ("serve", 2)])
+def test_a_command_line_is_no_way_to_set_anything(argument, status):
+    command = [sys.executable, "wxserver.py", argument]
+    done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, timeout=10, check=False)
+    assert done.returncode == status
+    assert "usage: wxserver.py [-h]" in done.stdout + done.stderr

@@ -243,9 +243,8 @@ class Delivery:
     def _pay_orphan(self, debt: Debt) -> None:
         message = parse(debt.content.encode())
         logger.info(f"{kind_of(message)} from {shorten(message.FromUserName)}: taken over from a process that died")
-        self._outbox.pay(
-            message.FromUserName, self._answering.answer(message, self._answering.router.find(message)), debt
-        )
+        answer = self._answering.answer(message, self._answering.router.find(message))
+        self._outbox.pay(message.FromUserName, answer, debt)
 
     def _log(self, push: Push, run: Run, attempt: int, how: str, document: bytes) -> bytes:
         """One line about the attempt, which quotes nobody; gives the document."""
@@ -256,5 +255,6 @@ class Delivery:
             is_claimed = handler == CONTINUE or (found and found.handler is not self._answering.router.default)
             hint = "" if is_claimed else f"; to answer these: @on({describe(kind.split('/'))})"
             tries = f" at attempt {attempt}" if attempt > 1 else ""
+            how = how if document or run.kind == "success" else "later"
             logger.info(f"{kind} from {openid} -> {handler}: {run.kind}, {how}{tries}, {milliseconds:.1f} ms{hint}")
         return document
