@@ -249,6 +249,10 @@ def test_a_namespace_is_not_written_into_each_name():
     assert sum(map(len, message.Label)) < 100_000
 
 
+def test_the_namespace_that_needs_no_declaration_is_not_written_into_a_name_either():
+    assert message_with("<xml:a>1</xml:a>")["xml:a"] == "1"
+
+
 def test_xml_with_a_namespace_is_read_like_any_other():
     inner = "<Label{}><A>1 &lt;\n<![CDATA[&]]></A>2<A/></Label><Content>xmlns</Content>"
     assert message_with(inner.format(' xmlns="u"')) == message_with(inner.format(""))

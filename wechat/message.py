@@ -113,7 +113,7 @@ def _from_xml(text: str) -> Message:
     if not _BEGINNING.match(text):
         raise Unreadable("neither JSON nor XML, or a DOCTYPE or comment before the XML: WeChat sends none")
     try:
-        root = ElementTree.fromstring(text) if "xmlns" not in text else _without_namespaces(text)
+        root = _without_namespaces(text) if "xmlns" in text or "<xml:" in text else ElementTree.fromstring(text)
     except ElementTree.ParseError as error:
         raise Unreadable(f"not XML: {ErrorString(error.code)} at line, column {error.position}") from None
     return _fields(root, 1)
