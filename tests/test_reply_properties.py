@@ -219,7 +219,7 @@ def test_whoever_asks_for_more_gets_the_whole_text(talker, text):
     assume(without_forbidden(text) and MORE not in text)
     SAID.append(text)
     pieces = [answer(talker, "x")]
-    while pieces[-1].endswith(MORE):
+    while pieces[-1].endswith(MORE) and len(pieces) < 10:
         pieces.append(answer(talker, CONTINUE))
     assert all(len(piece.encode()) <= TEXT_LIMIT for piece in pieces)
     assert "".join(piece.removesuffix(MORE) for piece in pieces) == as_parsed(text)

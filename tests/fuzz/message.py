@@ -12,9 +12,9 @@ ALLOWED = re.compile("[\t\n\r\x20-\ud7ff\ue000-\ufffd\U00010000-\U0010ffff]*")  
 
 def check(data):
     """Raises AssertionError, or whatever the parser should not raise, where the bytes break a promise."""
-    try:
-        message = parse(data)
-    except Unreadable:
+    assert not message_in(b"<!DOCTYPE xml>" + data), "read behind a DOCTYPE"
+    message = message_in(data)
+    if message is None:
         return
     assert all(message[name] for name in REQUIRED)
     assert all(isinstance(message.get(name, ""), str) for name in SCALARS)
@@ -29,6 +29,14 @@ def check(data):
     if levels(message, is_counted=bool) <= MAX_DEPTH:  # where a list is a level of its own
         assert parse(json.dumps(message).encode()) == message, "not the same in JSON"
         assert parse(json.dumps(message, ensure_ascii=False).encode()) == message, "not the same in UTF-8"
+
+
+def message_in(data):
+    """The message, or None where it is refused."""
+    try:
+        return parse(data)
+    except Unreadable:
+        return None
 
 
 def is_message(value):
