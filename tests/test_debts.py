@@ -5,7 +5,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from tests.test_reply import REPLIES
+from tests.test_reply_properties import REPLIES
 from tests.test_runs import Silent
 from wechat.debts import Debts, pack, unpack
 from wechat.memory_store import MemoryStore
