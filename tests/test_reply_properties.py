@@ -216,6 +216,7 @@ def answer(account, said):
 @settings(deadline=None)
 @given(text=LONG_TEXTS)
 def test_whoever_asks_for_more_gets_the_whole_text(talker, text):
+    text = text.replace("\r", "\n")  # at the end of a piece it would be one line break with the first of MORE
     assume(without_forbidden(text) and MORE not in text)
     SAID.append(text)
     pieces = [answer(talker, "x")]
