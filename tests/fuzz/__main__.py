@@ -24,7 +24,8 @@ OPTIONS = (
 def main(seconds="60"):
     """Says how each target ended, in a line where it found nothing."""
     if not importlib.util.find_spec("atheris"):
-        print(f"fuzzing is skipped: atheris has no wheel for Python {platform.python_version()} on this machine")
+        machine = f"Python {platform.python_version()} on {platform.system()} {platform.machine()}"
+        print(f"fuzzing is skipped: tests/fuzz/requirements.txt names no atheris for {machine}")
         return 0
     processes = {target: start(target, seconds) for target in TARGETS}
     return max([report(target, process.wait(), seconds) for target, process in processes.items()])
@@ -47,9 +48,10 @@ def report(target, status, seconds):
     log = log_of(target).read_text("utf-8", "replace")
     done = DONE.search(log)
     if status == 0 and done:
-        print(f"fuzz {target}: nothing found in {seconds} s, {int(done[1]):,} inputs, {done[2]} branches reached")
+        inputs = f"{int(done[1]):,} inputs, {done[2]} branches reached"
+        print(f"fuzz {target}: nothing found in {seconds} s, {inputs}", flush=True)
         return 0
-    lines = [line for line in log.splitlines() if not line.startswith(("#", "INFO", "WARNING"))]
+    lines = [line for line in log.splitlines() if not line.startswith(("#", "INFO", "WARNING", "0x"))]
     print(f"fuzz {target}: a finding, status {status}", *lines[-30:], sep="\n    ")
     for crash in sorted(LEFT.glob(f"{target}-*"), key=lambda file: file.stat().st_mtime)[-1:]:
         print(f"    again: {sys.executable} -m tests.fuzz.one {target} {crash}")
