@@ -1,13 +1,14 @@
 PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
+SECONDS ?= 60
 
-.PHONY: run test bench clean
+.PHONY: run test fuzz bench clean
 
 run: $(VENV)/run.done  ## the server on this machine, with a chat page to try it
 	$(BIN)/python -m sandbox
 
-test: $(VENV)/dev.done  ## every check and test; nothing is rewritten
+test: $(VENV)/fuzz.done  ## every check and test; nothing is rewritten
 	$(BIN)/ruff format --check .
 	$(BIN)/ruff check .
 	$(BIN)/mypy
@@ -16,6 +17,10 @@ test: $(VENV)/dev.done  ## every check and test; nothing is rewritten
 	[ -z "$$missing" ] || { apt-get update -qq && apt-get install -y -qq $$missing; }
 	-command -v chromedriver >/dev/null || { apt-get update -qq && apt-get install -y -qq chromium chromium-driver; }
 	$(BIN)/python -m pytest
+	$(BIN)/python -m tests.fuzz $(SECONDS)
+
+fuzz: $(VENV)/fuzz.done  ## SECONDS of it for each target, all at once
+	$(BIN)/python -m tests.fuzz $(SECONDS)
 
 bench: $(VENV)/bench.done  ## the benchmarks, beside the peers
 	command -v wrk >/dev/null || apt-get install -y wrk
@@ -37,9 +42,13 @@ $(VENV)/dev.done: requirements.txt requirements-dev.txt | $(VENV)/bin/python
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check -r requirements-dev.txt
 	touch $@
 
+$(VENV)/fuzz.done: tests/fuzz/requirements.txt $(VENV)/dev.done
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check -r tests/fuzz/requirements.txt
+	touch $@
+
 $(VENV)/bench.done: requirements.txt tests/bench/requirements.txt | $(VENV)/bin/python
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check -r requirements.txt -r tests/bench/requirements.txt
 	touch $@
 
 clean:
-	rm -rf $(VENV)
+	rm -rf $(VENV) .fuzz

@@ -8,7 +8,7 @@ STUDENT_NUMBER = re.compile(r"[0-9A-Za-z]{4,20}")
 USAGE = "发送“绑定 学号”绑定账号，例如：绑定 2026010203"
 
 
-@on("text", re.compile(r"绑定[\s，,：:]*(.*?)[\s。]*", re.DOTALL))
+@on("text", re.compile(r"绑定[\s，,：:]*(.*[^\s。]|)[\s。]*", re.DOTALL))
 def bind(msg, match, session):
     number = match[1]
     if not number:

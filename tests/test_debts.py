@@ -5,12 +5,12 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from tests.test_reply import REPLIES
+from tests.test_reply_properties import ARTICLES, REPLIES
 from tests.test_runs import Silent
 from wechat.debts import Debts, pack, unpack
 from wechat.memory_store import MemoryStore
 from wechat.owners import Owners
-from wechat.reply import Article, Image, News, Text
+from wechat.reply import Image, News, Text
 
 
 @pytest.fixture
@@ -89,7 +89,7 @@ def test_a_reply_comes_out_of_the_store_as_it_went_in(reply):
     assert unpack(pack(reply)) == reply
 
 
-@given(st.lists(st.builds(Article, st.text()), max_size=8))
+@given(st.lists(ARTICLES, max_size=8))
 def test_news_come_out_of_the_store_with_all_their_articles(articles):
     assert unpack(pack(News(articles))) == News(articles)
 

@@ -3,6 +3,7 @@
 import csv
 import json
 import sys
+import time
 
 import pytest
 from conftest import ROOT, TOKEN, nodes
@@ -310,6 +311,15 @@ def test_a_wrong_number_is_refused_and_binds_nothing(account, number):
     assert account.say("绑定")["Content"] == UNBOUND
 
 
+@pytest.mark.parametrize("blank", [" ", "。", "，", "\u3000", " x"])
+def test_a_quarter_of_a_megabyte_of_blanks_holds_up_nobody(account, blank):
+    """The pattern that looked for the end of a number took minutes for it, and all other messages waited."""
+    started = time.process_time()
+    for text in ("绑定", "绑定x"):
+        assert account.say(text + blank * (80_000 // len(blank)) + "x")["Content"] == BAD_NUMBER
+    assert time.process_time() - started < 2
+
+
 def test_a_wrong_number_leaves_the_one_before(account):
     account.say("绑定 2026010203")
     account.say("绑定 123")
@@ -387,6 +397,10 @@ def test_a_scanned_bar_code_with_a_wrong_check_digit_is_named(account):
 
 
 # Media
+
+
+def test_an_image_that_has_no_media_id_is_apologised_for(account):
+    assert account.push(MsgType="image", MediaId="", MsgId="1")["Content"] == "出了点问题，请稍后再试。"
 
 
 def test_an_image_comes_back(account):

@@ -32,22 +32,26 @@ def split_text(content: str, limit: int = TEXT_LIMIT) -> list[str]:
     return pieces
 
 
-def check_texts(value: Reply | Article) -> None:
-    """Raises TypeError unless all fields are texts: where the value is made, not where it is sent."""
-    for name, text in vars(value).items():
-        if not isinstance(text, str):
-            raise TypeError(f"{type(value).__name__}: {name} takes a text, not {type(text).__name__}")
+class Fields:
+    """Texts that are checked, and freed of forbidden characters, where the value is made and not where it is sent."""
+
+    may_be_empty: ClassVar[bool] = False  # whether that says nothing; else what has no default has to be there
+
+    def __post_init__(self) -> None:
+        for name, text in vars(self).items():
+            if not isinstance(text, str):
+                raise TypeError(f"{type(self).__name__}: {name} takes a text, not {type(text).__name__}")
+            object.__setattr__(self, name, without_forbidden(text))
+            if not (self.may_be_empty or hasattr(type(self), name) or getattr(self, name)):
+                raise ValueError(f"{type(self).__name__}: {name} is empty, which would cost the user the whole answer")
 
 
 @dataclass(frozen=True)
-class Reply:
+class Reply(Fields):
     """The base of the reply values. `kind` is WeChat's MsgType."""
 
     kind: ClassVar[str]
     is_direct: ClassVar[bool] = False  # whether it can only be the direct answer
-
-    def __post_init__(self) -> None:
-        check_texts(self)
 
     def nodes(self) -> str:
         """The XML nodes that this kind of reply has of its own."""
@@ -62,7 +66,7 @@ class Reply:
 
     def is_empty(self) -> bool:
         """Whether there is nothing to say, so that `success` is the answer."""
-        return False
+        return self.may_be_empty and not any(vars(self).values())
 
     def fitted(self, to_event: bool) -> Reply:
         """The reply within WeChat's limits; what is dropped for them is logged."""
@@ -74,11 +78,12 @@ class Text(Reply):
     """A text; `<a href>` works in it, line breaks are kept."""
 
     kind = "text"
+    may_be_empty = True
     content: str
 
     def __post_init__(self) -> None:
         if self.content.__class__ is not str:  # the common case, without a loop
-            check_texts(self)
+            super().__post_init__()
 
     def nodes(self) -> str:
         return TEXT % cdata(self.content)
@@ -160,16 +165,13 @@ class Music(Reply):
 
 
 @dataclass(frozen=True)
-class Article:
+class Article(Fields):
     """One article of a News reply; the picture is JPG or PNG, 360*200 or 200*200 pixels."""
 
     title: str
     description: str = ""
     pic_url: str = ""
     url: str = ""
-
-    def __post_init__(self) -> None:
-        check_texts(self)
 
     def nodes(self) -> str:
         """The article as XML."""
@@ -185,6 +187,7 @@ class News(Reply):
     """Articles: one in answer to a message, up to eight in answer to an event."""
 
     kind = "news"
+    may_be_empty = True
     articles: Sequence[Article]
 
     def __post_init__(self) -> None:
@@ -198,9 +201,6 @@ class News(Reply):
     def customer_messages(self) -> list[dict[str, Any]]:
         articles = [article.customer() for article in self.fitted(to_event=False).articles]
         return [{"msgtype": self.kind, self.kind: {"articles": articles}}]
-
-    def is_empty(self) -> bool:
-        return not self.articles
 
     def fitted(self, to_event: bool) -> News:
         limit = NEWS_LIMIT_EVENT if to_event else NEWS_LIMIT_MESSAGE
@@ -227,11 +227,8 @@ class Raw(Reply):
     """A whole body, XML or JSON, for the pushes that demand an answer of their own."""
 
     kind = "raw"
-    is_direct = True
+    is_direct = may_be_empty = True
     body: str
-
-    def is_empty(self) -> bool:
-        return not self.body
 
 
 def to_reply(value: Any) -> Reply | None:
