@@ -27,8 +27,10 @@ from wechat.log import collect_less, trace
 from wechat.log import configure as configure_log
 from wechat.memory_store import Store
 from wechat.message import is_probe
+from wechat.orphans import Orphans
 from wechat.outbox import Outbox
 from wechat.owners import Heartbeat, Owners
+from wechat.pool import Pool
 from wechat.routing import Router, Routes, prepare
 from wechat.runs import Runs
 from wechat.serving import bind, serve
@@ -61,23 +63,28 @@ class Application:
         self.settings = settings
         self.envelope = envelope_for(settings, clock)
         self.store = store or open_store(settings.store)
+        self.is_shared = settings.store != "memory:"  # and outlives the process
         self.api = Api(settings, self.store, clock)
-        self.delivery = self.make_delivery(Router(routes), clock)
+        owners = Owners(self.store)
+        self.answering = Answering(Router(routes), self.api, Sessions(self.store, owners))
+        self.delivery, orphans = self.make_delivery(owners, clock)
+        self.heartbeat = Heartbeat(owners, orphans.look_after, self.begin)
         self.paths = (settings.path, settings.path + "/")
         self.is_draining = False  # since SIGTERM has come
-
-    def make_delivery(self, router: Router, clock: Clock) -> Delivery:
-        """What answers messages; with a store that outlives the process, it also pays what dead processes owe."""
-        store, is_shared = self.store, self.settings.store != "memory:"
-        owners = Owners(store)
-        debts = Debts(store, owners)
-        self.answering = Answering(router, self.api, Sessions(store, owners))
-        outbox = Outbox(self.settings, self.api, debts)
-        delivery = Delivery(self.settings, self.answering, Runs(store, owners, is_shared), debts, outbox, clock)
-        self.heartbeat = Heartbeat(owners, delivery.pay_orphans, delivery.begin)
-        if is_shared:
+        if self.is_shared:
             self.heartbeat.start()
-        return delivery
+
+    def make_delivery(self, owners: Owners, clock: Clock) -> tuple[Delivery, Orphans]:
+        """What gives each attempt at a message its answer, and what answers for processes that have died."""
+        debts, runs = Debts(self.store, owners), Runs(self.store, owners, self.is_shared)
+        outbox, pool = Outbox(self.settings, self.api, debts), Pool(self.settings.threads, "slow")
+        delivery = Delivery(self.settings, self.answering, runs, debts, outbox, pool, clock)
+        return delivery, Orphans(self.answering, runs, debts, outbox, pool)
+
+    def begin(self) -> None:
+        """Makes threads and connections anew, as a process that was forked has to."""
+        self.api.begin()
+        self.delivery.begin()
 
     def use(self, routes: Routes) -> None:
         """From the next message on, these routes answer."""
@@ -118,7 +125,7 @@ class Application:
         return self.verify(request)
 
     def verify(self, request: Request) -> Response:
-        """The answer to WeChat's question whether this URL knows the token: its echostr, byte for byte."""
+        """The answer to WeChat's question whether this URL knows the token: its echostr; raises Refusal."""
         query = read_query(request)
         self.envelope.check_query(query)
         if "echostr" not in query:
@@ -126,7 +133,7 @@ class Application:
         return respond_with(query["echostr"].encode("latin-1"), "text/plain")
 
     def receive(self, request: Request) -> Response:
-        """The way of a message: each step takes what the one before it gives."""
+        """The way of a message: each step takes what the one before it gives. Raises Refusal."""
         body = read_body(request)
         if is_probe(body):
             return acknowledge()
@@ -146,11 +153,11 @@ def make_application(environ: Mapping[str, str], handlers: str | Path = HANDLERS
 def start(environ: Mapping[str, str]) -> Application:
     """The same for a process of its own: logs to stderr, and what stops the start ends the process with status 2."""
     try:
-        app = make_application(environ)
+        settings, routes = prepare(environ, HANDLERS)
+        configure_log(settings.log_level)
+        return Application(settings, routes)
     except StartError as error:
         give_up(error)
-    configure_log(app.settings.log_level)
-    return app
 
 
 def give_up(error: StartError) -> NoReturn:

@@ -147,7 +147,7 @@ def run(app: Accounts | Console, listener: socket.socket, threads: int) -> None:
 def welcome(settings: Settings, is_token_ours: bool) -> str:
     """What is printed once all is well."""
     url = f"http://{HOST}:{settings.port}{settings.path}"
-    token = "sandbox" if is_token_ours else "the one in WECHAT_TOKEN"
+    token = DEFAULTS["WECHAT_TOKEN"] if is_token_ours else "the one in WECHAT_TOKEN"
     where = "" if settings.port == Settings.port else f" --url {url}"
     return f"""
 Chat page   {settings.api_url}/

@@ -71,7 +71,7 @@ class Accounts:
         name = account if is_named else ""
         with self._lock:
             if name not in self._apps:
-                settings = account_settings(self._settings, mode, kind) if is_named else self._settings
+                settings = settings_for(self._settings, mode, kind) if is_named else self._settings
                 self._apps[name] = self._make(settings, self._routes)
             return self._apps[name]
 
@@ -84,7 +84,7 @@ def is_local(environ: WSGIEnvironment) -> bool:
         return False
 
 
-def account_settings(settings: Settings, mode: str, kind: str) -> Settings:
+def settings_for(settings: Settings, mode: str, kind: str) -> Settings:
     """The settings of the same account in that mode, as an account of that kind."""
     return replace(
         settings,

@@ -107,13 +107,14 @@ class Chat:
             media=self._media_in(verdict.reply),
         )
 
-    def show_menu(self, menu: dict[str, Any]) -> None:
-        """Makes it the account's menu, as if it had been sent to the platform; an empty one takes it away."""
-        if menu:
-            self._cloud.menus.create(menu)
-        else:
-            self._cloud.menus.delete()
+    def show_menu(self, menu: dict[str, Any]) -> int:
+        """Makes it the account's menu, as if it had been sent to the platform; gives the errcode of a refusal, or 0.
+
+        An empty one takes the menu away.
+        """
+        errcode = self._cloud.menus.create(menu) if menu else self._cloud.menus.delete()
         self._tell_of_menu()
+        return errcode
 
     def _tell_of_menu(self) -> None:
         menus = self._cloud.menus.get()

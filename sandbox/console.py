@@ -55,48 +55,48 @@ class Console:
         path = environ.get("PATH_INFO", "")
         answer: Callable[..., Iterable[bytes]]
         if not is_local(environ):
-            answer = refuse(403, "the sandbox is for this machine alone")
+            answer = refuse_json(403, "the sandbox is for this machine alone")
         elif path.startswith(("/cgi-bin/", "/video/")):
             answer = self._cloud
         elif path.startswith("/media/"):
             answer = self._show(path.removeprefix("/media/"))
         else:
             respond = self._answers.get((environ["REQUEST_METHOD"], path))
-            answer = respond(request) if respond else refuse(404, "no such page")
+            answer = respond(request) if respond else refuse_json(404, "no such page")
         return answer(environ, start_response)
 
     def _events(self, request: Request) -> Response:
         after = request.environ.get("QUERY_STRING", "").removeprefix("after=")
         if not after.isdecimal() or len(after) > 15:
-            return refuse(400, "after takes a number")
+            return refuse_json(400, "after takes a number")
         events = self._chat.timeline.after(int(after), LOOK)
-        return to_json({**self._offer, "events": events})
+        return json_response({**self._offer, "events": events})
 
     def _push(self, request: Request) -> Response:
         # A page of another host can send no JSON without being allowed to, nor the bytes of a file below.
         if request.content_type != "application/json":
-            return refuse(415, "a message comes as JSON")
+            return refuse_json(415, "a message comes as JSON")
         if (request.content_length or 0) > LONGEST_ORDER:
-            return to_json({"error": f"a message has {LONGEST_ORDER:,} bytes at most"})
+            return json_response({"error": f"a message has {LONGEST_ORDER:,} bytes at most"})
         try:
-            return to_json({"id": self._chat.send(Order(**json.loads(request.body)))})
+            return json_response({"id": self._chat.send(Order(**json.loads(request.body)))})
         except (ValueError, TypeError, RecursionError) as error:
-            return to_json({"error": str(error)})
+            return json_response({"error": str(error)})
 
     def _keep(self, request: Request) -> Response:
         if request.content_type != "application/octet-stream" or (request.content_length or 0) > LARGEST_FILE:
-            return refuse(415, "a file comes as application/octet-stream, of 10 MB at most")
+            return refuse_json(415, "a file comes as application/octet-stream, of 10 MB at most")
         kind, _, filename = request.environ.get("QUERY_STRING", "").partition("/")
         media = Media(kind, filename, request.body, int(time.time()))
         if errcode := file_errcode(media.type, media.extension, len(media.content)):
-            return to_json({"error": f"WeChat refuses this file with {errcode}"})
+            return json_response({"error": f"WeChat refuses this file with {errcode}"})
         media_id = self._cloud.keep(media)
-        return to_json({"media_id": media_id, "url": f"{request.host_url}/media/{media_id}"})
+        return json_response({"media_id": media_id, "url": f"{request.host_url}/media/{media_id}"})
 
     def _show(self, media_id: str) -> Response:
         media = self._cloud.media.get(media_id)
         if not media:
-            return refuse(404, "no such file")
+            return refuse_json(404, "no such file")
         response = media.download(media_id)
         response.headers["X-Content-Type-Options"] = "nosniff"
         return response
@@ -112,11 +112,11 @@ def policy(page: bytes) -> str:
     )
 
 
-def to_json(value: object) -> Response:
+def json_response(value: object) -> Response:
     """The value as the body of a response."""
     return Response(json.dumps(value), content_type="application/json", charset="utf-8", cache_control="no-store")
 
 
-def refuse(status: int, reason: str) -> Response:
+def refuse_json(status: int, reason: str) -> Response:
     """A response that says why not."""
     return Response(json.dumps({"error": reason}), status, content_type="application/json", charset="utf-8")

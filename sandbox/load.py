@@ -18,7 +18,7 @@ from queue import SimpleQueue
 from urllib.parse import urlsplit
 
 from sandbox.messages import text_message
-from sandbox.platform import Attempt, Endpoint, Platform
+from sandbox.platform import Attempt, Endpoint, Platform, is_address
 from sandbox.plot import Chart, draw, percentiles, plot_file
 from sandbox.verdict import Verdict, judge
 from wechat.errors import SettingsError
@@ -85,7 +85,7 @@ def _platform(options: argparse.Namespace) -> Platform:
 def check_target(url: str, anywhere: bool) -> None:
     """Raises ValueError unless the URL is one to post to and, `anywhere` aside, leads to this machine alone."""
     parts = urlsplit(url)
-    if parts.scheme not in ("http", "https") or not parts.hostname:
+    if not is_address(url) or not parts.hostname:
         raise ValueError(f"{url!r} is no address: it takes one like http://127.0.0.1:8080/weixin")
     try:
         found = socket.getaddrinfo(parts.hostname, parts.port, type=socket.SOCK_STREAM)

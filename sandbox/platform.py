@@ -1,4 +1,7 @@
-"""Plays WeChat towards a server: builds pushes, signs and seals them, and opens the replies."""
+"""Plays WeChat towards a server: signs and seals pushes, delivers them, and opens the replies.
+
+https://developers.weixin.qq.com/doc/service/guide/dev/push/
+"""
 
 from __future__ import annotations
 

@@ -21,8 +21,8 @@ PATIENCE = 5.0  # seconds after which it is said that a module is still being im
 class Folder:
     """The handlers in a folder, and their menu; the last good ones stay in use while a file is broken.
 
-    `use` gets the routes, `show_menu` the menu, empty where there is none, and `tell` the faults, none once all is
-    well again. `seen` is what the routes in use were loaded from.
+    `use` gets the routes; `show_menu` the menu, empty where there is none, and gives an errcode, 0 where all is well;
+    `tell` the faults, none once all is well again. `seen` is what the routes in use were loaded from.
     """
 
     def __init__(
@@ -31,7 +31,7 @@ class Folder:
         seen: Snapshot,
         environ: Mapping[str, str],
         use: Callable[[Routes], None],
-        show_menu: Callable[[dict[str, Any]], None],
+        show_menu: Callable[[dict[str, Any]], int],
         tell: Callable[[list[str]], None],
     ) -> None:
         self._folder, self._seen, self._environ = folder, seen, environ
@@ -80,7 +80,8 @@ class Folder:
         faults = menu_faults(menu) if menu or file.exists() else []
         if not faults and menu != self._menu:
             self._menu = menu
-            self._show_menu(menu)
+            if errcode := self._show_menu(menu):
+                faults = [f"WeChat refuses the menu with {errcode}"]
         return [f"{file.name}: {fault}" for fault in faults]
 
 

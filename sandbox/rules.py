@@ -5,30 +5,15 @@ from __future__ import annotations
 import re
 from typing import Any
 
-TOP_LIMIT = 3
-SUB_LIMIT = 5
-NAME_LIMITS = (16, 60)  # bytes of UTF-8, on the bar and in a submenu
-KEY_LIMIT = 128  # bytes
-URL_LIMIT = 1024  # bytes
+from wechat.menu import LIMITS, MOST_BUTTONS, MOST_SUB_BUTTONS, NEEDS, SUB_NAME, TOP_NAME
 
-KEYED = "click scancode_push scancode_waitmsg pic_sysphoto pic_photo_or_album pic_weixin location_select"
-REQUIRED = {
-    **dict.fromkeys(KEYED.split(), ("key",)),
-    "view": ("url",),
-    "miniprogram": ("url", "appid", "pagepath"),
-    "media_id": ("media_id",),
-    "view_limited": ("media_id",),
-    "article_id": ("article_id",),
-    "article_view_limited": ("article_id",),
-}
-FIELD_LIMITS = {"key": KEY_LIMIT, "url": URL_LIMIT}
 FIELD_ERRCODES = {"key": 40019, "url": 40020, "media_id": 40007, "appid": 40013}
 SUB = 7  # 40017 to 40020 are about the bar; 40024 to 40027 say the same of a submenu
 REFUSED_RULES = {"sex", "gender", "country", "province", "city", "language"}
 RULES = ("tag_id", "client_platform_type")
 
 OPENID = re.compile(r"[\w-]+", re.ASCII)
-TEXT_LIMIT = 2048  # bytes of UTF-8
+CUSTOMER_TEXT_LIMIT = 2048  # bytes of UTF-8
 MESSAGES = {  # what each msgtype must have
     "text": ("content",),
     "image": ("media_id",),
@@ -74,7 +59,7 @@ def message_errcode(message: dict[str, Any]) -> int:
         value = part.get(field) if isinstance(part, dict) else None
         if not value or not isinstance(value, list if field in LISTS else str):
             return MISSING.get(field, 40035)
-    if kind == "text" and len(message["text"]["content"].encode()) > TEXT_LIMIT:
+    if kind == "text" and len(message["text"]["content"].encode(errors="surrogatepass")) > CUSTOMER_TEXT_LIMIT:
         return 45002
     return 45008 if kind == "news" and len(message["news"]["articles"]) > 1 else 0
 
@@ -98,7 +83,7 @@ def menu_errcode(menu: dict[str, Any]) -> int:
     https://developers.weixin.qq.com/doc/service/api/custommenu/api_createcustommenu
     """
     buttons = menu.get("button")
-    if not isinstance(buttons, list) or not 1 <= len(buttons) <= TOP_LIMIT:
+    if not isinstance(buttons, list) or not 1 <= len(buttons) <= MOST_BUTTONS:
         return 40016
     return next(filter(None, map(_top_errcode, buttons)), 0)
 
@@ -111,7 +96,7 @@ def _top_errcode(button: Any) -> int:
         return _name_errcode(button, 0) or _type_errcode(button, 0)
     if "type" in button:
         return 40017
-    if not isinstance(buttons, list) or not 1 <= len(buttons) <= SUB_LIMIT:
+    if not isinstance(buttons, list) or not 1 <= len(buttons) <= MOST_SUB_BUTTONS:
         return 40023
     return _name_errcode(button, 0) or next(filter(None, map(_sub_errcode, buttons)), 0)
 
@@ -123,21 +108,21 @@ def _sub_errcode(button: Any) -> int:
 
 
 def _name_errcode(button: dict[str, Any], level: int) -> int:
-    return 0 if _fits(button.get("name"), NAME_LIMITS[level]) else 40018 + SUB * level
+    return 0 if _fits(button.get("name"), (TOP_NAME, SUB_NAME)[level]) else 40018 + SUB * level
 
 
 def _type_errcode(button: dict[str, Any], level: int) -> int:
-    fields = REQUIRED.get(str(button.get("type")))
+    fields = NEEDS.get(str(button.get("type")))
     if fields is None:
         return 40017 + SUB * level
     for field in fields:
-        if not _fits(button.get(field), FIELD_LIMITS.get(field, URL_LIMIT)):
-            return FIELD_ERRCODES.get(field, 40035) + (SUB * level if field in FIELD_LIMITS else 0)
+        if not _fits(button.get(field), LIMITS.get(field, 1024)):
+            return FIELD_ERRCODES.get(field, 40035) + (SUB * level if field in LIMITS else 0)
     return 0
 
 
 def _fits(value: Any, limit: int) -> bool:
-    return isinstance(value, str) and 1 <= len(value.encode()) <= limit
+    return isinstance(value, str) and 1 <= len(value.encode(errors="surrogatepass")) <= limit
 
 
 class Menus:

@@ -5,16 +5,18 @@ import logging
 import subprocess
 import sys
 import threading
+import time
 import tracemalloc
 from http.server import BaseHTTPRequestHandler
 
 import pytest
 
+from sandbox.cloud_wire import Media
 from sandbox.testing import APPID, SECRET
 from tests.conftest import ROOT, TOKEN
 from wechat.api import Api, Call, check_errcode, read_json
 from wechat.errors import ApiError, TransportError, WeChatError
-from wechat.files import safe_name
+from wechat.files import LONGEST_NAME, safe_name
 from wechat.reply import Article, Image, Music, News, Raw, Text, Transfer, Video, Voice
 from wechat.settings import read
 from wechat.store import open_store
@@ -284,6 +286,15 @@ def test_no_file_is_written_outside_the_folder(http_server, make_api, tmp_path, 
 
 def test_a_chinese_file_name_stays():
     assert safe_name("照片 1.jpg") == "照片 1.jpg"
+    assert not safe_name("a" * 200 + "." + "b" * (LONGEST_NAME - 1)).startswith(".")
+
+
+def test_a_download_that_cannot_have_its_name_leaves_nothing_behind(api, cloud, tmp_path):
+    media_id = cloud.keep(Media("image", "a.jpg", b"x", int(time.time())))
+    (tmp_path / f"{media_id}.jpg").mkdir()
+    with pytest.raises(OSError, match="directory"):
+        api.download(media_id, tmp_path)
+    assert [file.name for file in tmp_path.iterdir()] == [f"{media_id}.jpg"]
 
 
 def test_a_download_that_breaks_off_leaves_nothing_behind(http_server, make_api, tmp_path):

@@ -56,6 +56,13 @@ def test_what_is_being_paid_is_neither_claimed_again_nor_cancelled(debts):
     assert not debts.cancel(debts.find("o", "key"))
 
 
+def test_what_a_living_process_is_paying_is_not_claimed_by_another(store, debts):
+    theirs = Debts(store, Owners(store))
+    debts.owe("o", "key", "")
+    assert theirs.claim(theirs.find("o", "key"))
+    assert debts.claim(debts.find("o", "key")) is None
+
+
 def test_the_debts_of_a_process_that_died_are_orphans_also_half_paid_ones(store, debts):
     theirs = Debts(store, Owners(store))
     theirs._owners.me = f"{theirs._owners.me.split('/')[0]}/{os.getpid()}/dead"

@@ -11,8 +11,8 @@ from tests.conftest import ROOT
 
 ORDER = str.split(
     "errors settings signature envelope message log web templates reply routing memory_store sqlite_store redis_store "
-    "store owners sessions transport files hints access_token api menu answering debts outbox runs delivery serving "
-    "console __main__"
+    "store owners sessions transport files hints access_token api menu answering pool debts outbox runs orphans "
+    "delivery serving console __main__"
 )
 CODE = [
     ROOT / "wxserver.py",

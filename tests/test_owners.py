@@ -2,9 +2,12 @@ import os
 import socket
 import subprocess
 import sys
+import threading
+import time
 
 import pytest
 
+import wechat.owners
 from tests.conftest import ROOT
 from wechat.memory_store import MemoryStore
 from wechat.owners import LIFE, Heartbeat, Owners
@@ -65,3 +68,29 @@ def test_for_a_forked_process_the_one_it_comes_from_is_another():
     code += "time.sleep(0.2); print(owners.is_dead(owners.me))"
     done = subprocess.run([sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True, check=True)
     assert done.stdout == "True\n"
+
+
+def test_a_heart_goes_on_after_a_failure_of_any_kind(owners, monkeypatch, log):
+    monkeypatch.setattr(wechat.owners, "RENEW", 0.01)
+    beats = []
+
+    def task():
+        beats.append(1)
+        if len(beats) == 3:
+            heartbeat.stop()
+        raise KeyError("a debt of another version")
+
+    heartbeat = Heartbeat(owners, task, beats.clear)
+    heartbeat.start()
+    heartbeat._thread.join(5)
+    assert len(beats) == 3
+    assert "the heartbeat goes on after a failure" in log.text
+
+
+def test_who_stops_a_heart_waits_until_it_stands_still(owners):
+    at_work, is_over = threading.Event(), []
+    heartbeat = Heartbeat(owners, lambda: at_work.set() or time.sleep(0.2) or is_over.append(1), is_over.clear)
+    heartbeat.start()
+    at_work.wait(5)
+    heartbeat.stop()
+    assert is_over

@@ -355,17 +355,22 @@ def test_whatever_a_handler_raises_its_message_is_answered(make_account, error):
 
 
 FORK = """
-import os, signal, sys, wxserver
+import os, signal, sys, time, wxserver
 from sandbox.messages import text_message
 app = wxserver.make_application(os.environ, sys.argv[1])
-app.delivery._slow.submit(int).result()
-app.delivery._outbox._pool.submit(int).result()
+pools = app.delivery._slow, app.delivery._outbox.pool
+for pool in pools:
+    pool.submit(int)
+while any(map(len, pools)):
+    time.sleep(0.01)
 child = os.fork()
 if child:
     sys.exit(os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]))
 signal.alarm(10)
 sys.stdout.write(app.delivery.answer(text_message("slow 0.1").encode()).decode())
-app.delivery._outbox._pool.submit(sys.stdout.write, "sent").result(5)
+pools[1].submit(sys.stdout.write, "sent")
+while any(map(len, pools)):
+    time.sleep(0.01)
 sys.stdout.flush()
 os._exit(0)
 """

@@ -64,7 +64,6 @@ def test_a_run_that_has_not_ended_is_never_forgotten():
     for number in range(MOST_REMEMBERED * 3):
         runs.end(runs.begin(str(number))[0], b"")
     assert runs.begin("first")[0] is first
-    assert not runs.is_idle()
     assert len(runs._runs) <= MOST_REMEMBERED
 
 
@@ -150,3 +149,32 @@ def test_a_run_is_taken_over_while_it_is_followed_and_only_once_its_process_is_d
     assert not ours.take_over(followed)
     ours.end(followed, b"x")
     assert theirs.begin("key")[1:] == (3, False)
+
+
+def test_a_store_that_is_slow_holds_up_no_other_message():
+    class Slow(MemoryStore):
+        def add(self, key, value, ttl):
+            if key.startswith("try:"):
+                time.sleep(0.5)
+            return super().add(key, value, ttl)
+
+    runs = runs_on(Slow())
+    runs.begin("one")
+    retry = threading.Thread(target=runs.begin, args=["one"])
+    retry.start()
+    time.sleep(0.1)
+    started = time.monotonic()
+    runs.begin("other")
+    assert time.monotonic() - started < 0.3
+    retry.join()
+
+
+def test_a_run_that_the_store_forgot_is_ones_own_again():
+    store = MemoryStore()
+    ours, theirs = runs_on(store), runs_on(store)
+    theirs.begin("key")
+    assert not ours.begin("key")[2]
+    store.delete("run:key")
+    run, _, is_ours = ours.begin("key")
+    assert is_ours
+    assert run.followed is None

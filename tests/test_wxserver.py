@@ -252,6 +252,14 @@ def test_a_message_that_a_handler_returns_is_routed_in_its_place(make_account):
     assert account.push(MsgType="image") == {}
 
 
+def test_what_is_handed_on_and_claimed_by_nobody_is_not_handed_back(make_account, log):
+    source = (
+        "from wechat.message import Message\n@on('voice')\ndef voice(msg): return Message({**msg, 'MsgType': 'text'})\n"
+    )
+    assert make_account(source).push(MsgType="voice", MediaId="m") == {}
+    assert "failed" not in log.text
+
+
 # The log
 
 

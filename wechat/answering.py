@@ -54,7 +54,10 @@ class Answering:
             result = self._call(found.handler, message, match=found.match)
             if isinstance(result, Message):  # handed on: the new message is routed in place of the old one
                 message = result
-                found = self.router.find(message) or found
+                heir = self.router.find(message)
+                if not heir:
+                    return NOBODY
+                found = heir
                 result = self._call(found.handler, message, match=found.match)
             return Answer(found.handler.name, to_reply(result))
         except BaseException as error:  # a handler may raise what it likes

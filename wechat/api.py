@@ -56,10 +56,14 @@ class Api:
     def __init__(
         self, settings: Settings, store: Store, clock: Clock = time.time, sleep: Callable[[float], None] = time.sleep
     ) -> None:
-        self._settings = settings
-        self._transport = Transport(settings.api_url)
-        self._sleep = sleep
-        self._tokens = TokenCache(store, settings.appid, self._fetch_token, clock)
+        self._settings, self._store = settings, store
+        self._clock, self._sleep = clock, sleep
+        self.begin()
+
+    def begin(self) -> None:
+        """Makes its connections anew in a process that was forked: those of its parent are not its own."""
+        self._transport = Transport(self._settings.api_url)
+        self._tokens = TokenCache(self._store, self._settings.appid, self._fetch_token, self._clock)
 
     def close(self) -> None:
         """Closes the connections that are kept."""
@@ -245,10 +249,8 @@ def check_errcode(answer: Mapping[str, Any]) -> None:
     """Raises WeChatError where the platform says that the call failed."""
     inner = answer.get("base_resp")
     result = inner if isinstance(inner, dict) else answer
-    errcode, errmsg = (
-        str(result.get("errcode", result.get("ret", 0))),
-        ERRMSG.sub(" ", str(result.get("errmsg", "")))[:200],
-    )
+    errcode = str(result.get("errcode", result.get("ret", 0)))
+    errmsg = ERRMSG.sub(" ", str(result.get("errmsg", "")))[:200]
     if errcode not in ("0", ""):
         number = int(errcode) if errcode.lstrip("-").isdecimal() and len(errcode) < 12 else 0
         raise WeChatError(number, errmsg, hint_for(number, errmsg))

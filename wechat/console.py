@@ -223,6 +223,8 @@ def progress_bar(done_word: str) -> Iterator[Callable[[int, int], None]]:
             sys.stderr.write(f"\r[{bar:30}] {done / 1e6:.1f} MB {done_word}")
             sys.stderr.flush()
 
-    yield show
-    if is_terminal:
-        sys.stderr.write("\r\x1b[K")
+    try:
+        yield show
+    finally:
+        if is_terminal:
+            sys.stderr.write("\r\x1b[K")

@@ -9,17 +9,16 @@ from __future__ import annotations
 import logging
 import threading
 import time
-from concurrent.futures import ThreadPoolExecutor
-from contextvars import copy_context
 from typing import NamedTuple
 
 from wechat.answering import Answer, Answering
-from wechat.debts import Debt, Debts
+from wechat.debts import Debts
 from wechat.envelope import Clock
 from wechat.errors import StoreError
 from wechat.log import kind_of, shorten, trace
 from wechat.message import Message, delivery_key, parse
 from wechat.outbox import Outbox
+from wechat.pool import Pool
 from wechat.reply import TEXT_LIMIT, Reply, Text, is_long, split_text, to_xml
 from wechat.routing import Found, describe
 from wechat.runs import Run, Runs
@@ -34,6 +33,7 @@ MORE = "\n\n回复“继续”查看下文"
 GRACE = 1.5  # seconds past WECHAT_REPLY_WITHIN, so that WeChat hangs up and asks again
 LAST_ATTEMPT = 3
 LONG_FOR_UNMARKED = 1.0  # seconds
+DIRECT = ""  # in the log: with this attempt, the first or a later one
 BEHIND = 1.0  # seconds by which the rest of a long text follows its beginning
 
 
@@ -56,47 +56,58 @@ class Delivery:
     """Gives each attempt at a message its answer."""
 
     def __init__(
-        self, settings: Settings, answering: Answering, runs: Runs, debts: Debts, outbox: Outbox, clock: Clock
+        self,
+        settings: Settings,
+        answering: Answering,
+        runs: Runs,
+        debts: Debts,
+        outbox: Outbox,
+        slow: Pool,
+        clock: Clock,
     ) -> None:
-        self._within, self._threads = settings.reply_within, settings.threads
+        self._within = settings.reply_within
         self._is_miniprogram = settings.account == "miniprogram"
         self._most_waiting = settings.threads * 3 // 4
         self._answering, self._runs, self._debts, self._outbox = answering, runs, debts, outbox
         self._clock = clock
+        self._slow = slow
         self.begin()
 
     def begin(self) -> None:
         """Makes its threads, and those of the outbox; anew in a process that was forked, which has none."""
-        self._slow = ThreadPoolExecutor(self._threads, thread_name_prefix="slow")
         self._lock = threading.Lock()
         self._waiting = 0
-        self._outbox.begin()
+        self._slow.begin()
+        self._outbox.pool.begin()
 
     def answer(self, content: bytes) -> bytes:
-        """The document that answers this attempt at the message in the content, or nothing for `success`."""
+        """The document that answers this attempt at the message, or nothing for `success`; raises Unreadable."""
         message = parse(content)
         push = Push(content, message, self._answering.router.find(message), time.perf_counter())
         run, attempt, is_ours = self._runs.begin(delivery_key(message, content))
         if is_ours:
             if not self._answering.may_take_long(message, push.found) or self._is_continue(push):
                 self._do(run, push)
-                return self._log(push, run, attempt, "direct", run.document)
+                return self._log(push, run, attempt, DIRECT, run.document)
             self._do_in_pool(run, push)
         try:
             return self._await(run, push, attempt)
         except StoreError as error:
             logger.warning("a message may be answered twice: %s", error)
-            self._do(run, push)
-            return run.document
+            with self._lock:  # once is enough, for all attempts that followed the run
+                is_followed, run.followed = run.followed is not None, None
+            if is_followed:
+                self._do_in_pool(run, push)
+            return self._await(run, push, attempt)
 
     def is_idle(self) -> bool:
         """Whether nothing is under way."""
-        return self._runs.is_idle() and not len(self._outbox)
+        return not (len(self._slow) or len(self._outbox.pool))
 
     def close(self) -> None:
         """Waits for what is under way."""
-        self._slow.shutdown()
-        self._outbox.close()
+        self._slow.close()
+        self._outbox.pool.close()
 
     # An attempt
 
@@ -104,7 +115,7 @@ class Delivery:
         """The document, or what is said when it is not ready in time."""
         is_crowded = self._waiting >= self._most_waiting
         if self._hold(run, push, 0 if is_crowded else self._within, is_open=True):
-            return self._log(push, run, attempt, "direct" if attempt == 1 else "retry", run.document)
+            return self._log(push, run, attempt, DIRECT, run.document)
         if self._outbox.can_push():
             self._outbox.show_typing(push.openid)
             return self._acknowledge(run, push, attempt, b"")
@@ -137,7 +148,7 @@ class Delivery:
             debt = self._debts.find(push.openid, run.key)
             if debt and self._debts.cancel(debt):
                 run.is_owed = False
-                return self._log(push, run, attempt, "direct" if attempt == 1 else "retry", run.document)
+                return self._log(push, run, attempt, DIRECT, run.document)
         return self._log(push, run, attempt, "later", document)
 
     def _owe(self, push: Push, run: Run) -> None:
@@ -148,7 +159,7 @@ class Delivery:
 
     def _do_in_pool(self, run: Run, push: Push) -> None:
         run.is_pooled = True
-        self._slow.submit(copy_context().run, self._do, run, push)
+        self._slow.submit(self._do, run, push)
 
     def _do(self, run: Run, push: Push) -> None:
         """Does the run; whatever goes wrong, it ends, for others wait for it."""
@@ -192,15 +203,18 @@ class Delivery:
         with self._lock:
             is_open = run.open_attempts > 0 and bool(document or not answer.reply)
             run.end(document)
-        self._runs.tell(run)
         debt = self._debts.find(push.openid, run.key)
-        if not debt and not run.is_owed:
-            return False
+        if not debt:
+            self._runs.tell(run)
+            debt = self._debts.find(push.openid, run.key)  # owed by a process that could not know yet
+            if not debt and not run.is_owed:
+                return False
         if is_open and (not debt or self._debts.cancel(debt)):
+            self._runs.tell(run)
             return False
+        self._runs.end(run, b"" if answer.reply else document)  # for whoever asks again
         claimed = self._debts.claim(debt) if debt else None
         if claimed or not debt:
-            self._runs.end(run, b"" if answer.reply else document)  # for whoever asks again
             self._outbox.pay(push.openid, answer, claimed)
         return True
 
@@ -231,21 +245,6 @@ class Delivery:
     def _to_xml(self, reply: Reply, message: Message) -> bytes:
         return to_xml(reply, message, int(self._clock())).encode(errors="replace")
 
-    # What a process that died has left
-
-    def pay_orphans(self) -> None:
-        """Answers the messages that a process acknowledged before it died; raises StoreError."""
-        for debt in self._debts.orphans():
-            claimed = self._debts.claim(debt)
-            if claimed:
-                self._slow.submit(self._pay_orphan, claimed)
-
-    def _pay_orphan(self, debt: Debt) -> None:
-        message = parse(debt.content.encode())
-        logger.info(f"{kind_of(message)} from {shorten(message.FromUserName)}: taken over from a process that died")
-        answer = self._answering.answer(message, self._answering.router.find(message))
-        self._outbox.pay(message.FromUserName, answer, debt)
-
     def _log(self, push: Push, run: Run, attempt: int, how: str, document: bytes) -> bytes:
         """One line about the attempt, which quotes nobody; gives the document."""
         if logger.isEnabledFor(logging.INFO):
@@ -255,6 +254,6 @@ class Delivery:
             is_claimed = handler == CONTINUE or (found and found.handler is not self._answering.router.default)
             hint = "" if is_claimed else f"; to answer these: @on({describe(kind.split('/'))})"
             tries = f" at attempt {attempt}" if attempt > 1 else ""
-            how = how if document or run.kind == "success" else "later"
+            how = (how or ("direct" if attempt == 1 else "retry")) if document or run.kind == "success" else "later"
             logger.info(f"{kind} from {openid} -> {handler}: {run.kind}, {how}{tries}, {milliseconds:.1f} ms{hint}")
         return document

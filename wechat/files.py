@@ -56,10 +56,11 @@ def save(received: Received, folder: Path, fallback: str, on_progress: Progress 
                 done += len(piece)
                 if on_progress:
                     on_progress(done, size)
+            file.close()
+            os.replace(file.name, path)
         except BaseException:
             os.unlink(file.name)
             raise
-    os.replace(file.name, path)
     return path
 
 
@@ -75,4 +76,4 @@ def _name_in(received: Received) -> str:
 def safe_name(name: str) -> str:
     """The name as that of a file in this very folder: no path, no control character, no leading dot."""
     last = re.split(r"[/\\]", name)[-1]
-    return re.sub(r'[\x00-\x1f\x7f<>:"|?*]', "_", last).strip(". ")[-LONGEST_NAME:] or "download"
+    return re.sub(r'[\x00-\x1f\x7f<>:"|?*]', "_", last)[-LONGEST_NAME:].strip(". ") or "download"

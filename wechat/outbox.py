@@ -5,15 +5,14 @@ from __future__ import annotations
 import logging
 import time
 from collections.abc import Callable
-from concurrent.futures import ThreadPoolExecutor
-from contextvars import copy_context
 from typing import Any
 
 from wechat.answering import Answer
 from wechat.api import BUSY, Api
 from wechat.debts import Debt, Debts
 from wechat.errors import ApiError, TransportError, WeChatError
-from wechat.log import shorten, trace
+from wechat.log import shorten
+from wechat.pool import Pool
 from wechat.reply import Reply, Text
 from wechat.settings import Settings
 
@@ -37,15 +36,7 @@ class Outbox:
         self._api = api
         self._debts = debts
         self._sleep = sleep
-        self.begin()
-
-    def begin(self) -> None:
-        """Makes its threads; anew in a process that was forked, which has none."""
-        self._pool = ThreadPoolExecutor(SENDERS, thread_name_prefix="send")
-        self._pending = 0
-
-    def __len__(self) -> int:
-        return self._pending
+        self.pool = Pool(SENDERS, "send")
 
     def can_push(self) -> bool:
         """Whether a reply may go out as a customer message."""
@@ -53,30 +44,11 @@ class Outbox:
 
     def show_typing(self, openid: str) -> None:
         """Lets the user see that an answer is being written, if the platform will."""
-        self._submit(self._type, openid)
+        self.pool.submit(self._type, openid)
 
     def pay(self, openid: str, answer: Answer, debt: Debt | None, behind: float = 0) -> None:
         """Has the reply sent, `behind` seconds later, or kept; then the debt is forgotten."""
-        self._submit(self._pay, openid, answer, debt, behind)
-
-    def close(self) -> None:
-        """Waits for what is under way."""
-        self._pool.shutdown()
-
-    def _submit(self, task: Callable[..., None], *arguments: object) -> None:
-        def run() -> None:
-            try:
-                task(*arguments)
-            except BaseException as error:
-                logger.error("a reply is lost\n%s", trace(error))
-            finally:
-                self._pending -= 1
-
-        self._pending += 1
-        try:
-            self._pool.submit(copy_context().run, run)
-        except RuntimeError:  # the interpreter is ending, and takes no more tasks
-            run()
+        self.pool.submit(self._pay, openid, answer, debt, behind)
 
     def _type(self, openid: str) -> None:
         try:

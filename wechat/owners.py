@@ -8,9 +8,11 @@ import secrets
 import socket
 import threading
 from collections.abc import Callable
+from contextlib import suppress
 from typing import ClassVar
 
 from wechat.errors import StoreError
+from wechat.log import trace
 from wechat.memory_store import Store
 
 logger = logging.getLogger("wxserver")
@@ -34,7 +36,7 @@ class Owners:
         self._here.add(self.me)
 
     def show_life(self) -> None:
-        """Renews the claim of this process to all that it owns."""
+        """Renews the claim of this process to all that it owns; raises StoreError."""
         self._store.set(f"alive:{self.me}", "1", LIFE)
 
     def is_dead(self, owner: str) -> bool:
@@ -50,12 +52,11 @@ class Owners:
 
 def _is_running(pid: int) -> bool:
     try:
-        os.kill(pid, 0)
-    except ProcessLookupError:
-        return False
-    except OSError:
+        with suppress(PermissionError):
+            os.kill(pid, 0)
         return True
-    return True
+    except (ProcessLookupError, OverflowError):
+        return False
 
 
 class Heartbeat:
@@ -69,9 +70,10 @@ class Heartbeat:
         self._task = task
         self._at_fork = at_fork
         self._ended = threading.Event()
+        self._thread: threading.Thread | None = None
 
     def start(self) -> None:
-        """Shows life, and goes on in a thread; also in a process that this one forks, under a name of its own."""
+        """Shows life, and goes on in a thread; also in a process that this one forks. Raises StoreError."""
         self._owners.show_life()
         self._begin()
         os.register_at_fork(after_in_child=self._begin_anew)
@@ -83,7 +85,8 @@ class Heartbeat:
             self._begin()
 
     def _begin(self) -> None:
-        threading.Thread(target=self._beat, name="heartbeat", daemon=True).start()
+        self._thread = threading.Thread(target=self._beat, name="heartbeat", daemon=True)
+        self._thread.start()
 
     def _beat(self) -> None:
         while True:
@@ -92,9 +95,13 @@ class Heartbeat:
                 self._task()
             except StoreError as error:
                 logger.warning("debts cannot be looked after: %s", error)
+            except Exception as error:  # a heart that stops would have the others take what this process is at
+                logger.error("the heartbeat goes on after a failure\n%s", trace(error))
             if self._ended.wait(RENEW):
                 return
 
     def stop(self) -> None:
-        """Ends it."""
+        """Ends it, and waits until it has ended."""
         self._ended.set()
+        if self._thread and self._thread is not threading.current_thread():
+            self._thread.join()

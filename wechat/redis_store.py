@@ -54,7 +54,7 @@ class RedisStore(Store):
 
     def wait(self, key: str, seen: str | None, seconds: float) -> str | None:
         with self._lock:
-            if self._listener is None:
+            if not (self._listener and self._listener.is_alive()):  # a process that was forked has none
                 self._listener = threading.Thread(target=self._listen, name="redis", daemon=True)
                 self._listener.start()
         return super().wait(key, seen, seconds)

@@ -86,13 +86,9 @@ class Runs:
         self._lock = threading.Lock()
         self._runs: dict[str, Run] = {}  # the oldest first
 
-    def is_idle(self) -> bool:
-        """Whether all have ended."""
-        with self._lock:
-            return all(run.is_done or run.followed for run in self._runs.values())
-
     def begin(self, key: str) -> tuple[Run, int, bool]:
         """The run of the message with this key, the number of the attempt, and whether the caller has to do the run."""
+        is_under_way = False
         with self._lock:
             run = self._runs.get(key)
             if not run or run.is_forgotten():
@@ -103,11 +99,14 @@ class Runs:
                 run.attempts += 1
                 if run.is_done or not self._is_shared:
                     return run, run.attempts, False
-                return run, self._count(run), False
+                is_under_way = True
+        if is_under_way:
+            return run, self._count(run), False
         if not self._is_shared:
             return run, 1, True
         try:
             if self._store.add(_key(key), RUNNING + self._owners.me, LONGEST_RUN):
+                run.followed, run.owner = None, ""
                 return run, 1, True
             run.follow(self._store)
             return run, self._count(run), self.take_over(run)
@@ -134,7 +133,11 @@ class Runs:
         """Whether a later attempt has come, here or in another process."""
         if run.attempts > attempt or not self._is_shared:
             return run.attempts > attempt
-        return self._store.get(f"try:{run.key}:{attempt + 1}") is not None
+        try:
+            return self._store.get(f"try:{run.key}:{attempt + 1}") is not None
+        except StoreError as error:
+            logger.warning("whether another attempt has come is not known: %s", error)
+            return False
 
     def end(self, run: Run, document: bytes) -> None:
         """Ends the run: all attempts, also those to come, get the document."""

@@ -1,0 +1,40 @@
+"""What a process that died has left: messages that it acknowledged and did not answer."""
+
+from __future__ import annotations
+
+import logging
+
+from wechat.answering import Answering
+from wechat.debts import Debt, Debts
+from wechat.log import kind_of, shorten
+from wechat.message import delivery_key, parse
+from wechat.outbox import Outbox
+from wechat.pool import Pool
+from wechat.runs import Runs
+
+logger = logging.getLogger("wxserver")
+
+
+class Orphans:
+    """Answers them, each by one of the processes that are left."""
+
+    def __init__(self, answering: Answering, runs: Runs, debts: Debts, outbox: Outbox, pool: Pool) -> None:
+        self._answering, self._runs, self._debts, self._outbox, self._pool = answering, runs, debts, outbox, pool
+
+    def look_after(self) -> None:
+        """Has each of them answered that nobody answers now; raises StoreError."""
+        for debt in self._debts.orphans():
+            self._pool.submit(self._answer, debt)
+
+    def _answer(self, debt: Debt) -> None:
+        content = debt.content.encode()
+        message = parse(content)
+        run, _, is_ours = self._runs.begin(delivery_key(message, content))
+        is_left = is_ours or run.wait(0)
+        claimed = self._debts.claim(debt) if is_left else None  # else whoever does the run finds the debt at its end
+        if not claimed:
+            return
+        logger.info(f"{kind_of(message)} from {shorten(message.FromUserName)}: taken over from a process that died")
+        answer = self._answering.answer(message, self._answering.router.find(message))
+        self._runs.end(run, b"")
+        self._outbox.pay(message.FromUserName, answer, claimed)
