@@ -19,7 +19,7 @@ from wechat.settings import own
 CATALOGUE = Path(__file__).with_name("books.csv")
 COLUMNS = ["isbn", "title", "authors", "publisher", "published", "price", "rating", "cover", "url"]
 MOST = 6  # books that one answer can show
-TIMEOUT = 4.0  # seconds for a whole look-up; WeChat hangs up after 5
+TIMEOUT = 4.0  # seconds for a look-up once the source can be reached; WeChat hangs up after 5
 LARGEST = 1024 * 1024  # bytes of an answer
 LONGEST_FIELD = 200  # characters
 USER_AGENT = "wxserver"
@@ -194,7 +194,7 @@ def _with_title(books):
 
 
 def fetch_json(url):
-    """The JSON object behind the URL, within TIMEOUT seconds; raises SourceFailed, or its NotFound for a 404."""
+    """The JSON object behind the URL, within TIMEOUT seconds of the connection; raises SourceFailed, or its NotFound for a 404."""
     try:
         status, body = _fetch(urlsplit(url))
         answer = json.loads(body) if status == 200 else {}

@@ -108,8 +108,10 @@ class Endpoint:
         parts = urlsplit(self.url)
         connect = HTTPSConnection if parts.scheme == "https" else HTTPConnection
         with closing(connect(parts.hostname or "", parts.port, timeout=self.hang_up)) as connection:
+            started = time.monotonic()
             connection.connect()
-            end = threading.Timer(self.hang_up, hang_up_on, [connection.sock])
+            left = max(0.0, started + self.hang_up - time.monotonic())
+            end = threading.Timer(left, hang_up_on, [connection.sock])
             end.start()
             try:
                 connection.request(method, target, body or None, {**HEADERS, **self.headers})

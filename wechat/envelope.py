@@ -88,7 +88,7 @@ class Sealed(Plain):
         return Opened(content, lambda reply: self.seal(reply, token, cipher, SEALED_JSON if is_json else SEALED_XML))
 
     def find_signed(self, candidates: list[bytes], query: Query) -> tuple[str, str]:
-        """The token and the encrypted text that `msg_signature` is about."""
+        """The token and the encrypted text that `msg_signature` is about; raises Forbidden where there is none."""
         signature, timestamp, nonce = query.get("msg_signature"), query.get("timestamp"), query.get("nonce")
         if not (signature and timestamp and nonce):
             raise Forbidden("no msg_signature, timestamp or nonce in the query: it does not come from WeChat")
@@ -100,7 +100,7 @@ class Sealed(Plain):
         raise Forbidden("the msg_signature does not match: is WECHAT_TOKEN the token typed on the platform's page?")
 
     def decrypt(self, encrypted: str) -> tuple[Cipher, bytes]:
-        """The cipher that opens the text, and what is inside."""
+        """The cipher that opens the text, and what is inside; raises Forbidden where none of ours does."""
         with suppress(ValueError):  # no base64
             data = b64decode(encrypted)
             for cipher in self.ciphers:

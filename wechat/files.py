@@ -43,7 +43,10 @@ def multipart(filename: str, file: BinaryIO) -> tuple[Callable[[], Body], dict[s
 
 
 def save(received: Received, folder: Path, fallback: str, on_progress: Progress | None) -> Path:
-    """Writes the body into the folder under the name that came with it; nothing is left where it breaks off."""
+    """Writes the body into the folder under the name that came with it; nothing is left where it breaks off.
+
+    Raises TransportError, and OSError where the file cannot be written.
+    """
     if received.status != 200:
         raise TransportError(f"{received.what}: it answered {received.status}")
     path = folder / safe_name(_name_in(received) or fallback)

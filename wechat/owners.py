@@ -40,7 +40,10 @@ class Owners:
         self._store.set(f"alive:{self.me}", "1", LIFE)
 
     def is_dead(self, owner: str) -> bool:
-        """Whether the process has ended: on this host one can look, of another one waits for a sign of life."""
+        """Whether the process has ended: on this host one can look, of another one waits for a sign of life.
+
+        It may look into the store; raises StoreError.
+        """
         host, _, rest = owner.partition("/")
         pid, is_near = int(rest.partition("/")[0] or 0), host == socket.gethostname()
         if is_near and pid == os.getpid():

@@ -36,7 +36,10 @@ class Sessions:
 
     @contextmanager
     def open(self, openid: str) -> Iterator[dict[str, Any]]:
-        """The user's dict, nobody else's meanwhile; saved after the block where it changed. JSON only."""
+        """The user's dict, nobody else's meanwhile; saved after the block where it changed.
+
+        What is no JSON is a TypeError or ValueError then.
+        """
         ticket = f"{self._owners.me} {secrets.token_hex(4)}"
         self._held.add(ticket)
         is_locked = self._lock(openid, ticket)
