@@ -194,7 +194,10 @@ def _with_title(books):
 
 
 def fetch_json(url):
-    """The JSON object behind the URL, within TIMEOUT seconds of the connection; raises SourceFailed, or its NotFound for a 404."""
+    """The JSON object behind the URL, TIMEOUT seconds after the connection at most.
+
+    Raises SourceFailed, or its NotFound for a 404.
+    """
     try:
         status, body = _fetch(urlsplit(url))
         answer = json.loads(body) if status == 200 else {}

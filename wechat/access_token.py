@@ -44,7 +44,7 @@ class TokenCache:
         return _token_in(kept) if self._is_good(kept) else self._share(self._fetch_once)
 
     def renew(self, stale: str) -> str:
-        """Another token in place of one that the platform refused; the stale one where it gives no other; raises ApiError."""
+        """Another token in place of one that the platform refused; else the stale one. Raises ApiError."""
         self._drop(stale)
         token = self.get()
         if token != stale:

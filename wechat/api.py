@@ -125,8 +125,8 @@ class Api:
     ) -> Path:
         """Downloads a medium into the folder, under the platform's name made safe; gives the file.
 
-        `is_jssdk` asks for the voice of a web page, in its better quality. Nothing is left behind where it fails; an OSError says
-        that the file cannot be written.
+        `is_jssdk` asks for the voice of a web page, in its better quality. Nothing is left behind where it fails;
+        an OSError says that the file cannot be written.
         """
         path = "/cgi-bin/media/get/jssdk" if is_jssdk else "/cgi-bin/media/get"
 
