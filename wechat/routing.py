@@ -238,7 +238,7 @@ class Router:
     def find(self, message: Message) -> Found | None:
         """The handler with the longest path that fits, else the default, else None."""
         values = address(message)
-        path: Route = (*values[:1], *map(str.casefold, values[1:2]), *values[2:])
+        path: Route = values if len(values) == 1 else (values[0], values[1].casefold(), *values[2:])
         for length in range(len(path), 0, -1):
             found = self.exact.get(path[:length])
             if found:
