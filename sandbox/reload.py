@@ -42,7 +42,10 @@ class Folder:
 
     def look(self) -> None:
         """Loads what has changed since the last look."""
-        now = snapshot(self._folder)
+        try:
+            now = snapshot(self._folder)
+        except OSError:  # a folder went away while it was read; the next look comes soon
+            return
         if now == self._seen:
             return
         self._seen = now
@@ -79,9 +82,9 @@ class Folder:
             return [f"{file.name}: {error}"]
         faults = menu_faults(menu) if menu or file.exists() else []
         if not faults and menu != self._menu:
-            self._menu = menu
             if errcode := self._show_menu(menu):
-                faults = [f"WeChat refuses the menu with {errcode}"]
+                return [f"{file.name}: WeChat refuses the menu with {errcode}"]
+            self._menu = menu
         return [f"{file.name}: {fault}" for fault in faults]
 
 

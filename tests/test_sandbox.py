@@ -14,7 +14,7 @@ import pytest
 from sandbox.__main__ import listen
 from sandbox.chat import KEPT, USERS, Order
 from sandbox.messages import build, text_message
-from sandbox.reload import snapshot
+from sandbox.reload import Folder, snapshot
 from sandbox.timeline import MOST, Timeline
 from tests.conftest import AES_KEY, PLAIN, ROOT, TOKEN, free_port
 from wechat.errors import StartError
@@ -468,6 +468,34 @@ def test_what_editors_write_beside_a_file_is_no_change(tmp_path):
     (tmp_path / "sub").mkdir()
     (tmp_path / "sub/data.csv").write_text("x")
     assert snapshot(tmp_path) != before
+
+
+class Watched:
+    """A folder that is looked after without a server."""
+
+    def __init__(self, folder, errcode=0):
+        self.told = []
+        self.folder = Folder(folder, {}, {}, lambda routes: None, lambda menu: errcode, self.told.append)
+
+
+def test_a_folder_that_goes_away_while_it_is_read_ends_nothing(tmp_path, monkeypatch):
+    watched = Watched(tmp_path)
+    monkeypatch.setattr(type(tmp_path), "rglob", lambda *_: (_ for _ in ()).throw(FileNotFoundError))
+    watched.folder.look()
+    assert watched.told == []
+    monkeypatch.undo()
+    (tmp_path / "mine.py").write_text("")
+    watched.folder.look()
+    assert watched.told == [[]]
+
+
+def test_a_menu_that_wechat_refuses_is_said_at_every_change(tmp_path):
+    (tmp_path / "menu.json").write_text('{"button": [{"type": "click", "name": "a", "key": "K"}]}')
+    watched = Watched(tmp_path, errcode=40016)
+    for number in range(2):
+        (tmp_path / f"mine{number}.py").write_text("")
+        watched.folder.look()
+    assert watched.told == [["menu.json: WeChat refuses the menu with 40016"]] * 3
 
 
 def test_a_menu_that_is_deleted_is_no_more_shown(sandbox):
