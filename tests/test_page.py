@@ -545,8 +545,21 @@ def test_who_reads_what_was_said_before_is_left_there(page):
         chat.says("三体")
     chat.until(lambda: len(chat.all("#chat .news")) == 4)
     chat.says("slow")
+    chat.sees("slow")
     chat.browser.execute_script("document.getElementById('chat').scrollTop = 0")
     chat.sees("slow is done")
+    assert chat.browser.execute_script("return document.getElementById('chat').scrollTop") == 0
+
+
+def test_a_picture_that_loads_late_leaves_the_reader_there_too(page):
+    chat = page()
+    chat.does("Image")
+    chat.fills()
+    for _ in range(4):
+        chat.says("三体")
+    chat.until(lambda: len(chat.all("#chat .news")) == 4 and len(chat.all("#chat img")) == 2)
+    chat.browser.execute_script("document.getElementById('chat').scrollTop = 0")
+    chat.browser.execute_script("document.querySelector('#chat img').dispatchEvent(new Event('load'))")
     assert chat.browser.execute_script("return document.getElementById('chat').scrollTop") == 0
 
 
