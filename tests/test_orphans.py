@@ -10,9 +10,11 @@ import pytest
 import wechat.delivery
 from sandbox.messages import text_message
 from tests.conftest import TOKEN
+from wechat.debts import pack, unpack
 from wechat.errors import StoreError
 from wechat.memory_store import MemoryStore
 from wechat.message import delivery_key, parse, read_fields
+from wechat.reply import Text
 from wechat.routing import on
 from wechat.settings import read
 from wxserver import Application
@@ -135,6 +137,28 @@ def test_what_was_done_and_never_sent_is_answered_again(serving):
     app = serving(store, work)
     wait_until(lambda: ran and app.delivery.is_idle())
     assert len(store.keys("kept:")) == 1
+
+
+def test_of_a_long_text_one_process_sends_the_rest_and_no_handler_runs_again(serving):
+    work, ran = working(0)
+    store = MemoryStore()
+    content = text_message("work").encode()
+    debt = {"owner": DEAD, "content": content.decode(), "is_being_paid": True, "rest": pack(Text("the rest"))}
+    store.set("debt:o6:1", json.dumps(debt), 999)
+    one, two = serving(store, work), serving(store, work)
+    wait_until(lambda: not store.keys("debt:") and one.delivery.is_idle() and two.delivery.is_idle())
+    assert [unpack(store.get(key)) for key in store.keys("kept:")] == [Text("the rest")]
+    assert ran == []
+
+
+def test_a_long_text_that_comes_late_as_a_whole_leaves_no_rest(serving):
+    store = MemoryStore()
+    app = serving(store, lambda msg: time.sleep(2.6) or "长" * 1000)
+    content = text_message("work").encode()
+    assert [said(app.delivery.answer(content)) for _ in range(3)][-1].startswith("还在处理")
+    wait_until(app.delivery.is_idle)
+    assert [unpack(store.get(key)) for key in store.keys("kept:")] == [Text("长" * 1000)]
+    assert store.keys("debt:") == []
 
 
 def test_a_debt_of_another_version_is_passed_over(serving):

@@ -16,6 +16,26 @@ from wechat.sessions import Sessions
 logger = logging.getLogger("wxserver")
 
 
+class Push(NamedTuple):
+    """A message on its way: what came, what it says, and who answers it."""
+
+    content: bytes
+    message: Message
+    found: Found | None
+    started: float
+
+    @property
+    def openid(self) -> str:
+        """Who wrote it."""
+        openid: str = self.message.FromUserName
+        return openid
+
+    @property
+    def text(self) -> str:
+        """What came, as the store keeps it."""
+        return self.content.decode(errors="replace")
+
+
 class Answer(NamedTuple):
     """What a handler answers; no reply means that it says nothing."""
 

@@ -22,12 +22,16 @@ NO_PUSH = 3_600.0  # seconds for which a 48001 is remembered
 
 
 class Debt(NamedTuple):
-    """A message that was acknowledged and not yet answered. `raw` is what the store holds."""
+    """A message that was acknowledged and not yet answered, or of whose answer the rest is to follow.
+
+    `raw` is what the store holds.
+    """
 
     key: str
     raw: str
     owner: str
     content: str
+    rest: Reply | None = None
 
 
 class Debts:
@@ -44,6 +48,14 @@ class Debts:
         raw = json.dumps({"owner": owner or self._owners.me, "content": content, "is_being_paid": False})
         with tolerated("a reply is owed by this process alone"):
             self._store.add(_debt_key(openid, message_key), raw, KEPT)
+
+    def owe_rest(self, openid: str, message_key: str, content: str, rest: Reply) -> Debt:
+        """The debt for the rest of a reply whose beginning is the direct answer; only the caller pays it."""
+        fields = {"owner": self._owners.me, "content": content, "is_being_paid": True, "rest": pack(rest)}
+        debt = Debt(_debt_key(openid, f"{message_key} rest"), json.dumps(fields), self._owners.me, content, rest)
+        with tolerated("the rest of a reply is owed by this process alone"):
+            self._store.set(debt.key, debt.raw, KEPT)
+        return debt
 
     def find(self, openid: str, message_key: str) -> Debt | None:
         """The debt for the message, if there is one."""
@@ -93,7 +105,8 @@ class Debts:
             return None
         try:
             fields = json.loads(raw)
-            return Debt(key, raw, fields["owner"], fields["content"])
+            rest = fields.get("rest")
+            return Debt(key, raw, fields["owner"], fields["content"], unpack(rest) if rest else None)
         except (ValueError, KeyError, TypeError):  # of another version; it goes after a day
             return None
 

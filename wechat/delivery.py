@@ -9,9 +9,8 @@ from __future__ import annotations
 import logging
 import threading
 import time
-from typing import NamedTuple
 
-from wechat.answering import Answer, Answering
+from wechat.answering import Answer, Answering, Push
 from wechat.debts import Debts
 from wechat.envelope import Clock
 from wechat.errors import StoreError
@@ -20,7 +19,7 @@ from wechat.message import Message, delivery_key, parse
 from wechat.outbox import Outbox
 from wechat.pool import Pool
 from wechat.reply import TEXT_LIMIT, Reply, Text, is_long, split_text, to_xml
-from wechat.routing import Found, describe
+from wechat.routing import describe
 from wechat.runs import Run, Runs
 from wechat.settings import Settings
 
@@ -35,21 +34,6 @@ LAST_ATTEMPT = 3
 LONG_FOR_UNMARKED = 1.0  # seconds
 DIRECT = ""  # in the log: with this attempt, the first or a later one
 BEHIND = 1.0  # seconds by which the rest of a long text follows its beginning
-
-
-class Push(NamedTuple):
-    """A message on its way: what came, what it says, and who answers it."""
-
-    content: bytes
-    message: Message
-    found: Found | None
-    started: float
-
-    @property
-    def openid(self) -> str:
-        """Who wrote it."""
-        openid: str = self.message.FromUserName
-        return openid
 
 
 class Delivery:
@@ -153,7 +137,7 @@ class Delivery:
 
     def _owe(self, push: Push, run: Run) -> None:
         run.is_owed = True
-        self._debts.owe(push.openid, run.key, push.content.decode(errors="replace"), run.owner)
+        self._debts.owe(push.openid, run.key, push.text, run.owner)
 
     # The run
 
@@ -180,6 +164,7 @@ class Delivery:
         run.handler, run.kind = answer.handler, answer.kind
         now, rest = self._fit(answer.reply, is_more_kept)
         document = self._to_xml(now, push.message) if now else b""
+        debt = self._debts.owe_rest(push.openid, run.key, push.text, rest) if rest and not place else None
         is_later = False
         if self._is_in_time(run, answer, time.perf_counter() - started) and not (self._is_miniprogram and not now):
             self._runs.end(run, document)
@@ -187,8 +172,10 @@ class Delivery:
             is_later = self._end_late(run, push, answer, document)
         if rest and place:
             self._debts.keep(push.openid, rest, place)
-        elif rest and not is_later:
-            self._outbox.pay(push.openid, answer._replace(reply=rest), None, BEHIND)
+        elif debt and is_later:
+            self._debts.settle(debt)
+        elif debt:
+            self._outbox.pay(push.openid, answer._replace(reply=rest), debt, BEHIND)
 
     def _is_in_time(self, run: Run, answer: Answer, seconds: float) -> bool:
         """Whether no attempt can have been told to wait; names a handler that should not have run in its thread."""

@@ -1,10 +1,10 @@
-"""What a process that died has left: messages that it acknowledged and did not answer."""
+"""What a process that died has left: messages that it acknowledged and did not answer, or not to the end."""
 
 from __future__ import annotations
 
 import logging
 
-from wechat.answering import Answering
+from wechat.answering import Answer, Answering
 from wechat.debts import Debt, Debts
 from wechat.log import kind_of, shorten
 from wechat.message import delivery_key, parse
@@ -24,7 +24,12 @@ class Orphans:
     def look_after(self) -> None:
         """Has each of them answered that nobody answers now; raises StoreError."""
         for debt in self._debts.orphans():
-            self._pool.submit(self._answer, debt)
+            self._pool.submit(self._send_rest if debt.rest else self._answer, debt)
+
+    def _send_rest(self, debt: Debt) -> None:
+        if claimed := self._debts.claim(debt):
+            message = parse(debt.content.encode())
+            self._outbox.pay(message.FromUserName, Answer("a process that died", debt.rest), claimed)
 
     def _answer(self, debt: Debt) -> None:
         content = debt.content.encode()
