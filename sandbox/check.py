@@ -8,18 +8,18 @@ import re
 import secrets
 import sys
 import time
-from base64 import b64decode
 from collections import Counter
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
-from importlib.util import find_spec
 from typing import NamedTuple
 from urllib.parse import quote
 from xml.etree import ElementTree
 
 from sandbox.messages import ACCOUNT, USER, to_json
+from sandbox.options import add_account, read_account
 from sandbox.platform import Attempt, Endpoint, Platform, is_address, signed_query
 from sandbox.verdict import Verdict, judge
+from wechat.errors import SettingsError
 from wechat.message import parse
 from wechat.templates import cdata
 
@@ -103,28 +103,18 @@ class Server:
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Adds what the command takes; `run` checks it."""
     parser.add_argument("url", metavar="URL", help="the address as it is typed on the platform's page")
-    parser.add_argument("--token", required=True, help="the server's token")
-    parser.add_argument("--aes-key", metavar="KEY", help="its EncodingAESKey; pushes are sealed then")
-    parser.add_argument("--appid", help="its appid, which goes with the key")
-    parser.add_argument("--mode", choices=("compat", "safe"), help="default: safe, where there is a key")
+    add_account(parser)
 
 
 def run(options: argparse.Namespace) -> int:
     """Prints a line for each check; gives the exit status, 2 where the command was called wrongly."""
-    key, appid, mode = options.aes_key or "", options.appid or "", options.mode
-    for is_wrong, right in (
-        (
-            not is_address(options.url) or "?" in options.url,
-            "URL takes an address like https://your.host/weixin, without a query",
-        ),
-        (key and not re.fullmatch("[A-Za-z0-9+/]{43}", key), "--aes-key takes 43 letters, digits, + and /"),
-        (bool(key) != bool(appid) or (mode and not key), "--aes-key and --appid go together, and --mode needs both"),
-        (key and not find_spec("cryptography"), "--aes-key needs a package: python -m pip install cryptography"),
-    ):
-        if is_wrong:
-            print(f"check: {right}", file=sys.stderr)
-            return 2
-    platform = Platform(options.token, mode or ("safe" if key else "plain"), b64decode(key and key + "="), appid)
+    try:
+        platform = Platform.of(read_account(options))
+        if not is_address(options.url) or "?" in options.url:
+            raise ValueError("URL takes an address like https://your.host/weixin, without a query")
+    except (SettingsError, ValueError) as error:
+        print(error, file=sys.stderr)
+        return 2
     marks: Counter[str] = Counter()
     for tried, came, mark, advice in check(Server(options.url, platform, itertools.count(int(time.time())))):
         marks[mark] += 1

@@ -18,11 +18,11 @@ from queue import SimpleQueue
 from urllib.parse import urlsplit
 
 from sandbox.messages import text_message
+from sandbox.options import add_account, read_account
 from sandbox.platform import Attempt, Endpoint, Platform, is_address
 from sandbox.plot import Chart, draw, percentiles, plot_file
 from sandbox.verdict import Verdict, judge
 from wechat.errors import SettingsError
-from wechat.settings import read
 
 MOST_RATE = 5_000  # a second
 MOST_SECONDS = 3_600
@@ -36,9 +36,7 @@ LATE, TOO_LATE = 0.1, 1.0  # seconds after its time: worth a warning, not sent a
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """What the command takes; `run` runs it."""
     parser.add_argument("url", metavar="URL", help="where WeChat would post, like http://127.0.0.1:8080/weixin")
-    parser.add_argument("--token", required=True, metavar="T", help="the server's WECHAT_TOKEN")
-    parser.add_argument("--aes-key", default="", metavar="K", help="its WECHAT_AES_KEY: push in safe mode")
-    parser.add_argument("--appid", default="", metavar="A", help="its WECHAT_APPID, needed with --aes-key")
+    add_account(parser)
     parser.add_argument("--rate", required=True, type=_number(MOST_RATE), metavar="N", help="messages a second")
     parser.add_argument("--seconds", required=True, type=_number(MOST_SECONDS), metavar="S", help="for how long")
     parser.add_argument("--text", action="append", metavar="TEXT", help="what users send, in turn; may be repeated")
@@ -60,7 +58,7 @@ def _number(most: float) -> Callable[[str], float]:
 def run(options: argparse.Namespace) -> int:
     """Sends the messages and prints what came of them; 1 where a user would have seen the banner."""
     try:
-        platform = _platform(options)
+        platform = Platform.of(read_account(options))
         check_target(options.url, options.anywhere)
     except (SettingsError, ValueError) as error:
         print(error, file=sys.stderr)
@@ -75,11 +73,6 @@ def run(options: argparse.Namespace) -> int:
         title = f"{tally.sent:,} messages, {options.rate:g} a second: {tally.banners:,} ended in the banner"
         draw(Chart(title, list(tally.latencies), options.hang_up), options.plot)
     return 1 if tally.banners else 0
-
-
-def _platform(options: argparse.Namespace) -> Platform:
-    named = {"WECHAT_TOKEN": options.token, "WECHAT_AES_KEY": options.aes_key, "WECHAT_APPID": options.appid}
-    return Platform.of(read(named))
 
 
 def check_target(url: str, anywhere: bool) -> None:

@@ -7,11 +7,11 @@ import sys
 from collections.abc import Mapping
 
 from sandbox.messages import FIELDS, USER, build, to_json
+from sandbox.options import add_account, read_account
 from sandbox.platform import Endpoint, Platform, is_address
 from sandbox.verdict import BANNER, judge
 from wechat.errors import StartError
 from wechat.message import parse
-from wechat.settings import Settings, read
 
 
 def add_arguments(parser: argparse.ArgumentParser, environ: Mapping[str, str]) -> None:
@@ -20,22 +20,16 @@ def add_arguments(parser: argparse.ArgumentParser, environ: Mapping[str, str]) -
     parser.add_argument("kind", metavar="KIND", choices=FIELDS, help=f"one of: {kinds}")
     parser.add_argument("values", nargs="*", metavar="VALUE", help="the fields, in that order")
     parser.add_argument("--url", help="default: 127.0.0.1, PORT and WECHAT_PATH")
-    parser.add_argument("--token", help="default: WECHAT_TOKEN, else sandbox")
-    parser.add_argument("--aes-key", help="default: WECHAT_AES_KEY; with one the push is sealed")
-    parser.add_argument("--appid", help="default: WECHAT_APPID")
-    parser.add_argument(
-        "--mode", choices=("plain", "compat", "safe"), help="default: safe with --aes-key, else the settings"
-    )
+    add_account(parser, environ)
     parser.add_argument("--openid", default=USER, help="who sends it")
     parser.add_argument("--json", action="store_true", help="push JSON, as to a Mini Program")
-    parser.set_defaults(environ=environ)
 
 
 def run(options: argparse.Namespace) -> int:
     """Pushes, and prints the reply; exit status 1 where the user would see the banner, 2 for a wrong call."""
     url = options.url
     try:
-        settings = account(options)
+        settings = read_account(options)
         if url and not is_address(url):
             raise ValueError("--url takes an address like http://127.0.0.1:8080/weixin")
         content = build(options.kind, options.values, options.openid)
@@ -55,11 +49,3 @@ def run(options: argparse.Namespace) -> int:
         return 1
     print(verdict.reply or "(nothing)")
     return 0
-
-
-def account(options: argparse.Namespace) -> Settings:
-    """The settings, with what was given on the command line in their place."""
-    mode = options.mode or ("safe" if options.aes_key else None)
-    given = {"WECHAT_TOKEN": options.token, "WECHAT_APPID": options.appid, "WECHAT_MODE": mode}
-    given["WECHAT_AES_KEY"] = options.aes_key
-    return read({**options.environ, **{name: value for name, value in given.items() if value}})

@@ -215,9 +215,9 @@ def test_what_is_no_address_is_refused(url, capsys):
 @pytest.mark.parametrize(
     ("more", "fault"),
     [
-        (["--token", "!"], "WECHAT_TOKEN is not a token"),
-        (["--aes-key", AES_KEY], "WECHAT_APPID is missing"),
-        (["--aes-key", "short", "--appid", APPID], "WECHAT_AES_KEY is not an EncodingAESKey"),
+        (["--token", "!"], "--token is not a token"),
+        (["--aes-key", AES_KEY], "--appid is missing"),
+        (["--aes-key", "short", "--appid", APPID], "--aes-key is not an EncodingAESKey"),
     ],
 )
 def test_credentials_that_cannot_be_right_are_named(more, fault, capsys):

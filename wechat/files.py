@@ -50,15 +50,14 @@ def save(received: Received, folder: Path, fallback: str, on_progress: Progress 
     if received.status != 200:
         raise TransportError(f"{received.what}: it answered {received.status}")
     path = folder / safe_name(_name_in(received) or fallback)
-    length = received.headers["Content-Length"] or ""
-    size, done = int(length) if length.isdecimal() else 0, 0
+    done = 0
     with tempfile.NamedTemporaryFile(dir=folder, prefix=".download-", delete=False) as file:
         try:
             for piece in received.pieces():
                 file.write(piece)
                 done += len(piece)
                 if on_progress:
-                    on_progress(done, size)
+                    on_progress(done, received.length or 0)
             file.close()
             os.replace(file.name, path)
         except BaseException:

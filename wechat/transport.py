@@ -30,7 +30,7 @@ class Received:
 
     def pieces(self) -> Iterator[bytes]:
         """The body, piece by piece; raises TransportError where it breaks off."""
-        missing = int(self.headers["Content-Length"]) if self._has_length() else 0
+        missing = self.length or 0
         while True:
             with translated(self.what):
                 piece = self._response.read(PIECE)
@@ -38,7 +38,7 @@ class Received:
                 break
             missing -= len(piece)
             yield piece
-        if self._has_length() and missing:  # http.client takes the end of the connection for the end of the body
+        if self.length is not None and missing:  # http.client takes the end of the connection for the end of the body
             raise TransportError(f"{self.what}: the answer was cut off")
 
     def read(self, most: int) -> bytes:
@@ -50,8 +50,11 @@ class Received:
                 raise TransportError(f"{self.what}: an answer of over {most} bytes")
         return body
 
-    def _has_length(self) -> bool:
-        return (self.headers["Content-Length"] or "").isdecimal()
+    @property
+    def length(self) -> int | None:
+        """The bytes of the whole body, where the server says."""
+        length = self.headers["Content-Length"] or ""
+        return int(length) if length.isdecimal() else None
 
 
 class Transport:

@@ -1,0 +1,38 @@
+"""The options that name an account, for the commands that play WeChat for it."""
+
+from __future__ import annotations
+
+import argparse
+from collections.abc import Mapping
+
+from wechat.errors import SettingsError
+from wechat.settings import Settings, read
+
+OPTIONS = {"WECHAT_TOKEN": "--token", "WECHAT_AES_KEY": "--aes-key", "WECHAT_APPID": "--appid", "WECHAT_MODE": "--mode"}
+
+
+def add_account(parser: argparse.ArgumentParser, environ: Mapping[str, str] | None = None) -> None:
+    """Adds the options; with an `environ`, what is not given comes from the settings in it."""
+    group = parser.add_argument_group("the account", "What is not given is as in the environment." if environ else None)
+    group.add_argument("--token", metavar="T", required=not environ, help="the server's WECHAT_TOKEN")
+    group.add_argument("--aes-key", metavar="K", help="its WECHAT_AES_KEY; pushes are sealed then")
+    group.add_argument("--appid", metavar="A", help="its WECHAT_APPID, which goes with the key")
+    modes = ("plain", "compat", "safe")
+    group.add_argument("--mode", choices=modes, help="its WECHAT_MODE; default: safe where a key is given")
+    parser.set_defaults(environ=environ or {})
+
+
+def read_account(options: argparse.Namespace) -> Settings:
+    """The settings that `add_account` took; raises SettingsError."""
+    mode = options.mode or ("safe" if options.aes_key else None)
+    given = dict(zip(OPTIONS, (options.token, options.aes_key, options.appid, mode), strict=True))
+    try:
+        return read({**options.environ, **{name: value for name, value in given.items() if value is not None}})
+    except SettingsError as error:
+        raise error if options.environ else SettingsError([_with_options(fault) for fault in error.faults]) from None
+
+
+def _with_options(fault: str) -> str:
+    for name, option in OPTIONS.items():
+        fault = fault.replace(name, option)
+    return fault
