@@ -13,13 +13,15 @@ OPTIONS = {"WECHAT_TOKEN": "--token", "WECHAT_AES_KEY": "--aes-key", "WECHAT_APP
 
 def add_account(parser: argparse.ArgumentParser, environ: Mapping[str, str] | None = None) -> None:
     """Adds the options; with an `environ`, what is not given comes from the settings in it."""
-    group = parser.add_argument_group("the account", "What is not given is as in the environment." if environ else None)
-    group.add_argument("--token", metavar="T", required=not environ, help="the server's WECHAT_TOKEN")
+    group = parser.add_argument_group(
+        "the account", None if environ is None else "What is not given is as in the environment."
+    )
+    group.add_argument("--token", metavar="T", required=environ is None, help="the server's WECHAT_TOKEN")
     group.add_argument("--aes-key", metavar="K", help="its WECHAT_AES_KEY; pushes are sealed then")
     group.add_argument("--appid", metavar="A", help="its WECHAT_APPID, which goes with the key")
     modes = ("plain", "compat", "safe")
     group.add_argument("--mode", choices=modes, help="its WECHAT_MODE; default: safe where a key is given")
-    parser.set_defaults(environ=environ or {})
+    parser.set_defaults(environ=environ)
 
 
 def read_account(options: argparse.Namespace) -> Settings:
@@ -27,9 +29,11 @@ def read_account(options: argparse.Namespace) -> Settings:
     mode = options.mode or ("safe" if options.aes_key else None)
     given = dict(zip(OPTIONS, (options.token, options.aes_key, options.appid, mode), strict=True))
     try:
-        return read({**options.environ, **{name: value for name, value in given.items() if value is not None}})
+        return read({**(options.environ or {}), **{name: value for name, value in given.items() if value is not None}})
     except SettingsError as error:
-        raise error if options.environ else SettingsError([_with_options(fault) for fault in error.faults]) from None
+        if options.environ is not None:
+            raise
+        raise SettingsError([_with_options(fault) for fault in error.faults]) from None
 
 
 def _with_options(fault: str) -> str:
