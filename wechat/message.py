@@ -22,7 +22,7 @@ LISTS = frozenset({"item", "List", "fail_idx", "AroundBeacon", "Actions", "illeg
 REQUIRED = ("MsgType", "FromUserName", "ToUserName")  # without them nobody can answer
 SCALARS = (*REQUIRED, "CreateTime", "MsgId", "Content", "Event", "EventKey")  # what decides who answers, and once
 
-TEXT_OR_NONE = frozenset({str, type(None)})
+ONLY_TEXT = frozenset({str})
 
 # The nodes that hold a `List`, of which Mini Programs leave out one level or the other.
 LIST_HOLDERS = {
@@ -82,14 +82,16 @@ def parse(content: bytes) -> Message:
     fields = read_fields(content)
     if not all(map(fields.get, REQUIRED)):
         raise Unreadable(f"no {next(name for name in REQUIRED if not fields.get(name))} in the message")
-    if not TEXT_OR_NONE.issuperset(map(type, map(fields.get, SCALARS))):
-        raise Unreadable(
-            f"{next(name for name in SCALARS if not isinstance(fields.get(name, ''), str))} is not one text"
-        )
-    holder = LIST_HOLDERS.get(fields.get("Event", ""))
-    if holder:
-        _complete(fields, holder)
+    if not ONLY_TEXT.issuperset(map(type, fields.values())):
+        _check_scalars(fields)
+        _complete(fields)
     return fields
+
+
+def _check_scalars(fields: Message) -> None:
+    for name in SCALARS:
+        if not isinstance(fields.get(name, ""), str):
+            raise Unreadable(f"{name} is not one text")
 
 
 def read_fields(content: bytes) -> Message:
@@ -101,8 +103,11 @@ def read_fields(content: bytes) -> Message:
     return _from_json(text) if text.lstrip()[:1] == "{" else _from_xml(text)
 
 
-def _complete(fields: Message, holder: str) -> None:
+def _complete(fields: Message) -> None:
     """Puts a list back into its holder where the JSON of a Mini Program had only one of the two."""
+    holder = LIST_HOLDERS.get(fields.get("Event", ""))
+    if not holder:
+        return
     if "List" in fields:
         fields[holder] = Message({"List": fields.pop("List")})
     elif isinstance(fields.get(holder), list):
@@ -115,7 +120,7 @@ def is_probe(body: bytes) -> bool:
 
 
 def _from_xml(text: str) -> Message:
-    if not _BEGINNING.match(text):
+    if not (text.startswith("<xml>") or _BEGINNING.match(text)):  # the first is what WeChat sends, and quicker
         raise Unreadable("neither JSON nor XML, or a DOCTYPE or comment before the XML: WeChat sends none")
     try:
         # A third xml, beside the two of the root, may be a namespace's.

@@ -56,8 +56,13 @@ def read_query(request: Request) -> dict[str, str]:
 
 def respond_with(body: str | bytes, content_type: str, status: int | None = None) -> Response:
     """A response that no browser takes for anything but its content type."""
-    headers = [("Content-Type", f"{content_type}; charset=utf-8"), ("X-Content-Type-Options", "nosniff")]
-    return Response(body.encode() if isinstance(body, str) else body, status, headers)
+    content = body.encode() if isinstance(body, str) else body
+    headers = [
+        ("Content-Type", f"{content_type}; charset=utf-8"),
+        ("X-Content-Type-Options", "nosniff"),
+        ("Content-Length", str(len(content))),
+    ]
+    return Response(status=status, headerlist=headers, app_iter=[content])
 
 
 def acknowledge() -> Response:
