@@ -7,7 +7,7 @@ import pytest
 from wechat.errors import StoreError
 from wechat.memory_store import MemoryStore
 from wechat.owners import Owners
-from wechat.runs import MOST_REMEMBERED, REMEMBERED, Runs
+from wechat.runs import GENERATION, REMEMBERED, Runs
 
 
 class Silent(MemoryStore):
@@ -58,13 +58,23 @@ def test_a_run_is_forgotten_a_minute_after_it_ended():
     assert runs.begin("key")[2]
 
 
-def test_a_run_that_has_not_ended_is_never_forgotten():
+def test_a_run_that_has_not_ended_is_never_forgotten_and_the_last_ones_that_have_are_not():
     runs = Runs(MemoryStore(), Owners(MemoryStore()), is_shared=False)
-    first, _, _ = runs.begin("first")
-    for number in range(MOST_REMEMBERED * 3):
+    unended = [runs.begin(f"slow {number}")[0] for number in range(GENERATION * 2)]
+    for number in range(GENERATION * 6):
         runs.end(runs.begin(str(number))[0], b"")
-    assert runs.begin("first")[0] is first
-    assert len(runs._runs) <= MOST_REMEMBERED
+    assert [runs.begin(run.key)[0] for run in unended] == unended
+    assert not any(runs.begin(str(number))[2] for number in range(GENERATION * 5, GENERATION * 6))
+    assert len(runs._runs) + len(runs._older) <= GENERATION * 2 + len(unended) * 4
+
+
+def test_however_many_runs_are_open_to_begin_one_looks_at_few():
+    runs = Runs(MemoryStore(), Owners(MemoryStore()), is_shared=False)
+    looks = []
+    runs._forget_older = lambda: looks.append(len(runs._older)) or Runs._forget_older(runs)
+    for number in range(GENERATION * 8):
+        runs.begin(str(number))
+    assert sum(looks) <= GENERATION * 8
 
 
 def test_a_run_of_another_process_is_followed_in_the_store():

@@ -205,8 +205,6 @@ class Handler(NamedTuple):
 
     def __call__(self, message: Message, **offers: Any) -> Any:
         """What the function returns for the message and for those of the offers that it asks for."""
-        if not self.asks:
-            return self.function(message)
         return self.function(message, **{name: offers.get(name) for name in self.asks})
 
 
@@ -239,13 +237,12 @@ class Router:
         """The handler with the longest path that fits, else the default, else None."""
         values = address(message)
         path: Route = values if len(values) == 1 else (values[0], values[1].casefold(), *values[2:])
-        for length in range(len(path), 0, -1):
-            found = self.exact.get(path[:length])
-            if found:
+        while path:
+            if found := self.exact.get(path):
                 return found
-            for pattern, handler in self.patterns.get(path[: length - 1], ()):
-                match = pattern.fullmatch(values[length - 1])
-                if match:
+            path = path[:-1]
+            for pattern, handler in self.patterns.get(path, ()):
+                if match := pattern.fullmatch(values[len(path)]):
                     return Found(handler, match)
         return self._rest
 

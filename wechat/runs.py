@@ -13,7 +13,7 @@ from wechat.owners import Owners
 logger = logging.getLogger("wxserver")
 
 REMEMBERED = 60.0  # seconds after its end; WeChat's last attempt begins 15 s after the first
-MOST_REMEMBERED = 1_024  # in memory, some 2 MB; only under load are they fewer than a minute's
+GENERATION = 1_024  # runs; of those that have ended, one to two generations are remembered in memory, some 2 MB
 LOOK_AT_OWNER = 0.5  # seconds between two looks at whether the process that has a run still lives
 LONGEST_RUN = 86_400.0  # seconds; the run of a process that died is taken over much sooner
 RUNNING, DONE = "running:", "done:"  # what the store holds under the key of a run
@@ -84,16 +84,18 @@ class Runs:
         self._owners = owners
         self._is_shared = is_shared
         self._lock = threading.Lock()
-        self._runs: dict[str, Run] = {}  # the oldest first
+        self._runs: dict[str, Run] = {}
+        self._older: dict[str, Run] = {}
+        self._most = GENERATION
 
     def begin(self, key: str) -> tuple[Run, int, bool]:
         """The run of the message with this key, the number of the attempt, and whether the caller has to do the run."""
         is_under_way = False
         with self._lock:
-            run = self._runs.get(key)
+            run = self._runs.get(key) or self._older.get(key)
             if not run or run.is_forgotten():
-                if len(self._runs) >= MOST_REMEMBERED:
-                    self._make_room()
+                if len(self._runs) >= self._most:
+                    self._forget_older()
                 run = self._runs[key] = Run(key)
             elif run.is_done or not run.followed:
                 run.attempts += 1
@@ -153,14 +155,10 @@ class Runs:
         except StoreError as error:
             logger.warning("other processes cannot be told of an answer: %s", error)
 
-    def _make_room(self) -> None:
-        """Forgets the oldest run; one that has not ended goes to the end instead, where it is in nobody's way."""
-        for _ in range(2):
-            oldest = next(iter(self._runs))
-            run = self._runs.pop(oldest)
-            if run.is_done or run.followed:
-                return
-            self._runs[oldest] = run
+    def _forget_older(self) -> None:
+        """Forgets a generation, but for those of it that have not ended."""
+        still_open = {key: run for key, run in self._older.items() if not (run.is_done or run.followed)}
+        self._older, self._runs, self._most = self._runs, still_open, GENERATION + 2 * len(still_open)
 
     def _count(self, run: Run) -> int:
         """Which attempt this is, of those that came to all processes; the first is not counted."""

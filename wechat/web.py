@@ -62,7 +62,7 @@ def respond_with(body: str | bytes, content_type: str, status: int | None = None
         ("X-Content-Type-Options", "nosniff"),
         ("Content-Length", str(len(content))),
     ]
-    return Response(status=status, headerlist=headers, app_iter=[content])
+    return Response(None, status, headers, [content])
 
 
 def acknowledge() -> Response:
