@@ -114,7 +114,8 @@ def test_the_unit_starts_a_server_waits_until_it_answers_and_stops_it(tmp_path):
     environ = {**clean_environ(), **dict(line.split("=", 1) for line in lines)}
     process = subprocess.Popen(start, cwd="/", env=environ, stderr=subprocess.DEVNULL)
     try:
-        assert subprocess.run(wait, timeout=30, check=False).returncode == 0
+        environ["MAINPID"] = str(process.pid)  # systemd sets it
+        assert subprocess.run(wait, env=environ, timeout=30, check=False).returncode == 0
         assert (
             Endpoint(f"http://127.0.0.1:{port}/weixin").request("GET", signed_query(TOKEN) + "&echostr=1").body == b"1"
         )
@@ -123,6 +124,7 @@ def test_the_unit_starts_a_server_waits_until_it_answers_and_stops_it(tmp_path):
         status = process.wait(10)
     assert status == 0
     assert (tmp_path / "store.db").exists()
+    assert subprocess.run(wait, env=environ, timeout=30, check=False).returncode == 1  # nobody is waited for
 
 
 def test_the_unit_gives_the_drain_its_time_and_tries_again_until_its_store_answers():

@@ -13,7 +13,7 @@ from wechat.owners import Owners
 logger = logging.getLogger("wxserver")
 
 REMEMBERED = 60.0  # seconds after its end; WeChat's last attempt begins 15 s after the first
-GENERATION = 1_024  # runs; of those that have ended, one to two generations are remembered in memory, some 2 MB
+GENERATION = 768  # runs; of those that have ended, one to two generations are remembered in memory, some 2 MB
 LOOK_AT_OWNER = 0.5  # seconds between two looks at whether the process that has a run still lives
 LONGEST_RUN = 86_400.0  # seconds; the run of a process that died is taken over much sooner
 RUNNING, DONE = "running:", "done:"  # what the store holds under the key of a run
