@@ -37,7 +37,7 @@ from wechat.serving import bind, serve
 from wechat.sessions import Sessions
 from wechat.settings import Settings
 from wechat.store import open_store
-from wechat.web import acknowledge, check_method, read_body, read_query, refuse, respond_with
+from wechat.web import JSON, TEXT, XML, acknowledge, check_method, read_body, read_query, refuse, respond_with
 
 if TYPE_CHECKING:
     from _typeshed.wsgi import StartResponse, WSGIEnvironment
@@ -115,8 +115,8 @@ class Application:
         if path == HEALTHZ:
             check_method(method, "GET", "HEAD")
             if self.is_draining:
-                return respond_with('{"status": "draining"}', "application/json", 503)
-            return respond_with('{"status": "ok"}', "application/json")
+                return respond_with(b'{"status": "draining"}', JSON, 503)
+            return respond_with(b'{"status": "ok"}', JSON)
         if path not in self.paths:
             raise NotFound("no such path: WeChat posts to WECHAT_PATH")
         if method == "POST":
@@ -130,7 +130,7 @@ class Application:
         self.envelope.check_query(query)
         if "echostr" not in query:
             raise Unreadable("a signed GET without echostr: only the platform's check of the URL is a GET")
-        return respond_with(query["echostr"].encode("latin-1"), "text/plain")
+        return respond_with(query["echostr"].encode("latin-1"), TEXT)
 
     def receive(self, request: Request) -> Response:
         """The way of a message: each step takes what the one before it gives. Raises Refusal."""
@@ -142,7 +142,7 @@ class Application:
         if not document:
             return acknowledge()
         sealed = opened.seal(document)
-        return respond_with(sealed, "application/json" if sealed.startswith(b"{") else "application/xml")
+        return respond_with(sealed, JSON if sealed.startswith(b"{") else XML)
 
 
 def make_application(environ: Mapping[str, str], handlers: str | Path = HANDLERS) -> Application:

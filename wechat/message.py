@@ -41,7 +41,6 @@ _PROBE = re.compile(
 _BEGINNING = re.compile(r"\s*(<\?xml\s[^>]*\?>\s*)?<\w")
 
 # Users' texts arrive with such characters raw, and no XML parser takes them. https://www.w3.org/TR/xml/#charsets
-CONTROLS = bytes({*range(32)} - set(b"\t\n\r"))
 _FORBIDDEN = re.compile("[\x00-\x08\x0b\x0c\x0e-\x1f\ud800-\udfff\ufffe\uffff]")
 
 
@@ -97,10 +96,15 @@ def _check_scalars(fields: Message) -> None:
 def read_fields(content: bytes) -> Message:
     """The fields of a document, XML or JSON, be it a message or not; raises Unreadable where it is neither."""
     # One broken character must not cost a user the answer, so it becomes U+FFFD.
-    text = content.translate(None, CONTROLS).decode("utf-8", "replace").removeprefix("\ufeff")
-    if "\ufffe" in text or "\uffff" in text:
-        text = without_forbidden(text)
-    return _from_json(text) if text.lstrip()[:1] == "{" else _from_xml(text)
+    text = content.decode("utf-8", "replace").removeprefix("\ufeff")
+    read = _from_json if text.lstrip()[:1] == "{" else _from_xml
+    try:
+        return read(text)
+    except Unreadable:
+        cleaned = without_forbidden(text)
+        if cleaned == text:
+            raise
+        return read(cleaned)
 
 
 def _complete(fields: Message) -> None:

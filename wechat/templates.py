@@ -26,4 +26,4 @@ TRANSFER_TO = "<TransInfo><KfAccount>%s</KfAccount></TransInfo>"
 
 def cdata(text: str) -> str:
     """The text as a CDATA section that no content can end."""
-    return "<![CDATA[" + without_forbidden(text).replace("]]>", "]]]]><![CDATA[>") + "]]>"
+    return f"<![CDATA[{without_forbidden(text).replace(']]>', ']]]]><![CDATA[>')}]]>"

@@ -14,6 +14,7 @@ logger = logging.getLogger("wxserver")
 
 MAX_BODY = 256 * 1024  # bytes; the longest push that is documented has about 30 KB
 MAX_QUERY_FIELDS = 32  # WeChat sends 7
+TEXT, XML, JSON = "text/plain; charset=utf-8", "application/xml; charset=utf-8", "application/json; charset=utf-8"
 
 
 def check_method(method: str, *allowed: str) -> None:
@@ -54,26 +55,25 @@ def read_query(request: Request) -> dict[str, str]:
         ) from None
 
 
-def respond_with(body: str | bytes, content_type: str, status: int | None = None) -> Response:
+def respond_with(body: bytes, content_type: str, status: int | None = None) -> Response:
     """A response that no browser takes for anything but its content type."""
-    content = body.encode() if isinstance(body, str) else body
     headers = [
-        ("Content-Type", f"{content_type}; charset=utf-8"),
+        ("Content-Type", content_type),
         ("X-Content-Type-Options", "nosniff"),
-        ("Content-Length", str(len(content))),
+        ("Content-Length", str(len(body))),
     ]
-    return Response(None, status, headers, [content])
+    return Response(None, status, headers, [body])
 
 
 def acknowledge() -> Response:
     """What WeChat takes for: received, and there is nothing to show to the user."""
-    return respond_with("success", "text/plain")
+    return respond_with(b"success", TEXT)
 
 
 def refuse(request: Request, refusal: Refusal) -> Response:
     """The one place where a refusal becomes a response; the reason goes to the log alone."""
     logger.warning("%s refused with %d: %s", printable(request.method), refusal.status, refusal)
-    response = respond_with("refused\n", "text/plain", refusal.status)
+    response = respond_with(b"refused\n", TEXT, refusal.status)
     if isinstance(refusal, MethodNotAllowed):
         response.headers["Allow"] = refusal.allowed
     return response

@@ -5,7 +5,7 @@ import re
 
 from wechat.errors import Unreadable
 from wechat.log import kind_of, shorten
-from wechat.message import CONTROLS, LIST_HOLDERS, MAX_DEPTH, REQUIRED, SCALARS, Message, parse, without_forbidden
+from wechat.message import LIST_HOLDERS, MAX_DEPTH, REQUIRED, SCALARS, Message, parse, without_forbidden
 
 ALLOWED = re.compile("[\t\n\r\x20-\ud7ff\ue000-\ufffd\U00010000-\U0010ffff]*")  # https://www.w3.org/TR/xml/#charsets
 
@@ -22,7 +22,7 @@ def check(data):
     names, texts = set(names_in(message)), list(texts_in(message))
     assert all(ALLOWED.fullmatch(text) for text in [*names, *texts]), "a character that XML forbids"
     assert sum(map(len, texts)) <= len(data), "the texts outgrow what came"
-    came = without_forbidden(data.translate(None, CONTROLS).decode("utf-8", "replace"))
+    came = without_forbidden(data.decode("utf-8", "replace"))
     if came.lstrip("\ufeff \r\n\t").startswith("<"):  # in JSON they may be escaped
         assert all(name in came for name in names - set(LIST_HOLDERS.values())), "a name that did not come"
     assert (kind_of(message) + shorten(message.FromUserName)).isprintable(), "breaks a line of the log"
