@@ -92,9 +92,11 @@ class Store(ABC):
         try:
             yield
         except self.failures as error:
-            # What redis-py says may quote the command with its value, and an OSError the file.
-            reason = str(error) if type(error).__module__ == "sqlite3" else type(error).__name__
-            raise StoreError(f"{self.name} did not {operation}: {reason}") from error
+            raise StoreError(f"{self.name} did not {operation}: {self._reason(error)}") from error
+
+    def _reason(self, error: Exception) -> str:
+        # What redis-py says may quote the command with its value, and an OSError the file.
+        return type(error).__name__
 
 
 class MemoryStore(Store):

@@ -64,6 +64,9 @@ class SQLiteStore(Store):
                 connection.execute("REPLACE INTO entries VALUES (?, ?, ?)", (key, new, self._clock() + ttl))
             return True
 
+    def _reason(self, error: Exception) -> str:
+        return str(error) if isinstance(error, sqlite3.Error) else super()._reason(error)
+
     def _value(self, key: str) -> str | None:
         query = "SELECT value FROM entries WHERE key = ? AND expires > ?"
         row: tuple[str] | None = self._connection().execute(query, (key, self._clock())).fetchone()
