@@ -25,7 +25,7 @@ from wechat.routing import on
 def slow(msg, session):
     session["was here"] = True
     time.sleep(0.3)
-    return "done"
+    return "done" * 600
 """
 
 
@@ -88,7 +88,7 @@ class NotingStore(MemoryStore):
 
 @pytest.fixture
 def written(tmp_path, cloud):
-    """What stood in the store while a slow handler was late, its reply was sent, and then refused."""
+    """What stood in the store while a slow handler was late, its long reply was sent, and then refused."""
     (tmp_path / "mine.py").write_text(HANDLERS, "utf-8")
     account = {"WECHAT_APPID": APPID, "WECHAT_SECRET": SECRET, "WECHAT_API_URL": cloud.url}
     shared = {"WECHAT_STORE": f"sqlite:{tmp_path}/store.db", "WECHAT_REPLY_WITHIN": "0.1"}

@@ -8,6 +8,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from sandbox.messages import text_message, to_json
 from tests.conftest import MESSAGES
 from wechat.errors import Unreadable
 from wechat.message import Message, parse, without_forbidden
@@ -76,7 +77,13 @@ def test_an_unknown_node_that_repeats_is_a_list():
     assert message_with("<New>1</New><New/><New><A>3</A></New>").New == ["1", "", Message({"A": "3"})]
 
 
-def test_control_characters_are_dropped_before_parsing():
+@pytest.mark.parametrize("beginning", ["\x00", "\x1d", "\ufffe", "\x01\ufeff", "\ufeff"])
+def test_neither_a_control_character_nor_a_bom_before_a_message_costs_the_answer(beginning):
+    assert parse((beginning + text_message("三体")).encode()).Content == "三体"
+    assert parse((beginning + to_json(parse(text_message("三体").encode()))).encode()).Content == "三体"
+
+
+def test_control_characters_are_dropped():
     """Users' texts arrive with U+001D raw inside CDATA (WeRoBot issue 420)."""
     assert "\x1d" not in fixture("text_control_character").Content
     assert message_with("<Content><![CDATA[a\x00\x1d\ufffe\uffffb\t\n]]></Content>").Content == "ab\t\n"

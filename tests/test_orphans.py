@@ -144,9 +144,9 @@ def test_of_a_long_text_one_process_sends_the_rest_and_no_handler_runs_again(ser
     store = MemoryStore()
     content = text_message("work").encode()
     debt = {"owner": DEAD, "content": content.decode(), "is_being_paid": True, "rest": pack(Text("the rest"))}
-    store.set("debt:o6:1", json.dumps(debt), 999)
+    store.set("rest:o6:1", json.dumps(debt), 999)
     one, two = serving(store, work), serving(store, work)
-    wait_until(lambda: not store.keys("debt:") and one.delivery.is_idle() and two.delivery.is_idle())
+    wait_until(lambda: not store.keys("rest:") and one.delivery.is_idle() and two.delivery.is_idle())
     assert [unpack(store.get(key)) for key in store.keys("kept:")] == [Text("the rest")]
     assert ran == []
 
@@ -158,12 +158,52 @@ def test_a_long_text_that_comes_late_as_a_whole_leaves_no_rest(serving):
     assert [said(app.delivery.answer(content)) for _ in range(3)][-1].startswith("还在处理")
     wait_until(app.delivery.is_idle)
     assert [unpack(store.get(key)) for key in store.keys("kept:")] == [Text("长" * 1000)]
+    assert store.keys("debt:") == store.keys("rest:") == []
+
+
+def test_a_rest_is_not_sent_whose_beginning_never_went_out(serving):
+    store = MemoryStore()
+    content = text_message("work").encode()
+    leave_debt(store, content)  # acknowledged, and killed after it owed the rest, before the run ended
+    debt = {"owner": DEAD, "content": content.decode(), "is_being_paid": True, "rest": pack(Text("an older rest"))}
+    store.set("rest:o6:1", json.dumps(debt), 999)
+    work, ran = working(0)
+    apps = serving(store, work), serving(store, work)
+    wait_until(lambda: ran and all(app.delivery.is_idle() for app in apps))
+    assert [unpack(store.get(key)) for key in store.keys("kept:")] == [Text("the answer")]
+    assert store.keys("debt:") == store.keys("rest:") == []
+
+
+def test_a_run_that_ends_while_its_attempt_is_acknowledged_loses_no_reply(serving):
+    class Slow(MemoryStore):
+        """As slow as it takes for either side to come first."""
+
+        def add(self, key, value, ttl):
+            done = super().add(key, value, ttl)
+            if key.startswith("debt:"):
+                owed.set()
+                time.sleep(0.1)
+            return done
+
+        def set(self, key, value, ttl):
+            if value == "done:":
+                time.sleep(0.3)
+            super().set(key, value, ttl)
+
+    owed, store = threading.Event(), Slow()
+    app = serving(store, lambda msg: owed.wait(5) and "the answer", within="0.3")
+    app.delivery._outbox.can_push = lambda: True  # so that the attempt is acknowledged at once
+    app.delivery._outbox.show_typing = lambda openid: None
+    document = app.delivery.answer(text_message("work").encode())
+    wait_until(app.delivery.is_idle)
+    assert (said(document) == "the answer") + len(store.keys("kept:")) == 1
     assert store.keys("debt:") == []
 
 
-def test_a_debt_of_another_version_is_passed_over(serving):
+@pytest.mark.parametrize("debt", ['{"version": 2}', "[]", "1", "null", '{"owner": "", "content": "", "rest": "[]"}'])
+def test_a_debt_of_another_version_is_passed_over(serving, debt):
     store = MemoryStore()
-    store.set("debt:o_user:1", '{"version": 2}', 999)
+    store.set("debt:o_user:1", debt, 999)
     work, ran = working(0)
     leave_debt(store, text_message("work").encode())
     app = serving(store, work)

@@ -127,6 +127,11 @@ def test_whatever_is_wrong_on_the_wire_is_one_error_without_the_query(http_serve
     assert "secret" not in str(caught.value)
 
 
+def test_a_length_that_no_body_can_have_counts_as_none(http_server, connect):
+    raw = b"HTTP/1.1 200 OK\r\nContent-Length: " + b"9" * 5000 + b"\r\n\r\nall"
+    assert get(connect(http_server(answering(raw))), "/x") == b"all"
+
+
 def test_nobody_there_is_the_same_error(connect):
     with pytest.raises(TransportError, match="GET /x: ConnectionRefusedError"):
         get(connect("http://127.0.0.1:1"))

@@ -47,12 +47,12 @@ class Debts:
         """Writes down that the message will be answered, by the process that has its run; once is enough."""
         raw = json.dumps({"owner": owner or self._owners.me, "content": content, "is_being_paid": False})
         with tolerated("a reply is owed by this process alone"):
-            self._store.add(_debt_key(openid, message_key), raw, KEPT)
+            self._store.add(_key("debt", openid, message_key), raw, KEPT)
 
     def owe_rest(self, openid: str, message_key: str, content: str, rest: Reply) -> Debt:
         """The debt for the rest of a reply whose beginning is the direct answer; only the caller pays it."""
         fields = {"owner": self._owners.me, "content": content, "is_being_paid": True, "rest": pack(rest)}
-        debt = Debt(_debt_key(openid, f"{message_key} rest"), json.dumps(fields), self._owners.me, content, rest)
+        debt = Debt(_key("rest", openid, message_key), json.dumps(fields), self._owners.me, content, rest)
         with tolerated("the rest of a reply is owed by this process alone"):
             self._store.set(debt.key, debt.raw, KEPT)
         return debt
@@ -60,7 +60,7 @@ class Debts:
     def find(self, openid: str, message_key: str) -> Debt | None:
         """The debt for the message, if there is one."""
         with tolerated("a debt is not found"):
-            return self._read(_debt_key(openid, message_key))
+            return self._read(_key("debt", openid, message_key))
         return None
 
     def claim(self, debt: Debt) -> Debt | None:
@@ -86,12 +86,12 @@ class Debts:
     def settle(self, debt: Debt) -> None:
         """Forgets the debt, once it is paid."""
         with tolerated("a debt may be paid twice"):
-            self._store.delete(debt.key)
+            self._store.replace(debt.key, debt.raw, None, KEPT)
 
     def orphans(self) -> list[Debt]:
-        """The debts of processes that have died; raises StoreError."""
-        debts = filter(None, map(self._read, self._store.keys("debt:")))
-        return [debt for debt in debts if self._owners.is_dead(debt.owner)]
+        """The debts of processes that have died, those for a rest first; raises StoreError."""
+        keys = self._store.keys("rest:") + self._store.keys("debt:")
+        return [debt for debt in map(self._read, keys) if debt and self._owners.is_dead(debt.owner)]
 
     def is_anything_owed(self, openid: str) -> bool:
         """Whether an answer to this user is still being worked at."""
@@ -105,9 +105,9 @@ class Debts:
             return None
         try:
             fields = json.loads(raw)
-            rest = fields.get("rest")
-            return Debt(key, raw, fields["owner"], fields["content"], unpack(rest) if rest else None)
-        except (ValueError, KeyError, TypeError):  # of another version; it goes after a day
+            rest = unpack(fields["rest"]) if "rest" in fields else None
+            return Debt(key, raw, fields["owner"], fields["content"], rest)
+        except (ValueError, KeyError, TypeError, AttributeError):  # of another version; it goes after a day
             return None
 
     # Replies that wait for 继续
@@ -156,8 +156,8 @@ class tolerated:  # noqa: N801, it is used like a function
         return isinstance(error, StoreError)
 
 
-def _debt_key(openid: str, message_key: str) -> str:
-    return f"debt:{quote(openid, safe='')}:{sha1(message_key.encode()).hexdigest()}"
+def _key(kind: str, openid: str, message_key: str) -> str:
+    return f"{kind}:{quote(openid, safe='')}:{sha1(message_key.encode()).hexdigest()}"
 
 
 def _kept_prefix(openid: str) -> str:

@@ -161,12 +161,13 @@ class Delivery:
         answer, place, is_more_kept = self._continue(push)
         if not answer:
             answer = self._answering.answer(push.message, push.found)
+        self._warn_if_long(run, answer, time.perf_counter() - started)
         run.handler, run.kind = answer.handler, answer.kind
         now, rest = self._fit(answer.reply, is_more_kept)
         document = self._to_xml(now, push.message) if now else b""
         debt = self._debts.owe_rest(push.openid, run.key, push.text, rest) if rest and not place else None
         is_later = False
-        if self._is_in_time(run, answer, time.perf_counter() - started) and not (self._is_miniprogram and not now):
+        if self._is_in_time(run, started) and not (self._is_miniprogram and not now):
             self._runs.end(run, document)
         else:
             is_later = self._end_late(run, push, answer, document)
@@ -177,11 +178,13 @@ class Delivery:
         elif debt:
             self._outbox.pay(push.openid, answer._replace(reply=rest), debt, BEHIND)
 
-    def _is_in_time(self, run: Run, answer: Answer, seconds: float) -> bool:
-        """Whether no attempt can have been told to wait; names a handler that should not have run in its thread."""
+    def _warn_if_long(self, run: Run, answer: Answer, seconds: float) -> None:
         if not run.is_pooled and seconds > LONG_FOR_UNMARKED:
             logger.warning("%s took %.1f s: mark it slow=True, so that it holds up nobody", answer.handler, seconds)
-        return not (run.is_pooled or run.is_owed) and seconds < self._within / 2
+
+    def _is_in_time(self, run: Run, started: float) -> bool:
+        """Whether no attempt can have been told to wait."""
+        return not (run.is_pooled or run.is_owed) and time.perf_counter() - started < self._within / 2
 
     def _end_late(self, run: Run, push: Push, answer: Answer, document: bytes) -> bool:
         """Ends the run; whether its answer goes another way than that of an open attempt."""
@@ -199,8 +202,11 @@ class Delivery:
         if is_open and (not debt or self._debts.cancel(debt)):
             self._runs.tell(run)
             return False
-        self._runs.end(run, b"" if answer.reply else document)  # for whoever asks again
         claimed = self._debts.claim(debt) if debt else None
+        if debt and not claimed and not self._debts.find(push.openid, run.key):  # an attempt has the document after all
+            self._runs.tell(run)
+            return False
+        self._runs.end(run, b"" if answer.reply else document)  # for whoever asks again
         if claimed or not debt:
             self._outbox.pay(push.openid, answer, claimed)
         return True

@@ -101,10 +101,10 @@ def read_fields(content: bytes) -> Message:
     try:
         return read(text)
     except Unreadable:
-        cleaned = without_forbidden(text)
+        cleaned = without_forbidden(text)  # few messages have something to clean, and no other one pays for the look
         if cleaned == text:
             raise
-        return read(cleaned)
+    return read_fields(cleaned.encode())
 
 
 def _complete(fields: Message) -> None:

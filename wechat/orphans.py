@@ -7,9 +7,10 @@ import logging
 from wechat.answering import Answer, Answering
 from wechat.debts import Debt, Debts
 from wechat.log import kind_of, shorten
-from wechat.message import delivery_key, parse
+from wechat.message import Message, delivery_key, parse
 from wechat.outbox import Outbox
 from wechat.pool import Pool
+from wechat.reply import Reply
 from wechat.runs import Runs
 
 logger = logging.getLogger("wxserver")
@@ -24,17 +25,25 @@ class Orphans:
     def look_after(self) -> None:
         """Has each of them answered that nobody answers now; raises StoreError."""
         for debt in self._debts.orphans():
-            self._pool.submit(self._send_rest if debt.rest else self._answer, debt)
+            content = debt.content.encode()
+            message = parse(content)
+            key = delivery_key(message, content)
+            if debt.rest:
+                self._send_rest(debt, debt.rest, message.FromUserName, key)
+            else:
+                self._pool.submit(self._answer, debt, message, key)
 
-    def _send_rest(self, debt: Debt) -> None:
-        if claimed := self._debts.claim(debt):
-            message = parse(debt.content.encode())
-            self._outbox.pay(message.FromUserName, Answer("a process that died", debt.rest), claimed)
+    def _send_rest(self, debt: Debt, rest: Reply, openid: str, key: str) -> None:
+        """Sends what follows a beginning; where that never went out, the rest is owed anew by whoever does the run."""
+        is_beginning_out = not self._runs.is_under_way(key)
+        claimed = self._debts.claim(debt)
+        if claimed and is_beginning_out:
+            self._outbox.pay(openid, Answer("a process that died", rest), claimed)
+        elif claimed:
+            self._debts.settle(claimed)
 
-    def _answer(self, debt: Debt) -> None:
-        content = debt.content.encode()
-        message = parse(content)
-        run, _, is_ours = self._runs.begin(delivery_key(message, content))
+    def _answer(self, debt: Debt, message: Message, key: str) -> None:
+        run, _, is_ours = self._runs.begin(key)
         is_left = is_ours or run.wait(0)
         claimed = self._debts.claim(debt) if is_left else None  # else whoever does the run finds the debt at its end
         if not claimed:

@@ -85,7 +85,7 @@ class Runs:
         self._is_shared = is_shared
         self._lock = threading.Lock()
         self._runs: dict[str, Run] = {}
-        self._older: dict[str, Run] = {}
+        self._older: dict[str, Run] = {}  # the generation before, which goes as a whole
         self._most = GENERATION
 
     def begin(self, key: str) -> tuple[Run, int, bool]:
@@ -131,6 +131,10 @@ class Runs:
         run.followed, run.owner = None, ""
         return True
 
+    def is_under_way(self, key: str) -> bool:
+        """Whether some process, dead or alive, has begun the run of the message and not ended it; raises StoreError."""
+        return (self._store.get(_key(key)) or "").startswith(RUNNING)
+
     def is_superseded(self, run: Run, attempt: int) -> bool:
         """Whether a later attempt has come, here or in another process."""
         if run.attempts > attempt or not self._is_shared:
@@ -156,7 +160,7 @@ class Runs:
             logger.warning("other processes cannot be told of an answer: %s", error)
 
     def _forget_older(self) -> None:
-        """Forgets a generation, but for those of it that have not ended."""
+        """Forgets a generation, but for those of it that have not ended; the more there are, the longer to the next."""
         still_open = {key: run for key, run in self._older.items() if not (run.is_done or run.followed)}
         self._older, self._runs, self._most = self._runs, still_open, GENERATION + 2 * len(still_open)
 

@@ -54,7 +54,7 @@ class Received:
     def length(self) -> int | None:
         """The bytes of the whole body, where the server says."""
         length = self.headers["Content-Length"] or ""
-        return int(length) if length.isdecimal() else None
+        return int(length) if length.isdecimal() and len(length) < 20 else None
 
 
 class Transport:
