@@ -14,7 +14,8 @@ OPTIONS = {"WECHAT_TOKEN": "--token", "WECHAT_AES_KEY": "--aes-key", "WECHAT_APP
 def add_account(parser: argparse.ArgumentParser, environ: Mapping[str, str] | None = None) -> None:
     """Adds the options; with an `environ`, what is not given comes from the settings in it."""
     group = parser.add_argument_group(
-        "the account", None if environ is None else "What is not given is as in the environment."
+        "the account",
+        None if environ is None else "What is not given is as in the environment, else as the sandbox has it.",
     )
     group.add_argument("--token", metavar="T", required=environ is None, help="the server's WECHAT_TOKEN")
     group.add_argument("--aes-key", metavar="K", help="its WECHAT_AES_KEY; pushes are sealed then")

@@ -77,8 +77,10 @@ class Debts:
 
     def cancel(self, debt: Debt) -> bool:
         """Forgets the debt for a direct answer; False where somebody is paying it already."""
-        if json.loads(debt.raw)["is_being_paid"]:
-            return False
+        return not json.loads(debt.raw)["is_being_paid"] and self.forget(debt)
+
+    def forget(self, debt: Debt) -> bool:
+        """Forgets the debt as it stands; False where somebody has written it anew."""
         with tolerated("a debt may be paid twice"):
             return self._store.replace(debt.key, debt.raw, None, KEPT)
         return True
@@ -86,7 +88,7 @@ class Debts:
     def settle(self, debt: Debt) -> None:
         """Forgets the debt, once it is paid."""
         with tolerated("a debt may be paid twice"):
-            self._store.replace(debt.key, debt.raw, None, KEPT)
+            self._store.delete(debt.key)
 
     def orphans(self) -> list[Debt]:
         """The debts of processes that have died, those for a rest first; raises StoreError."""

@@ -40,7 +40,7 @@ class Orphans:
         if claimed and is_beginning_out:
             self._outbox.pay(openid, Answer("a process that died", rest), claimed)
         elif claimed:
-            self._debts.settle(claimed)
+            self._debts.forget(claimed)  # and not one that the new run has written meanwhile
 
     def _answer(self, debt: Debt, message: Message, key: str) -> None:
         run, _, is_ours = self._runs.begin(key)
