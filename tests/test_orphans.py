@@ -153,7 +153,7 @@ def test_of_a_long_text_one_process_sends_the_rest_and_no_handler_runs_again(ser
 
 def test_a_long_text_that_comes_late_as_a_whole_leaves_no_rest(serving):
     store = MemoryStore()
-    app = serving(store, lambda msg: time.sleep(2.6) or "长" * 1000)
+    app = serving(store, lambda msg: time.sleep(4) or "长" * 1000)
     content = text_message("work").encode()
     assert [said(app.delivery.answer(content)) for _ in range(3)][-1].startswith("还在处理")
     wait_until(app.delivery.is_idle)
