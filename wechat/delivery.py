@@ -158,10 +158,12 @@ class Delivery:
     def _run(self, run: Run, push: Push) -> None:
         """Has the handler answer, lets every attempt know, and pays what has been owed meanwhile."""
         started = time.perf_counter()
-        answer, place, is_more_kept = self._continue(push)
+        answer, place, is_more_kept = self._continue(push) if self._is_continue(push) else (None, "", False)
         if not answer:
             answer = self._answering.answer(push.message, push.found)
-        self._warn_if_long(run, answer, time.perf_counter() - started)
+        seconds = time.perf_counter() - started
+        if seconds > LONG_FOR_UNMARKED and not run.is_pooled:
+            logger.warning("%s took %.1f s: mark it slow=True, so that it holds up nobody", answer.handler, seconds)
         run.handler, run.kind = answer.handler, answer.kind
         now, rest = self._fit(answer.reply, is_more_kept)
         document = self._to_xml(now, push.message) if now else b""
@@ -177,10 +179,6 @@ class Delivery:
             self._debts.settle(debt)
         elif debt:
             self._outbox.pay(push.openid, answer._replace(reply=rest), debt, BEHIND)
-
-    def _warn_if_long(self, run: Run, answer: Answer, seconds: float) -> None:
-        if not run.is_pooled and seconds > LONG_FOR_UNMARKED:
-            logger.warning("%s took %.1f s: mark it slow=True, so that it holds up nobody", answer.handler, seconds)
 
     def _is_in_time(self, run: Run, started: float) -> bool:
         """Whether no attempt can have been told to wait."""
@@ -216,8 +214,6 @@ class Delivery:
 
     def _continue(self, push: Push) -> tuple[Answer | None, str, bool]:
         """What 继续 gets, before any handler, while there is something; the place it had, and whether there is more."""
-        if not self._is_continue(push):
-            return None, "", False
         reply, place, is_more_kept = self._debts.take_kept(push.openid)
         if reply:
             return Answer(CONTINUE, reply), place, is_more_kept

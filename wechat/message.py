@@ -61,9 +61,10 @@ class Message(dict[str, Any]):
         raise KeyError(self._absent(name))
 
     def __getattr__(self, name: str) -> Any:
-        if name in self:
+        try:
             return self[name]
-        raise AttributeError(self._absent(name))
+        except KeyError as error:
+            raise AttributeError(*error.args) from None
 
     def __repr__(self) -> str:
         return f"<Message {', '.join(self)}>"

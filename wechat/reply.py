@@ -244,7 +244,7 @@ def to_reply(value: Any) -> Reply | None:
         value = News([value])
     elif isinstance(value, list) and all(isinstance(item, Article) for item in value):
         value = News(value)
-    if not isinstance(value, Reply) or type(value) is Reply:
+    elif not isinstance(value, Reply) or type(value) is Reply:
         raise TypeError(f"a handler returns a text, a reply value, articles or None, not {type(value).__name__}")
     return None if value.is_empty() else value
 
