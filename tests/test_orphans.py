@@ -200,10 +200,15 @@ def test_a_run_that_ends_while_its_attempt_is_acknowledged_loses_no_reply(servin
     assert store.keys("debt:") == []
 
 
-@pytest.mark.parametrize("debt", ['{"version": 2}', "[]", "1", "null", '{"owner": "", "content": "", "rest": "[]"}'])
+UNREADABLE = json.dumps({"owner": DEAD, "content": "no message", "is_being_paid": False})
+
+
+@pytest.mark.parametrize(
+    "debt", ['{"version": 2}', "[]", "null", '{"owner": "", "content": "", "rest": "[]"}', UNREADABLE]
+)
 def test_a_debt_of_another_version_is_passed_over(serving, debt):
     store = MemoryStore()
-    store.set("debt:o_user:1", debt, 999)
+    store.set("debt:a_user:1", debt, 999)  # the first of all
     work, ran = working(0)
     leave_debt(store, text_message("work").encode())
     app = serving(store, work)

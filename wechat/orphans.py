@@ -6,6 +6,7 @@ import logging
 
 from wechat.answering import Answer, Answering
 from wechat.debts import Debt, Debts
+from wechat.errors import Unreadable
 from wechat.log import kind_of, shorten
 from wechat.message import Message, delivery_key, parse
 from wechat.outbox import Outbox
@@ -26,7 +27,10 @@ class Orphans:
         """Has each of them answered that nobody answers now; raises StoreError."""
         for debt in self._debts.orphans():
             content = debt.content.encode()
-            message = parse(content)
+            try:
+                message = parse(content)
+            except Unreadable:  # of another version; it goes after a day
+                continue
             key = delivery_key(message, content)
             if debt.rest:
                 self._send_rest(debt, debt.rest, message.FromUserName, key)
