@@ -17,26 +17,26 @@ from typing import TYPE_CHECKING, Any, NoReturn
 
 from webob import Request, Response
 
-from wechat.answering import Answering
-from wechat.api import Api
-from wechat.debts import Debts
-from wechat.delivery import Delivery
-from wechat.envelope import Clock, envelope_for
+from wechat.delivery.answering import Answering
+from wechat.delivery.debts import Debts
+from wechat.delivery.delivery import Delivery
+from wechat.delivery.orphans import Orphans
+from wechat.delivery.outbox import Outbox
+from wechat.delivery.owners import Heartbeat, Owners
+from wechat.delivery.pool import Pool
+from wechat.delivery.runs import Runs
+from wechat.delivery.sessions import Sessions
 from wechat.errors import NotFound, Refusal, StartError, Unreadable
 from wechat.log import collect_less, trace
 from wechat.log import configure as configure_log
-from wechat.memory_store import Store
-from wechat.message import is_probe
-from wechat.orphans import Orphans
-from wechat.outbox import Outbox
-from wechat.owners import Heartbeat, Owners
-from wechat.pool import Pool
+from wechat.platform.api import Api
+from wechat.protocol.envelope import Clock, envelope_for
+from wechat.protocol.parser import is_probe
 from wechat.routing import Router, Routes, prepare
-from wechat.runs import Runs
 from wechat.serving import bind, serve
-from wechat.sessions import Sessions
 from wechat.settings import Settings
-from wechat.store import open_store
+from wechat.store.base import Store
+from wechat.store.opening import open_store
 from wechat.web import JSON, TEXT, XML, acknowledge, check_method, read_body, read_query, refuse, respond_with
 
 if TYPE_CHECKING:

@@ -30,7 +30,7 @@ from wechat.errors import StartError
 from wechat.log import configure
 from wechat.routing import prepare
 from wechat.settings import Settings
-from wechat.store import open_store
+from wechat.store.opening import open_store
 
 HOST = "127.0.0.1"  # whatever HOST says: who reaches the page can read and send everything
 LOOK = 0.3  # seconds between two looks at the handlers

@@ -17,7 +17,7 @@ from sandbox.platform import Endpoint, Platform
 from sandbox.timeline import Timeline
 from sandbox.verdict import judge
 from wechat.errors import Unreadable
-from wechat.message import parse
+from wechat.protocol.parser import parse
 from wechat.settings import Settings
 
 USERS = (USER, "oZTwJ5CZXY2gKgAnfCGj7dCRpbA0")

@@ -11,7 +11,7 @@ import time
 from collections.abc import Iterator, Mapping, Sequence
 
 from wechat.message import Message
-from wechat.templates import cdata
+from wechat.protocol.templates import cdata
 
 ACCOUNT, APPID = "gh_7f083739789a", "wx1234567890abcdef"
 USER = "o9AgO5Kd5ggOC-bXrbNODIiE3bGY"

@@ -26,10 +26,10 @@ from xml.etree import ElementTree
 from webob import Request
 
 from sandbox.messages import ACCOUNT, USER
-from wechat.envelope import RANDOM, Cipher
+from wechat.protocol.envelope import RANDOM, Cipher
+from wechat.protocol.signature import sign
+from wechat.protocol.templates import cdata
 from wechat.settings import Settings
-from wechat.signature import sign
-from wechat.templates import cdata
 
 HEADERS = {"User-Agent": "Mozilla/4.0", "Content-Type": "text/xml"}
 

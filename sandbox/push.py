@@ -11,7 +11,7 @@ from sandbox.options import add_account, read_account
 from sandbox.platform import Endpoint, Platform, is_address
 from sandbox.verdict import BANNER, judge
 from wechat.errors import StartError
-from wechat.message import parse
+from wechat.protocol.parser import parse
 
 
 def add_arguments(parser: argparse.ArgumentParser, environ: Mapping[str, str]) -> None:

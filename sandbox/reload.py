@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from wechat.errors import StartError
-from wechat.menu import menu_faults
+from wechat.platform.menu import menu_faults
 from wechat.routing import PACKAGE, Routes, load
 
 Snapshot = dict[str, tuple[int, int]]

@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 from typing import Any
 
-from wechat.menu import LIMITS, MOST_BUTTONS, MOST_SUB_BUTTONS, NEEDS, SUB_NAME, TOP_NAME
+from wechat.platform.menu import LIMITS, MOST_BUTTONS, MOST_SUB_BUTTONS, NEEDS, SUB_NAME, TOP_NAME
 
 FIELD_ERRCODES = {"key": 40019, "url": 40020, "media_id": 40007, "appid": 40013}
 SUB = 7  # 40017 to 40020 are about the bar; 40024 to 40027 say the same of a submenu

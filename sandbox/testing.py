@@ -22,7 +22,8 @@ from sandbox.cloud import Cloud
 from sandbox.messages import APPID, FIELDS, USER, compose
 from sandbox.platform import Endpoint, Platform
 from sandbox.verdict import BANNER, judge
-from wechat.message import Message, read_fields
+from wechat.message import Message
+from wechat.protocol.parser import read_fields
 
 SECRET = "5ec4e7" * 5
 SETTINGS = {"WECHAT_TOKEN": "testtoken", "WECHAT_APPID": APPID, "WECHAT_SECRET": SECRET}

@@ -14,12 +14,12 @@ import pytest
 from sandbox.cloud_wire import Media
 from sandbox.testing import APPID, SECRET
 from tests.conftest import ROOT, TOKEN
-from wechat.api import Api, Call, check_errcode, read_json
 from wechat.errors import ApiError, TransportError, WeChatError
-from wechat.files import LONGEST_NAME, safe_name
+from wechat.platform.api import Api, Call, check_errcode, read_json
+from wechat.platform.files import LONGEST_NAME, safe_name
 from wechat.reply import Article, Image, Music, News, Raw, Text, Transfer, Video, Voice
 from wechat.settings import read
-from wechat.store import open_store
+from wechat.store.opening import open_store
 
 USER = "o9AgO5Kd5ggOC-bXrbNODIiE3bGY"
 MENU = {"button": [{"type": "click", "name": "今日歌曲", "key": "SONG"}]}
@@ -74,9 +74,9 @@ def test_50_threads_that_need_a_token_at_once_fetch_one(api, cloud):
 
 PROCESS = """
 import sys, threading
-from wechat.api import Api
+from wechat.platform.api import Api
 from wechat.settings import read
-from wechat.store import open_store
+from wechat.store.opening import open_store
 settings = read(dict(pair.split("=", 1) for pair in sys.argv[1:]))
 api, tokens = Api(settings, open_store(settings.store)), []
 print("ready", flush=True)

@@ -10,13 +10,15 @@ from sandbox.platform import Endpoint
 from sandbox.testing import APPID, SECRET
 from tests.conftest import PLAIN, ROOT, TOKEN
 from tests.test_house import CODE, ORDER, functions
-from wechat.memory_store import MemoryStore
 from wechat.routing import load
 from wechat.settings import read
+from wechat.store.memory import MemoryStore
 from wxserver import Application
 
 PAGE = (ROOT / "docs/architecture.md").read_text("utf-8")
-SOURCES = {file.name: file.read_text("utf-8") for file in CODE if file.parent.name in ("wechat", ROOT.name)}
+SOURCES = {
+    str(file): file.read_text("utf-8") for file in CODE if file.relative_to(ROOT).parts[0] in ("wechat", "wxserver.py")
+}
 HANDLERS = """
 import time
 from wechat.routing import on

@@ -20,9 +20,9 @@ from sandbox.check import check as findings
 from sandbox.testing import APPID, QuietHandler, ThreadingServer
 from tests.conftest import AES_KEY, PLAIN, ROOT, SAFE, SEALED, TOKEN, free_port
 from tests.test_promises import SERVE
-from wechat.envelope import Plain, Sealed
 from wechat.errors import Forbidden, Refusal
-from wechat.message import parse
+from wechat.protocol.envelope import Plain, Sealed
+from wechat.protocol.parser import parse
 from wechat.reply import Article, News, Text, to_xml
 from wechat.settings import read
 

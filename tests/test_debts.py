@@ -7,10 +7,10 @@ from hypothesis import strategies as st
 
 from tests.test_reply_properties import ARTICLES, REPLIES
 from tests.test_runs import Silent
-from wechat.debts import Debts, pack, unpack
-from wechat.memory_store import MemoryStore
-from wechat.owners import Owners
+from wechat.delivery.debts import Debts, pack, unpack
+from wechat.delivery.owners import Owners
 from wechat.reply import Image, News, Text
+from wechat.store.memory import MemoryStore
 
 
 @pytest.fixture

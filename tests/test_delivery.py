@@ -3,7 +3,7 @@ import pytest
 from sandbox.messages import USER, text_message, to_json
 from sandbox.testing import APPID, SECRET
 from tests.conftest import COMPAT, MESSAGES, PLAIN, SAFE
-from wechat.message import parse
+from wechat.protocol.parser import parse
 from wechat.reply import Text
 
 MINI = {"WECHAT_ACCOUNT": "miniprogram", "WECHAT_APPID": APPID, "WECHAT_SECRET": SECRET}

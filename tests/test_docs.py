@@ -36,7 +36,7 @@ import functools
 import pytest
 
 import wxserver
-from wechat.answering import Answering
+from wechat.delivery.answering import Answering
 from wechat.routing import load
 
 

@@ -12,11 +12,11 @@ from sandbox.platform import Platform, signed_query
 from sandbox.testing import APPID
 from tests.conftest import AES_KEY, COMPAT, PLAIN, SAFE, TOKEN
 from tests.vectors import VECTORS
-from wechat.envelope import Cipher, envelope_for
 from wechat.errors import Forbidden
-from wechat.message import parse
+from wechat.protocol.envelope import Cipher, envelope_for
+from wechat.protocol.parser import parse
+from wechat.protocol.signature import sign
 from wechat.settings import read
-from wechat.signature import sign
 
 ECHO = '@on("text")\ndef echo(msg): return msg.Content\n'
 KEY = b64decode(AES_KEY + "=")

@@ -9,14 +9,23 @@ import pytest
 
 from tests.conftest import ROOT
 
+# A module imports only those above it: errors, settings, log <- store <- protocol, message, reply <- routing
+# <- platform <- delivery <- serving <- the commands.
 ORDER = str.split(
-    "errors settings signature envelope message log web templates reply routing memory_store sqlite_store redis_store "
-    "store owners sessions transport files hints access_token api menu answering pool debts outbox runs orphans "
-    "delivery serving console __main__"
+    """
+    errors settings log
+    store.base store.memory store.sqlite store.redis store.opening
+    message web protocol.signature protocol.envelope protocol.parser protocol.templates reply
+    routing
+    platform.transport platform.files platform.hints platform.access_token platform.api platform.menu
+    delivery.owners delivery.sessions delivery.answering delivery.pool delivery.debts delivery.outbox delivery.runs
+    delivery.orphans delivery.delivery
+    serving console __main__
+    """
 )
 CODE = [
     ROOT / "wxserver.py",
-    *sorted(ROOT.glob("wechat/*.py")),
+    *sorted(ROOT.glob("wechat/**/*.py")),
     *sorted(ROOT.glob("sandbox/*.py")),
     *sorted(ROOT.glob("handlers/*.py")),
 ]
@@ -49,13 +58,14 @@ def functions(file: Path) -> list[ast.FunctionDef]:
 
 
 def test_the_list_of_modules_is_whole():
-    assert {file.stem for file in ROOT.glob("wechat/*.py")} == {*ORDER, "__init__"}
+    files = [file.relative_to(ROOT / "wechat") for file in ROOT.glob("wechat/**/*.py") if file.stem != "__init__"]
+    assert {".".join(file.with_suffix("").parts) for file in files} == set(ORDER)
 
 
 @pytest.mark.parametrize("name", ORDER)
 def test_a_module_of_wechat_imports_only_those_above_it(name):
     above = {f"wechat.{module}" for module in ORDER[: ORDER.index(name)]}
-    assert imports(ROOT / f"wechat/{name}.py") <= above
+    assert imports(ROOT / "wechat" / f"{name.replace('.', '/')}.py") <= above
 
 
 @pytest.mark.parametrize("file", CODE, ids=lambda file: str(file.relative_to(ROOT)))
@@ -66,7 +76,7 @@ def test_imports_go_one_way(file):
 
 
 def test_init_files_hold_a_docstring_and_nothing_else():
-    for file in ROOT.glob("[!.]*/__init__.py"):
+    for file in [*ROOT.glob("[!.]*/__init__.py"), *ROOT.glob("wechat/*/__init__.py")]:
         assert len(tree(file).body) <= 1
 
 

@@ -6,8 +6,8 @@ import sys
 import time
 
 from tests.conftest import ROOT
-from wechat.log import BatchHandler, kind_of, printable, shorten, trace
-from wechat.message import Message
+from wechat.log import BatchHandler, printable, shorten, trace
+from wechat.message import Message, kind_of
 
 WORDS = "what the user said"
 

@@ -6,7 +6,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from tests.conftest import ROOT
-from wechat.menu import menu_faults
+from wechat.platform.menu import menu_faults
 
 MENU = json.loads((ROOT / "handlers/menu.json").read_text("utf-8"))
 

@@ -11,8 +11,9 @@ from hypothesis import strategies as st
 from sandbox.messages import text_message, to_json
 from tests.conftest import MESSAGES
 from wechat.errors import Unreadable
-from wechat.message import Message, parse, without_forbidden
-from wechat.templates import cdata
+from wechat.message import Message, without_forbidden
+from wechat.protocol.parser import parse
+from wechat.protocol.templates import cdata
 
 COMMON = "<ToUserName>gh_1</ToUserName><FromUserName>o_1</FromUserName><MsgType>text</MsgType>"
 

@@ -6,7 +6,7 @@ import resource
 from sandbox.messages import to_json
 from sandbox.platform import signed_query
 from tests.conftest import MESSAGES, TOKEN
-from wechat.message import parse
+from wechat.protocol.parser import parse
 
 BODIES = [file.read_bytes() for file in MESSAGES]
 BODIES += [to_json(parse(body)).encode() for body in BODIES]

@@ -7,16 +7,17 @@ import time
 
 import pytest
 
-import wechat.delivery
+import wechat.delivery.delivery
 from sandbox.messages import text_message
 from tests.conftest import TOKEN
-from wechat.debts import pack, unpack
+from wechat.delivery.debts import pack, unpack
 from wechat.errors import StoreError
-from wechat.memory_store import MemoryStore
-from wechat.message import delivery_key, parse, read_fields
+from wechat.message import delivery_key
+from wechat.protocol.parser import parse, read_fields
 from wechat.reply import Text
 from wechat.routing import on
 from wechat.settings import read
+from wechat.store.memory import MemoryStore
 from wxserver import Application
 
 DEAD = f"{socket.gethostname()}/4194304/dead"  # no process has a number as high
@@ -25,7 +26,7 @@ DEAD = f"{socket.gethostname()}/4194304/dead"  # no process has a number as high
 @pytest.fixture
 def serving(monkeypatch):
     """A function that gives an application on the store, which it takes for one that processes share."""
-    monkeypatch.setattr(wechat.delivery, "GRACE", 0.3)
+    monkeypatch.setattr(wechat.delivery.delivery, "GRACE", 0.3)
     apps = []
 
     def start(store, handler, within="0.5"):

@@ -7,10 +7,10 @@ import time
 
 import pytest
 
-import wechat.owners
+import wechat.delivery.owners
 from tests.conftest import ROOT
-from wechat.memory_store import MemoryStore
-from wechat.owners import LIFE, Heartbeat, Owners
+from wechat.delivery.owners import LIFE, Heartbeat, Owners
+from wechat.store.memory import MemoryStore
 
 HERE = socket.gethostname()
 
@@ -63,7 +63,7 @@ def test_the_heartbeat_shows_life_and_does_its_task(owners):
 
 
 def test_for_a_forked_process_the_one_it_comes_from_is_another():
-    code = "import os, time; from wechat.memory_store import MemoryStore; from wechat.owners import Owners\n"
+    code = "import os, time; from wechat.store.memory import MemoryStore; from wechat.delivery.owners import Owners\n"
     code += "owners = Owners(MemoryStore())\nif os.fork(): os._exit(0)\n"
     code += "time.sleep(0.2); print(owners.is_dead(owners.me))"
     done = subprocess.run([sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True, check=True)
@@ -71,7 +71,7 @@ def test_for_a_forked_process_the_one_it_comes_from_is_another():
 
 
 def test_a_heart_goes_on_after_a_failure_of_any_kind(owners, monkeypatch, log):
-    monkeypatch.setattr(wechat.owners, "RENEW", 0.01)
+    monkeypatch.setattr(wechat.delivery.owners, "RENEW", 0.01)
     beats = []
 
     def task():

@@ -10,7 +10,7 @@ import pytest
 from sandbox.messages import FIELDS, build
 from sandbox.testing import APPID
 from tests.conftest import AES_KEY, ROOT, SEALED, TOKEN
-from wechat.message import parse
+from wechat.protocol.parser import parse
 
 
 def push(*arguments, **environ):

@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 from sandbox.platform import Attempt
 from sandbox.verdict import judge
 from tests.conftest import PLAIN, TOKEN, Account
-from wechat.delivery import CONTINUE, MORE
+from wechat.delivery.delivery import CONTINUE, MORE
 from wechat.message import Message, without_forbidden
 from wechat.reply import (
     NEWS_LIMIT_EVENT,

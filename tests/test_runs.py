@@ -4,10 +4,10 @@ import time
 
 import pytest
 
+from wechat.delivery.owners import Owners
+from wechat.delivery.runs import GENERATION, REMEMBERED, Runs
 from wechat.errors import StoreError
-from wechat.memory_store import MemoryStore
-from wechat.owners import Owners
-from wechat.runs import GENERATION, REMEMBERED, Runs
+from wechat.store.memory import MemoryStore
 
 
 class Silent(MemoryStore):

@@ -18,7 +18,7 @@ from sandbox.reload import Folder, snapshot
 from sandbox.timeline import MOST, Timeline
 from tests.conftest import AES_KEY, PLAIN, ROOT, TOKEN, free_port
 from wechat.errors import StartError
-from wechat.message import parse
+from wechat.protocol.parser import parse
 
 ORDER = {
     "type": "text",

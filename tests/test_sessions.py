@@ -5,9 +5,9 @@ import threading
 import pytest
 
 from tests.test_runs import Silent
-from wechat.memory_store import MemoryStore
-from wechat.owners import Owners
-from wechat.sessions import LIFE, Sessions
+from wechat.delivery.owners import Owners
+from wechat.delivery.sessions import LIFE, Sessions
+from wechat.store.memory import MemoryStore
 
 
 @pytest.fixture

@@ -24,10 +24,10 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from wechat.errors import StartError, StoreError
-from wechat.memory_store import MemoryStore
-from wechat.redis_store import RedisStore
-from wechat.sqlite_store import SQLiteStore
-from wechat.store import open_store
+from wechat.store.memory import MemoryStore
+from wechat.store.opening import open_store
+from wechat.store.redis import RedisStore
+from wechat.store.sqlite import SQLiteStore
 
 PASSWORD = "hunter2"
 LONG = 60.0  # seconds; nothing expires or wakes by itself within a test

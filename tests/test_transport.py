@@ -6,7 +6,7 @@ from http.server import BaseHTTPRequestHandler
 import pytest
 
 from wechat.errors import TransportError
-from wechat.transport import Transport
+from wechat.platform.transport import Transport
 
 
 class Quiet(BaseHTTPRequestHandler):

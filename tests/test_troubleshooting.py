@@ -13,9 +13,9 @@ from sandbox.platform import Endpoint, Platform
 from sandbox.testing import APPID, SECRET
 from tests.conftest import PLAIN, ROOT, SAFE, SEALED, TOKEN
 from wechat.errors import StartError
-from wechat.memory_store import MemoryStore
 from wechat.routing import load, prepare
 from wechat.settings import read
+from wechat.store.memory import MemoryStore
 from wxserver import Application
 
 TROUBLE = (ROOT / "docs/troubleshooting.md").read_text("utf-8")

@@ -4,8 +4,8 @@ from sandbox.messages import ACCOUNT
 from sandbox.platform import Attempt
 from sandbox.verdict import judge
 from tests.conftest import PLAIN, SAFE
-from wechat.envelope import envelope_for
 from wechat.message import Message
+from wechat.protocol.envelope import envelope_for
 from wechat.reply import Article, Image, Music, News, Text, Transfer, Video, Voice, to_xml
 from wechat.settings import read
 

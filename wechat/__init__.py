@@ -1,6 +1,1 @@
-"""What WeChat defines. Each module imports only those before it in this list:
-
-errors, settings, signature, envelope, message, log, web, templates, reply, routing, memory_store, sqlite_store,
-redis_store, store, owners, sessions, transport, files, hints, access_token, api, menu, answering, pool, debts, outbox,
-runs, orphans, delivery, serving, console.
-"""
+"""What WeChat defines. docs/architecture.md lists the modules, in the order in which they import one another."""

@@ -12,11 +12,11 @@ from pathlib import Path
 
 from wechat.console import add_commands
 from wechat.errors import StartError
-from wechat.menu import menu_faults, unhandled_keys
 from wechat.message import Message
+from wechat.platform.menu import menu_faults, unhandled_keys
 from wechat.routing import Router, describe, load, prepare, where
 from wechat.settings import RULES
-from wechat.store import open_store
+from wechat.store.opening import open_store
 
 
 def main(arguments: list[str]) -> int:

@@ -12,13 +12,13 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, BinaryIO
 
-from wechat.api import Api
 from wechat.errors import ApiError, StartError
-from wechat.menu import menu_faults, unhandled_keys
+from wechat.platform.api import Api
+from wechat.platform.menu import menu_faults, unhandled_keys
 from wechat.reply import Text
 from wechat.routing import Router, load
 from wechat.settings import read
-from wechat.store import open_store
+from wechat.store.opening import open_store
 
 Run = Callable[[argparse.Namespace], int]
 KINDS = ("image", "voice", "video", "thumb")

@@ -12,8 +12,6 @@ from collections.abc import Iterator
 from contextlib import suppress
 from typing import TextIO
 
-from wechat.message import Message
-
 FORMAT = "%(asctime)s %(levelname)s %(name)s: %(message)s"
 
 
@@ -88,12 +86,6 @@ def collect_less() -> None:
     """
     logging.logThreads = logging.logProcesses = logging.logMultiprocessing = False
     logging._srcfile = None
-
-
-def kind_of(message: Message) -> str:
-    """What sort of message it is: `text`, `event/CLICK`."""
-    kind: str = message.MsgType
-    return printable(f"{kind}/{message.get('Event', '')}" if kind == "event" else kind)
 
 
 def shorten(openid: str) -> str:

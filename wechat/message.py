@@ -1,44 +1,15 @@
-"""The bytes of a push, XML or JSON, read into a Message.
+"""A push as its fields, under WeChat's own names.
 
 https://developers.weixin.qq.com/doc/service/guide/product/message/Receiving_standard_messages.html
 """
 
 from __future__ import annotations
 
-import json
 import re
 from hashlib import sha1
 from typing import Any
-from xml.etree import ElementTree
-from xml.parsers.expat import ExpatError, ParserCreate
 
-from wechat.errors import Unreadable
-
-MAX_DEPTH = 32  # levels; the deepest push that is documented has 5
-
-# Nodes that repeat by design: a list even where one push holds only one of them.
-LISTS = frozenset({"item", "List", "fail_idx", "AroundBeacon", "Actions", "illegal_content"})
-
-REQUIRED = ("MsgType", "FromUserName", "ToUserName")  # without them nobody can answer
-SCALARS = (*REQUIRED, "CreateTime", "MsgId", "Content", "Event", "EventKey")  # what decides who answers, and once
-
-ONLY_TEXT = frozenset({str})
-
-# The nodes that hold a `List`, of which Mini Programs leave out one level or the other.
-LIST_HOLDERS = {
-    "subscribe_msg_popup_event": "SubscribeMsgPopupEvent",
-    "subscribe_msg_change_event": "SubscribeMsgChangeEvent",
-    "subscribe_msg_sent_event": "SubscribeMsgSentEvent",
-}
-
-# What the cloud asks, without a signature, to see whether somebody is there: protocol.md has both forms.
-_PROBE = re.compile(
-    rb"""\s*(\{\s*"action"\s*:\s*"CheckContainerPath"\s*\}"""
-    rb"""|<xml>\s*<action>(<!\[CDATA\[)?CheckContainerPath(\]\]>)?</action>\s*</xml>)\s*"""
-)
-
-# A DOCTYPE can stand nowhere but here, so no parser ever sees one, nor the entities it could define.
-_BEGINNING = re.compile(r"\s*(<\?xml\s[^>]*\?>\s*)?<\w")
+from wechat.log import printable
 
 # Users' texts arrive with such characters raw, and no XML parser takes them. https://www.w3.org/TR/xml/#charsets
 _FORBIDDEN = re.compile("[\x00-\x08\x0b\x0c\x0e-\x1f\ud800-\udfff\ufffe\uffff]")
@@ -73,135 +44,6 @@ class Message(dict[str, Any]):
         return f"no {name} in this message; there are {', '.join(self)}"
 
 
-def parse(content: bytes) -> Message:
-    """The message in the bytes of a push.
-
-    Raises Unreadable where there is none: neither XML nor a JSON object, a DOCTYPE, a key twice, over 32 levels, no
-    MsgType, FromUserName or ToUserName.
-    """
-    fields = read_fields(content)
-    if not all(map(fields.get, REQUIRED)):
-        raise Unreadable(f"no {next(name for name in REQUIRED if not fields.get(name))} in the message")
-    if not ONLY_TEXT.issuperset(map(type, fields.values())):
-        _check_scalars(fields)
-        _complete(fields)
-    return fields
-
-
-def _check_scalars(fields: Message) -> None:
-    for name in SCALARS:
-        if not isinstance(fields.get(name, ""), str):
-            raise Unreadable(f"{name} is not one text")
-
-
-def read_fields(content: bytes) -> Message:
-    """The fields of a document, XML or JSON, be it a message or not; raises Unreadable where it is neither."""
-    # One broken character must not cost a user the answer, so it becomes U+FFFD.
-    text = content.decode("utf-8", "replace").removeprefix("\ufeff")
-    read = _from_json if text.lstrip()[:1] == "{" else _from_xml
-    try:
-        return read(text)
-    except Unreadable:
-        cleaned = without_forbidden(text)  # few messages have something to clean, and no other one pays for the look
-        if cleaned == text:
-            raise
-    return read_fields(cleaned.encode())
-
-
-def _complete(fields: Message) -> None:
-    """Puts a list back into its holder where the JSON of a Mini Program had only one of the two."""
-    holder = LIST_HOLDERS.get(fields.get("Event", ""))
-    if not holder:
-        return
-    if "List" in fields:
-        fields[holder] = Message({"List": fields.pop("List")})
-    elif isinstance(fields.get(holder), list):
-        fields[holder] = Message({"List": fields[holder]})
-
-
-def is_probe(body: bytes) -> bool:
-    """Whether the body is the question of WeChat's cloud whether somebody listens here."""
-    return len(body) < 200 and bool(_PROBE.fullmatch(body))
-
-
-def _from_xml(text: str) -> Message:
-    # ElementTree's own parser takes longer to make, and writes the namespace into each name: 2.5 GB from 200 KB.
-    if not (text.startswith("<xml>") or _BEGINNING.match(text)):  # the first is what WeChat sends, and quicker
-        raise Unreadable("neither JSON nor XML, or a DOCTYPE or comment before the XML: WeChat sends none")
-    builder, parser = ElementTree.TreeBuilder(), ParserCreate()
-    parser.StartElementHandler, parser.EndElementHandler = builder.start, builder.end
-    parser.CharacterDataHandler = builder.data
-    try:
-        parser.Parse(text, True)
-    except ExpatError as error:
-        raise Unreadable(f"not XML: {error}") from None
-    return _fields(builder.close(), 1)
-
-
-def _fields(node: ElementTree.Element, depth: int) -> Message:
-    if depth >= MAX_DEPTH:  # the children stand one deeper
-        raise Unreadable(f"over {MAX_DEPTH} levels of nodes")
-    fields = Message()
-    for child in node:
-        name = child.tag
-        value = _fields(child, depth + 1) if len(child) else child.text or ""
-        if name in LISTS or name in fields:
-            _append(fields, name, value)
-        else:
-            fields[name] = value
-    return fields
-
-
-def _append(fields: Message, name: str, value: str | Message) -> None:
-    values = fields.setdefault(name, [])
-    if not isinstance(values, list):
-        values = fields[name] = [values]
-    values.append(value)
-
-
-def _from_json(text: str) -> Message:
-    try:
-        # Numbers stay as they were written: a MsgId has more digits than a float keeps.
-        pairs = json.loads(
-            text, strict=False, object_pairs_hook=_Pairs, parse_int=str, parse_float=str, parse_constant=_refuse
-        )
-        return _plain_fields(pairs, 1)
-    except (ValueError, RecursionError) as error:
-        raise Unreadable(f"not JSON: {type(error).__name__}") from None
-
-
-class _Pairs(list[tuple[str, Any]]):
-    """The members of a JSON object, before it is known whether a key stands twice."""
-
-
-def _refuse(constant: str) -> None:
-    raise ValueError(constant)
-
-
-def _plain_fields(pairs: _Pairs, depth: int) -> Message:
-    fields = Message()
-    for name, value in pairs:
-        name = without_forbidden(name)
-        if name in fields:
-            raise Unreadable("a key stands twice in the JSON")
-        plain = _plain_value(value, depth + 1)
-        fields[name] = [plain] if name in LISTS and not isinstance(plain, list) else plain
-    return fields
-
-
-def _plain_value(value: Any, depth: int) -> Any:
-    """A JSON value as the same XML would give it: text, Message, or list of those."""
-    if depth > MAX_DEPTH:
-        raise Unreadable(f"over {MAX_DEPTH} levels of JSON")
-    if isinstance(value, _Pairs):
-        return _plain_fields(value, depth) if value else ""
-    if isinstance(value, list):
-        return [_plain_value(item, depth + 1) for item in value]
-    if isinstance(value, str):
-        return without_forbidden(value)
-    return {None: "", True: "true", False: "false"}[value]
-
-
 def delivery_key(message: Message, content: bytes) -> str:
     """What tells one message from another: the same for all attempts at one, and for no other message.
 
@@ -212,3 +54,9 @@ def delivery_key(message: Message, content: bytes) -> str:
         return f"{get('FromUserName')} {get('CreateTime')} {msg_id}"
     digest = sha1(content).hexdigest()
     return f"{get('FromUserName')} {get('CreateTime')} {get('Event')} {get('EventKey')} {digest}"
+
+
+def kind_of(message: Message) -> str:
+    """What sort of message it is, for the log: `text`, `event/CLICK`."""
+    kind: str = message.MsgType
+    return printable(f"{kind}/{message.get('Event', '')}" if kind == "event" else kind)

@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from typing import Any, ClassVar
 
 from wechat.message import Message, without_forbidden
-from wechat.templates import ARTICLE, DOCUMENT, IMAGE, MUSIC, NEWS, TEXT, TRANSFER_TO, VIDEO, VOICE, cdata
+from wechat.protocol.templates import ARTICLE, DOCUMENT, IMAGE, MUSIC, NEWS, TEXT, TRANSFER_TO, VIDEO, VOICE, cdata
 
 logger = logging.getLogger(__name__)
 

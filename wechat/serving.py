@@ -15,7 +15,7 @@ from waitress import wasyncore
 from waitress.channel import HTTPChannel
 from waitress.task import WSGITask
 
-from wechat.delivery import Delivery
+from wechat.delivery.delivery import Delivery
 from wechat.errors import StartError
 from wechat.settings import Settings
 from wechat.web import MAX_BODY

@@ -14,9 +14,9 @@ from wsgiref.validate import validator
 
 from sandbox.platform import Attempt, Platform, signed_query
 from sandbox.verdict import judge
+from wechat.delivery.owners import Owners
 from wechat.errors import Unreadable
-from wechat.message import is_probe, parse
-from wechat.owners import Owners
+from wechat.protocol.parser import is_probe, parse
 from wechat.routing import prepare
 from wechat.web import MAX_BODY
 from wxserver import HANDLERS, HEALTHZ, Application

@@ -8,10 +8,10 @@ from base64 import b64decode, b64encode
 from urllib.parse import parse_qsl
 
 from sandbox.platform import Platform
-from wechat.envelope import SEALED_JSON, SEALED_XML, Cipher, envelope_for
 from wechat.errors import Forbidden
+from wechat.protocol.envelope import SEALED_JSON, SEALED_XML, Cipher, envelope_for
+from wechat.protocol.signature import sign
 from wechat.settings import read
-from wechat.signature import sign
 
 TOKENS, APPID = ("fresh", "testtoken"), "wx1234567890abcdef"
 KEYS = ("Z" * 42 + "G", "abcdefghijklmnopqrstuvwxyz0123456789ABCDEFG")

@@ -4,8 +4,9 @@ import json
 import re
 
 from wechat.errors import Unreadable
-from wechat.log import kind_of, shorten
-from wechat.message import LIST_HOLDERS, MAX_DEPTH, REQUIRED, SCALARS, Message, parse, without_forbidden
+from wechat.log import shorten
+from wechat.message import Message, kind_of, without_forbidden
+from wechat.protocol.parser import LIST_HOLDERS, MAX_DEPTH, REQUIRED, SCALARS, parse
 
 ALLOWED = re.compile("[\t\n\r\x20-\ud7ff\ue000-\ufffd\U00010000-\U0010ffff]*")  # https://www.w3.org/TR/xml/#charsets
 

@@ -13,7 +13,7 @@ from typing import ClassVar
 
 from wechat.errors import StoreError
 from wechat.log import trace
-from wechat.memory_store import Store
+from wechat.store.base import Store
 
 logger = logging.getLogger("wxserver")
 

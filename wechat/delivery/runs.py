@@ -6,9 +6,9 @@ import logging
 import threading
 import time
 
+from wechat.delivery.owners import Owners
 from wechat.errors import StoreError
-from wechat.memory_store import Store
-from wechat.owners import Owners
+from wechat.store.base import Store
 
 logger = logging.getLogger("wxserver")
 

@@ -4,15 +4,16 @@ from __future__ import annotations
 
 import logging
 
-from wechat.answering import Answer, Answering
-from wechat.debts import Debt, Debts
+from wechat.delivery.answering import Answer, Answering
+from wechat.delivery.debts import Debt, Debts
+from wechat.delivery.outbox import Outbox
+from wechat.delivery.pool import Pool
+from wechat.delivery.runs import Runs
 from wechat.errors import Unreadable
-from wechat.log import kind_of, shorten
-from wechat.message import Message, delivery_key, parse
-from wechat.outbox import Outbox
-from wechat.pool import Pool
+from wechat.log import shorten
+from wechat.message import Message, delivery_key, kind_of
+from wechat.protocol.parser import parse
 from wechat.reply import Reply
-from wechat.runs import Runs
 
 logger = logging.getLogger("wxserver")
 

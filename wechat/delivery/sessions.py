@@ -9,9 +9,9 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any
 
+from wechat.delivery.owners import Owners
 from wechat.errors import StoreError
-from wechat.memory_store import Store
-from wechat.owners import Owners
+from wechat.store.base import Store
 
 logger = logging.getLogger("wxserver")
 

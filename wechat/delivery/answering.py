@@ -6,12 +6,12 @@ import logging
 from contextlib import nullcontext
 from typing import Any, NamedTuple
 
-from wechat.api import Api
+from wechat.delivery.sessions import Sessions
 from wechat.log import trace
 from wechat.message import Message
+from wechat.platform.api import Api
 from wechat.reply import Reply, to_reply
 from wechat.routing import Found, Handler, Router
-from wechat.sessions import Sessions
 
 logger = logging.getLogger("wxserver")
 

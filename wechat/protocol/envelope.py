@@ -16,8 +16,8 @@ from hmac import compare_digest
 from typing import NamedTuple
 
 from wechat.errors import Forbidden
+from wechat.protocol.signature import check_age, check_signature, is_signed, sign
 from wechat.settings import Settings
-from wechat.signature import check_age, check_signature, is_signed, sign
 
 Clock = Callable[[], float]
 Query = Mapping[str, str]

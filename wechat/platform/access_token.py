@@ -13,9 +13,9 @@ from collections.abc import Callable
 from concurrent.futures import Future
 from typing import Any
 
-from wechat.envelope import Clock
 from wechat.errors import ApiError, StoreError
-from wechat.memory_store import Store
+from wechat.protocol.envelope import Clock
+from wechat.store.base import Store
 
 logger = logging.getLogger(__name__)
 

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 from wechat.errors import StartError, StoreError
-from wechat.memory_store import MemoryStore, Store
+from wechat.store.base import Store
+from wechat.store.memory import MemoryStore
 
 
 def open_store(url: str) -> Store:
@@ -25,9 +26,9 @@ def _make(scheme: str, rest: str, url: str) -> Store:
     if scheme == "memory":
         return MemoryStore()
     if scheme == "sqlite":
-        from wechat.sqlite_store import SQLiteStore  # each takes a megabyte that not everybody has to pay
+        from wechat.store.sqlite import SQLiteStore  # each takes a megabyte that not everybody has to pay
 
         return SQLiteStore(rest)
-    from wechat.redis_store import RedisStore
+    from wechat.store.redis import RedisStore
 
     return RedisStore(url)

@@ -13,15 +13,15 @@ from pathlib import Path
 from typing import Any, BinaryIO, NamedTuple, TypeVar
 from urllib.parse import urlencode, urlsplit
 
-from wechat.access_token import TokenCache
-from wechat.envelope import Clock
 from wechat.errors import ApiError, TransportError, WeChatError
-from wechat.files import Progress, multipart, save
-from wechat.hints import hint_for
-from wechat.memory_store import Store
+from wechat.platform.access_token import TokenCache
+from wechat.platform.files import Progress, multipart, save
+from wechat.platform.hints import hint_for
+from wechat.platform.transport import NO_HEADERS, Body, Received, Transport, translated
+from wechat.protocol.envelope import Clock
 from wechat.reply import Reply
 from wechat.settings import Settings
-from wechat.transport import NO_HEADERS, Body, Received, Transport, translated
+from wechat.store.base import Store
 
 T = TypeVar("T")
 

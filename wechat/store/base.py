@@ -1,4 +1,4 @@
-"""The interface of every store, and the one that ends with its process.
+"""The interface of every store.
 
 Keys and values are text, NUL included; a lone surrogate is a ValueError. A time to live is in seconds and above 0.
 A backend that does not answer is a StoreError, which names the operation and the backend and nothing else.
@@ -6,11 +6,9 @@ A backend that does not answer is a StoreError, which names the operation and th
 
 from __future__ import annotations
 
-import itertools
 import threading
 import time
 from abc import ABC, abstractmethod
-from collections import OrderedDict
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from types import EllipsisType
@@ -97,38 +95,3 @@ class Store(ABC):
     def _reason(self, error: Exception) -> str:
         # What redis-py says may quote the command with its value, and an OSError the file.
         return type(error).__name__
-
-
-class MemoryStore(Store):
-    """A store that ends with its process."""
-
-    def __init__(self, clock: Callable[[], float] = time.time) -> None:
-        super().__init__(clock)
-        self._entries: OrderedDict[str, tuple[str, float]] = OrderedDict()
-
-    def get(self, key: str) -> str | None:
-        value, expires = self._entries.get(key, (None, 0.0))
-        return value if expires > self._clock() else None
-
-    def keys(self, prefix: str) -> list[str]:
-        with self._lock:
-            return sorted(key for key in self._entries if key.startswith(prefix) and self.get(key) is not None)
-
-    def _change(self, key: str, old: str | EllipsisType | None, new: str | None, ttl: float) -> bool:
-        (key + (new or "")).encode()  # a lone surrogate is an error here as in the other stores
-        with self._lock:
-            self._sweep()
-            if old is not ... and self.get(key) != old:
-                return False
-            if new is None:
-                self._entries.pop(key, None)
-            else:
-                self._entries[key] = new, self._clock() + ttl
-            return True
-
-    def _sweep(self) -> None:
-        # At two entries a write it comes round, however many are added meanwhile, and no write takes long.
-        for key in list(itertools.islice(self._entries, 2)):
-            self._entries.move_to_end(key)
-            if self.get(key) is None:
-                del self._entries[key]

@@ -10,10 +10,10 @@ from hashlib import sha1
 from typing import NamedTuple
 from urllib.parse import quote
 
+from wechat.delivery.owners import Owners
 from wechat.errors import StoreError
-from wechat.memory_store import Store
-from wechat.owners import Owners
 from wechat.reply import Article, Image, Music, News, Raw, Reply, Text, Transfer, Video, Voice
+from wechat.store.base import Store
 
 logger = logging.getLogger("wxserver")
 

@@ -10,17 +10,18 @@ import logging
 import threading
 import time
 
-from wechat.answering import Answer, Answering, Push
-from wechat.debts import Debts
-from wechat.envelope import Clock
+from wechat.delivery.answering import Answer, Answering, Push
+from wechat.delivery.debts import Debts
+from wechat.delivery.outbox import Outbox
+from wechat.delivery.pool import Pool
+from wechat.delivery.runs import Run, Runs
 from wechat.errors import StoreError
-from wechat.log import kind_of, shorten, trace
-from wechat.message import Message, delivery_key, parse
-from wechat.outbox import Outbox
-from wechat.pool import Pool
+from wechat.log import shorten, trace
+from wechat.message import Message, delivery_key, kind_of
+from wechat.protocol.envelope import Clock
+from wechat.protocol.parser import parse
 from wechat.reply import TEXT_LIMIT, Reply, Text, is_long, split_text, to_xml
 from wechat.routing import describe
-from wechat.runs import Run, Runs
 from wechat.settings import Settings
 
 logger = logging.getLogger("wxserver")

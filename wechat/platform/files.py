@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import BinaryIO
 
 from wechat.errors import TransportError
-from wechat.transport import PIECE, Body, Received
+from wechat.platform.transport import PIECE, Body, Received
 
 Progress = Callable[[int, int], None]  # takes the bytes so far, and all of them (0: nobody knows)
 

@@ -7,12 +7,12 @@ import time
 from collections.abc import Callable
 from typing import Any
 
-from wechat.answering import Answer
-from wechat.api import BUSY, Api
-from wechat.debts import Debt, Debts
+from wechat.delivery.answering import Answer
+from wechat.delivery.debts import Debt, Debts
+from wechat.delivery.pool import Pool
 from wechat.errors import ApiError, TransportError, WeChatError
 from wechat.log import shorten
-from wechat.pool import Pool
+from wechat.platform.api import BUSY, Api
 from wechat.reply import Reply, Text
 from wechat.settings import Settings
 

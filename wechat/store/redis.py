@@ -8,7 +8,7 @@ from contextlib import suppress
 from types import EllipsisType
 from typing import Any
 
-from wechat.memory_store import Store
+from wechat.store.base import Store
 
 PREFIX = "wxserver:"  # of each key in Redis
 CHANGES = "wxserver:changes"  # the Redis channel that carries the name of each key that changes

@@ -1,0 +1,1 @@
+"""Calls to api.weixin.qq.com, and what they need."""

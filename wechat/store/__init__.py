@@ -1,0 +1,1 @@
+"""What the server remembers for a while: in memory, in an SQLite file or in Redis."""
