@@ -36,9 +36,12 @@ class BatchHandler(logging.StreamHandler[TextIO]):
         self.writing = threading.Lock()
         threading.Thread(target=self._write_in_batches, name="log", daemon=True).start()
 
-    def createLock(self) -> None:  # noqa: N802, logging's own name
-        """None: a deque takes records from many threads, and the writing has a lock of its own."""
-        self.lock = None
+    def handle(self, record: logging.LogRecord) -> bool:
+        """Without logging's lock: a deque takes records from many threads, and the writing has a lock of its own."""
+        is_wanted = bool(self.filter(record))  # since 3.12 it gives the record
+        if is_wanted:
+            self.emit(record)
+        return is_wanted
 
     def emit(self, record: logging.LogRecord) -> None:
         self.records.append(record)
