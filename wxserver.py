@@ -18,13 +18,9 @@ from typing import TYPE_CHECKING, Any, NoReturn
 from webob import Request, Response
 
 from wechat.delivery.answering import Answering
-from wechat.delivery.debts import Debts
 from wechat.delivery.delivery import Delivery
-from wechat.delivery.orphans import Orphans
+from wechat.delivery.ledger import Ledger
 from wechat.delivery.outbox import Outbox
-from wechat.delivery.owners import Heartbeat, Owners
-from wechat.delivery.pool import Pool
-from wechat.delivery.runs import Runs
 from wechat.delivery.sessions import Sessions
 from wechat.errors import NotFound, Refusal, StartError, Unreadable
 from wechat.log import collect_less, trace
@@ -37,6 +33,7 @@ from wechat.serving import bind, serve
 from wechat.settings import Settings
 from wechat.store.base import Store
 from wechat.store.opening import open_store
+from wechat.store.owners import Heartbeat, Owners
 from wechat.web import JSON, TEXT, XML, acknowledge, check_method, read_body, read_query, refuse, respond_with
 
 if TYPE_CHECKING:
@@ -62,24 +59,19 @@ class Application:
     ) -> None:
         self.settings = settings
         self.envelope = envelope_for(settings, clock)
-        self.store = store or open_store(settings.store)
+        self.store = store or open_store(settings.store, settings.account_key)
         self.is_shared = settings.store != "memory:"  # and outlives the process
-        self.api = Api(settings, self.store, clock)
         owners = Owners(self.store)
+        self.api = Api(settings, self.store, owners, clock)
+        ledger = Ledger(self.store, owners, self.is_shared, 2 * settings.max_age)
+        outbox = Outbox(settings, self.api, ledger, self.store)
         self.answering = Answering(Router(routes), self.api, Sessions(self.store, owners))
-        self.delivery, orphans = self.make_delivery(owners, clock)
-        self.heartbeat = Heartbeat(owners, orphans.look_after, self.begin)
+        self.delivery = Delivery(settings, self.answering, ledger, outbox, clock)
+        self.heartbeat = Heartbeat(owners, self.delivery.look_after, self.begin)
         self.paths = (settings.path, settings.path + "/")
         self.is_draining = False  # since SIGTERM has come
         if self.is_shared:
             self.heartbeat.start()
-
-    def make_delivery(self, owners: Owners, clock: Clock) -> tuple[Delivery, Orphans]:
-        """What gives each attempt at a message its answer, and what answers for processes that have died."""
-        debts, runs = Debts(self.store, owners), Runs(self.store, owners, self.is_shared)
-        outbox, pool = Outbox(self.settings, self.api, debts), Pool(self.settings.threads, "slow")
-        delivery = Delivery(self.settings, self.answering, runs, debts, outbox, pool, clock)
-        return delivery, Orphans(self.answering, runs, debts, outbox, pool)
 
     def begin(self) -> None:
         """Makes threads and connections anew, as a process that was forked has to."""

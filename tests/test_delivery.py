@@ -119,8 +119,8 @@ def test_a_reply_that_mini_programs_lack_is_dropped_and_logged_with_its_handler(
     )
     account = make_mini(source)
     assert account.deliver(text_message("x"))[1] == "success"
-    assert "handlers.mine.wrong: Mini Programs have no" in log.text
     assert sent(account, cloud) == []
+    assert "handlers.mine.wrong: Mini Programs have no" in log.text
 
 
 @pytest.mark.parametrize(("fault", "hint"), [("code:45015", "48 hours"), ("code:48001", "认证"), ("html", "not JSON")])

@@ -13,13 +13,13 @@ from tests.conftest import ROOT
 # <- platform <- delivery <- serving <- the commands.
 ORDER = str.split(
     """
-    errors settings log
-    store.base store.memory store.sqlite store.redis store.opening
+    errors settings log world
+    store.base store.memory store.sqlite store.redis store.opening store.owners
     message web protocol.signature protocol.envelope protocol.parser protocol.templates reply
     routing
     platform.transport platform.files platform.hints platform.access_token platform.api platform.menu
-    delivery.owners delivery.sessions delivery.answering delivery.pool delivery.debts delivery.outbox delivery.runs
-    delivery.orphans delivery.delivery
+    delivery.sessions delivery.answering delivery.lanes delivery.record delivery.remembered delivery.ledger
+    delivery.outbox delivery.delivery
     serving console __main__
     """
 )

@@ -6,11 +6,11 @@ import threading
 import time
 
 import pytest
+from wechat.delivery.debts import pack, unpack
 
 import wechat.delivery.delivery
 from sandbox.messages import text_message
 from tests.conftest import TOKEN
-from wechat.delivery.debts import pack, unpack
 from wechat.errors import StoreError
 from wechat.message import delivery_key
 from wechat.protocol.parser import parse, read_fields

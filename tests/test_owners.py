@@ -6,10 +6,10 @@ import threading
 import time
 
 import pytest
-
 import wechat.delivery.owners
-from tests.conftest import ROOT
 from wechat.delivery.owners import LIFE, Heartbeat, Owners
+
+from tests.conftest import ROOT
 from wechat.store.memory import MemoryStore
 
 HERE = socket.gethostname()

@@ -92,7 +92,7 @@ def platform() -> Iterator[Api]:
     missing = [name for name in ("WECHAT_APPID", "WECHAT_SECRET") if not os.environ.get(name)]
     if missing:
         raise StartError([f"{name} is missing: calls to the platform need it" for name in missing])
-    store = open_store(settings.store)
+    store = open_store(settings.store, settings.account_key)
     api = Api(settings, store)
     try:
         yield api

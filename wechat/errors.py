@@ -5,6 +5,7 @@
     │   ├── SettingsError       a setting is missing or wrong
     │   └── RoutingError        a handler module, or what it marks, is wrong
     ├── StoreError              the store does not answer
+    ├── GivenUp                 a message ended its process each time it was answered
     ├── ApiError                a call to the platform did not succeed
     │   ├── TransportError      no answer, or none that is WeChat's
     │   └── WeChatError         the platform refused: errcode, errmsg, and a hint what to do
@@ -45,6 +46,10 @@ class RoutingError(StartError):
 
 class StoreError(Error):
     """The store does not answer, or not as a store; the cause is behind it."""
+
+
+class GivenUp(Error):
+    """A message is not answered any more: its process ended each time."""
 
 
 class ApiError(Error):

@@ -9,6 +9,7 @@ from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager, suppress
 from contextvars import ContextVar
 from dataclasses import dataclass, field
+from hashlib import sha256
 from importlib.util import find_spec
 from typing import Any, NamedTuple
 from urllib.parse import urlsplit
@@ -36,6 +37,11 @@ class Settings:
     host: str = "0.0.0.0"
     port: int = 8080
     log_level: str = "info"
+
+    @property
+    def account_key(self) -> str:
+        """What the keys of this account begin with in a store that several share."""
+        return self.appid or sha256(self.tokens[-1].encode()).hexdigest()[:16]
 
 
 def read(environ: Mapping[str, str]) -> Settings:

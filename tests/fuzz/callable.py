@@ -12,9 +12,10 @@ from base64 import b64decode
 from typing import NamedTuple
 from wsgiref.validate import validator
 
+from wechat.delivery.owners import Owners
+
 from sandbox.platform import Attempt, Platform, signed_query
 from sandbox.verdict import judge
-from wechat.delivery.owners import Owners
 from wechat.errors import Unreadable
 from wechat.protocol.parser import is_probe, parse
 from wechat.routing import prepare

@@ -7,15 +7,13 @@ https://developers.weixin.qq.com/doc/service/guide/product/message/Passive_user_
 from __future__ import annotations
 
 import logging
-import threading
-import time
 
 from wechat.delivery.answering import Answer, Answering, Push
-from wechat.delivery.debts import Debts
+from wechat.delivery.lanes import Lanes
+from wechat.delivery.ledger import Entry, Ledger
 from wechat.delivery.outbox import Outbox
-from wechat.delivery.pool import Pool
-from wechat.delivery.runs import Run, Runs
-from wechat.errors import StoreError
+from wechat.delivery.record import PROMISED, READY, unpack
+from wechat.errors import GivenUp, StoreError, Unreadable
 from wechat.log import shorten, trace
 from wechat.message import Message, delivery_key, kind_of
 from wechat.protocol.envelope import Clock
@@ -23,6 +21,7 @@ from wechat.protocol.parser import parse
 from wechat.reply import TEXT_LIMIT, Reply, Text, is_long, split_text, to_xml
 from wechat.routing import describe
 from wechat.settings import Settings
+from wechat.world import REAL, World
 
 logger = logging.getLogger("wxserver")
 
@@ -30,11 +29,15 @@ CONTINUE = "继续"
 STILL_RUNNING = "还在处理，稍后回复“继续”获取结果"
 NOT_READY = "还没好，请稍后再回复“继续”"
 MORE = "\n\n回复“继续”查看下文"
+NOTHING = "刚才那条消息没有回复"
 GRACE = 1.5  # seconds past WECHAT_REPLY_WITHIN, so that WeChat hangs up and asks again
 LAST_ATTEMPT = 3
 LONG_FOR_UNMARKED = 1.0  # seconds
 DIRECT = ""  # in the log: with this attempt, the first or a later one
 BEHIND = 1.0  # seconds by which the rest of a long text follows its beginning
+BEHIND_A_CRASH = 6.0  # seconds; WeChat asks for the beginning again once it has waited 5
+MOST_STARTS = 3  # each of which ended with the death of its process
+SUSPECT = 2  # starts from which on a message is run by itself, so that it takes no other one with it
 
 
 class Delivery:
@@ -44,206 +47,208 @@ class Delivery:
         self,
         settings: Settings,
         answering: Answering,
-        runs: Runs,
-        debts: Debts,
+        ledger: Ledger,
         outbox: Outbox,
-        slow: Pool,
         clock: Clock,
+        world: World = REAL,
     ) -> None:
         self._within = settings.reply_within
         self._is_miniprogram = settings.account == "miniprogram"
         self._most_waiting = settings.threads * 3 // 4
-        self._answering, self._runs, self._debts, self._outbox = answering, runs, debts, outbox
-        self._clock = clock
-        self._slow = slow
-        self.begin()
+        self._answering, self._ledger, self._outbox = answering, ledger, outbox
+        self._clock, self._world = clock, world
+        self._slow = Lanes(settings.threads, "slow", world)
+        self._lock = world.lock()
+        self._waiting = 0
 
     def begin(self) -> None:
-        """Makes its threads, and those of the outbox; anew in a process that was forked, which has none."""
-        self._lock = threading.Lock()
+        """Begin anew in a process that was forked, which has none of its parent's threads."""
+        self._lock = self._world.lock()
         self._waiting = 0
         self._slow.begin()
-        self._outbox.pool.begin()
+        self._outbox.lanes.begin()
 
     def answer(self, content: bytes) -> bytes:
         """The document that answers this attempt at the message, or nothing for `success`; raises Unreadable."""
         message = parse(content)
-        push = Push(content, message, self._answering.router.find(message), time.perf_counter())
-        run, attempt, is_ours = self._runs.begin(delivery_key(message, content))
+        found = self._answering.router.find(message)
+        push = Push(content, message, found, self._world.monotonic())
+        is_continue = self._is_continue(push)
+        is_slow = not is_continue and self._answering.may_take_long(message, found)
+        entry, is_ours = self._ledger.begin(delivery_key(message, content), push.openid, is_slow)
+        attempt = entry.record.attempts
+        if is_ours and not is_slow:
+            self._do(entry, push)
+            return self._log(push, entry, attempt, DIRECT, entry.document)
         if is_ours:
-            if not self._answering.may_take_long(message, push.found) or self._is_continue(push):
-                self._do(run, push)
-                return self._log(push, run, attempt, DIRECT, run.document)
-            self._do_in_pool(run, push)
-        try:
-            return self._await(run, push, attempt)
-        except StoreError as error:
-            logger.warning("a message may be answered twice: %s", error)
-            with self._lock:  # once is enough, for all attempts that followed the run
-                is_followed, run.followed = run.followed is not None, None
-            if is_followed:
-                self._do_in_pool(run, push)
-            return self._await(run, push, attempt)
+            self._do_in_lane(entry, push)
+        return self._await(entry, push, attempt)
+
+    def look_after(self) -> None:
+        """Go on with what processes that died have promised; raises StoreError."""
+        for entry in self._ledger.abandoned():
+            if entry.record.state == READY:
+                self._outbox.deliver(entry, BEHIND_A_CRASH if entry.record.document else 0.0)
+            elif push := self._read(entry):
+                said = f"{kind_of(push.message)} from {shorten(push.openid)}"
+                logger.info(f"{said}: taken over from a process that died")
+                self._do_in_lane(entry, push)
 
     def is_idle(self) -> bool:
         """Whether nothing is under way."""
-        return not (len(self._slow) or len(self._outbox.pool))
+        return not (len(self._slow) or len(self._outbox.lanes))
 
     def close(self) -> None:
-        """Waits for what is under way."""
+        """Wait for what is under way."""
         self._slow.close()
-        self._outbox.pool.close()
+        self._outbox.lanes.close()
 
     # An attempt
 
-    def _await(self, run: Run, push: Push, attempt: int) -> bytes:
+    def _await(self, entry: Entry, push: Push, attempt: int) -> bytes:
         """The document, or what is said when it is not ready in time."""
         is_crowded = self._waiting >= self._most_waiting
-        if self._hold(run, push, 0 if is_crowded else self._within, is_open=True):
-            return self._log(push, run, attempt, DIRECT, run.document)
+        if self._hold(entry, push, 0 if is_crowded else self._within) and not entry.record.is_late:
+            return self._log(push, entry, attempt, DIRECT, entry.document)
         if self._outbox.can_push():
             self._outbox.show_typing(push.openid)
-            return self._acknowledge(run, push, attempt, b"")
-        if is_crowded or attempt >= LAST_ATTEMPT:
-            return self._acknowledge(run, push, attempt, self._to_xml(Text(STILL_RUNNING), push.message))
-        if self._hold(run, push, GRACE, is_open=False) or self._runs.is_superseded(run, attempt):
-            return self._log(push, run, attempt, "too late", run.document)
-        return self._acknowledge(run, push, attempt, b"")
+            return self._promise(entry, push, attempt, b"")
+        if is_crowded or attempt >= LAST_ATTEMPT or entry.record.is_late:
+            return self._promise(entry, push, attempt, self._to_xml(Text(STILL_RUNNING), push.message))
+        if self._hold(entry, push, GRACE) or entry.record.attempts > attempt:
+            return self._log(push, entry, attempt, "too late", entry.document)
+        return self._promise(entry, push, attempt, b"")
 
-    def _hold(self, run: Run, push: Push, seconds: float, is_open: bool) -> bool:
-        """Holds the attempt open, up to so many seconds; whether the run has ended."""
-        end = time.monotonic() + seconds
+    def _hold(self, entry: Entry, push: Push, seconds: float) -> bool:
+        """Hold the attempt open, up to so many seconds. Whether the message is answered or promised."""
+        end = self._world.monotonic() + seconds
         with self._lock:
             self._waiting += 1
-            run.open_attempts += is_open
         try:
-            while not run.wait(end - time.monotonic()) and time.monotonic() < end:
-                if self._runs.take_over(run):
-                    self._do_in_pool(run, push)
-            return run.is_done
+            while entry.is_running and (left := end - self._world.monotonic()) > 0:
+                if self._ledger.wait(entry, left):
+                    self._do_in_lane(entry, push)
+            return not entry.is_running
         finally:
             with self._lock:
                 self._waiting -= 1
-                run.open_attempts -= is_open
 
-    def _acknowledge(self, run: Run, push: Push, attempt: int, document: bytes) -> bytes:
-        """Writes the debt down, and only then says so; where the run has ended just now, its document."""
-        self._owe(push, run)
-        if run.wait(0):
-            debt = self._debts.find(push.openid, run.key)
-            if debt and self._debts.cancel(debt):
-                run.is_owed = False
-                return self._log(push, run, attempt, DIRECT, run.document)
-        return self._log(push, run, attempt, "later", document)
-
-    def _owe(self, push: Push, run: Run) -> None:
-        run.is_owed = True
-        self._debts.owe(push.openid, run.key, push.text, run.owner)
+    def _promise(self, entry: Entry, push: Push, attempt: int, document: bytes) -> bytes:
+        """Promise the answer for later, and only then say so; where it is there just now, give it."""
+        if self._ledger.promise(entry, push.text).is_late:
+            return self._log(push, entry, attempt, "later", document)
+        return self._log(push, entry, attempt, DIRECT, entry.document)
 
     # The run
 
-    def _do_in_pool(self, run: Run, push: Push) -> None:
-        run.is_pooled = True
-        self._slow.submit(self._do, run, push)
+    def _do_in_lane(self, entry: Entry, push: Push) -> None:
+        starts = entry.record.starts
+        lane = "suspects" if starts >= SUSPECT else push.openid
 
-    def _do(self, run: Run, push: Push) -> None:
-        """Does the run; whatever goes wrong, it ends, for others wait for it."""
+        def task() -> None:
+            if self._ledger.start(entry):
+                self._do(entry, push, is_in_lane=True)
+
+        self._slow.submit(lane, task, is_resumed=starts > 0)
+
+    def _do(self, entry: Entry, push: Push, is_in_lane: bool = False) -> None:
+        """Answer the message; whatever goes wrong, it ends, for others wait for it."""
         try:
-            self._run(run, push)
+            if not (self._is_continue(push) and self._continue(entry, push)):
+                self._run(entry, push, is_in_lane)
         except BaseException as error:
             logger.error("a message is not answered\n%s", trace(error))
-            self._runs.end(run, b"")
-            if debt := self._debts.find(push.openid, run.key):
-                self._debts.settle(debt)
+            self._ledger.end(entry, b"", None, None)
 
-    def _run(self, run: Run, push: Push) -> None:
-        """Has the handler answer, lets every attempt know, and pays what has been owed meanwhile."""
-        started = time.perf_counter()
-        answer, place, is_more_kept = self._continue(push) if self._is_continue(push) else (None, "", False)
-        if not answer:
-            answer = self._answering.answer(push.message, push.found)
-        seconds = time.perf_counter() - started
-        if seconds > LONG_FOR_UNMARKED and not run.is_pooled:
+    def _run(self, entry: Entry, push: Push, is_in_lane: bool) -> None:
+        """Have the handler answer, note it, and send what is not the direct answer."""
+        started = self._world.monotonic()
+        answer = self._answer(entry, push)
+        seconds = self._world.monotonic() - started
+        if seconds > LONG_FOR_UNMARKED and not is_in_lane:
             logger.warning("%s took %.1f s: mark it slow=True, so that it holds up nobody", answer.handler, seconds)
-        run.handler, run.kind = answer.handler, answer.kind
-        now, rest = self._fit(answer.reply, is_more_kept)
+        entry.handler, entry.kind = answer.handler, answer.kind
+        now, rest = self._fit(answer.reply, is_more=False)
         document = self._to_xml(now, push.message) if now else b""
-        debt = self._debts.owe_rest(push.openid, run.key, push.text, rest) if rest and not place else None
-        is_later = False
-        if self._is_in_time(run, started) and not (self._is_miniprogram and not now):
-            self._runs.end(run, document)
-        else:
-            is_later = self._end_late(run, push, answer, document)
-        if rest and place:
-            self._debts.keep(push.openid, rest, place)
-        elif debt and is_later:
-            self._debts.settle(debt)
-        elif debt:
-            self._outbox.pay(push.openid, answer._replace(reply=rest), debt, BEHIND)
+        before = self._ledger.end(entry, document, rest, self._whole(answer.reply))
+        if before == PROMISED and answer.reply and answer.reply.is_direct:
+            logger.error(
+                "%s: a %s reply can only be the direct answer, and it is too late", answer.handler, answer.kind
+            )
+        if before and entry.record.state == READY:
+            self._outbox.deliver(entry, BEHIND if entry.record.document else 0.0)
 
-    def _is_in_time(self, run: Run, started: float) -> bool:
-        """Whether no attempt can have been told to wait."""
-        return not (run.is_pooled or run.is_owed) and time.perf_counter() - started < self._within / 2
+    def _answer(self, entry: Entry, push: Push) -> Answer:
+        if entry.record.starts <= MOST_STARTS:
+            return self._answering.answer(push.message, push.found)
+        handler = push.found.handler.name if push.found else "nobody"
+        logger.error("%s: its process ended at each of %d starts, the message is given up", handler, MOST_STARTS)
+        return self._answering.apologise(push.message, GivenUp("the process ended each time the message was answered"))
 
-    def _end_late(self, run: Run, push: Push, answer: Answer, document: bytes) -> bool:
-        """Ends the run; whether its answer goes another way than that of an open attempt."""
-        if self._is_miniprogram and answer.reply and not document:
-            self._owe(push, run)
-        with self._lock:
-            is_open = run.open_attempts > 0 and bool(document or not answer.reply)
-            run.end(document)
-        debt = self._debts.find(push.openid, run.key)
-        if not debt:
-            self._runs.tell(run)
-            debt = self._debts.find(push.openid, run.key)  # owed by a process that could not know yet
-            if not debt and not run.is_owed:
-                return False
-        if is_open and (not debt or self._debts.cancel(debt)):
-            self._runs.tell(run)
-            return False
-        claimed = self._debts.claim(debt) if debt else None
-        if debt and not claimed and not self._debts.find(push.openid, run.key):  # an attempt has the document after all
-            self._runs.tell(run)
-            return False
-        self._runs.end(run, b"" if answer.reply else document)  # for whoever asks again
-        if claimed or not debt:
-            self._outbox.pay(push.openid, answer, claimed)
-        return True
+    def _whole(self, reply: Reply | None) -> Reply | None:
+        """What goes to a user who was told that the answer comes later."""
+        if not reply:
+            return None if self._outbox.can_push() else Text(NOTHING)
+        return None if reply.is_direct else reply
 
     def _is_continue(self, push: Push) -> bool:
         return not self._is_miniprogram and push.message.get("Content", "").strip() == CONTINUE
 
-    def _continue(self, push: Push) -> tuple[Answer | None, str, bool]:
-        """What 继续 gets, before any handler, while there is something; the place it had, and whether there is more."""
-        reply, place, is_more_kept = self._debts.take_kept(push.openid)
-        if reply:
-            return Answer(CONTINUE, reply), place, is_more_kept
-        is_owed = self._debts.is_anything_owed(push.openid)
-        return (Answer(CONTINUE, Text(NOT_READY)) if is_owed else None), "", False
+    def _continue(self, entry: Entry, push: Push) -> bool:
+        """Answer 继续, before any handler, while there is something of the user's. Whether there was."""
+        try:
+            while entry.is_running:
+                others = [other for other in self._ledger.open_of(push.openid) if other.key != entry.key]
+                if not others:
+                    return False
+                waiting = [other for other in others if other.record.state == READY and not other.record.is_sending]
+                entry.handler, entry.kind = CONTINUE, "text"
+                if not waiting:
+                    self._ledger.end(entry, self._to_xml(Text(NOT_READY), push.message), None, None)
+                elif self._fetch(entry, push, waiting[0], is_more=len(waiting) > 1):
+                    return True
+        except StoreError as error:
+            logger.warning("what waits for 继续 cannot be fetched: %s", error)
+            return False
+        return True
 
-    def _fit(self, reply: Reply | None, is_more_kept: bool) -> tuple[Reply | None, Reply | None]:
-        """What of the reply is the direct answer, and what follows on another way."""
+    def _fetch(self, entry: Entry, push: Push, waiting: Entry, is_more: bool) -> bool:
+        reply = unpack(waiting.record.reply)
+        now, rest = self._fit(reply, is_more)
+        entry.kind = reply.kind
+        return self._ledger.fetch(entry, waiting, self._to_xml(now or reply, push.message), rest)
+
+    def _fit(self, reply: Reply | None, is_more: bool) -> tuple[Reply | None, Reply | None]:
+        """What of the reply is the direct answer, and what follows it another way."""
         if self._is_miniprogram and not (reply and reply.is_direct):
-            return None, None
-        if not isinstance(reply, Text) or not (is_more_kept or is_long(reply)):
+            return None, reply
+        if not isinstance(reply, Text) or not (is_more or is_long(reply)):
             return reply, None
-        is_pushed = not is_more_kept and self._outbox.can_push()
-        ending = "" if is_pushed else MORE
+        ending = "" if not is_more and self._outbox.can_push() else MORE
         first, *others = split_text(reply.content, TEXT_LIMIT - len(ending.encode()))
         return Text(first + ending), Text("".join(others)) if others else None
+
+    def _read(self, entry: Entry) -> Push | None:
+        """A message that was promised, as it came."""
+        content = entry.record.content.encode()
+        try:
+            message = parse(content)
+        except Unreadable:  # of another version; it goes after a day
+            return None
+        return Push(content, message, self._answering.router.find(message), self._world.monotonic())
 
     def _to_xml(self, reply: Reply, message: Message) -> bytes:
         return to_xml(reply, message, int(self._clock())).encode(errors="replace")
 
-    def _log(self, push: Push, run: Run, attempt: int, how: str, document: bytes) -> bytes:
+    def _log(self, push: Push, entry: Entry, attempt: int, how: str, document: bytes) -> bytes:
         """One line about the attempt, which quotes nobody; gives the document."""
         if logger.isEnabledFor(logging.INFO):
-            milliseconds = (time.perf_counter() - push.started) * 1000
+            milliseconds = (self._world.monotonic() - push.started) * 1000
             kind, openid, found = kind_of(push.message), shorten(push.openid), push.found
-            handler = run.handler or (found.handler.name if found else "nobody")
+            handler = entry.handler or (found.handler.name if found else "nobody")
             is_claimed = handler == CONTINUE or (found and found.handler is not self._answering.router.default)
             hint = "" if is_claimed else f"; to answer these: @on({describe(kind.split('/'))})"
             tries = f" at attempt {attempt}" if attempt > 1 else ""
-            how = (how or ("direct" if attempt == 1 else "retry")) if document or run.kind == "success" else "later"
-            logger.info(f"{kind} from {openid} -> {handler}: {run.kind}, {how}{tries}, {milliseconds:.1f} ms{hint}")
+            how = (how or ("direct" if attempt == 1 else "retry")) if document or entry.kind == "success" else "later"
+            logger.info(f"{kind} from {openid} -> {handler}: {entry.kind}, {how}{tries}, {milliseconds:.1f} ms{hint}")
         return document

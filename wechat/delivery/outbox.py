@@ -1,25 +1,26 @@
-"""Replies on their way to users as customer messages, or kept where the platform does not take them."""
+"""Replies on their way to users as customer messages, or waiting for 继续 where the platform does not take them."""
 
 from __future__ import annotations
 
 import logging
-import time
-from collections.abc import Callable
-from typing import Any
 
-from wechat.delivery.answering import Answer
-from wechat.delivery.debts import Debt, Debts
-from wechat.delivery.pool import Pool
-from wechat.errors import ApiError, TransportError, WeChatError
-from wechat.log import shorten
+from wechat.delivery.lanes import Lanes
+from wechat.delivery.ledger import Entry, Ledger
+from wechat.delivery.record import READY, unpack
+from wechat.errors import ApiError, StoreError, TransportError, WeChatError
+from wechat.log import shorten, trace
 from wechat.platform.api import BUSY, Api
 from wechat.reply import Reply, Text
 from wechat.settings import Settings
+from wechat.store.base import Store
+from wechat.world import REAL, World
 
 logger = logging.getLogger("wxserver")
 
 SENDERS = 16  # threads
-PAUSES = (1.0, 3.0)  # seconds before the second and the third try
+PAUSES = (1.0, 3.0, 10.0, 30.0, 60.0, 300.0)  # seconds before the next try; then always the last
+LONGEST = 86_400.0  # seconds for which it is tried
+NO_PUSH = 3_600.0  # seconds for which a 48001 is remembered
 UNAUTHORIZED = 48001
 
 # What a Mini Program can show, of the replies there are.
@@ -28,27 +29,32 @@ MINIPROGRAM_KINDS = ("text", "image")
 
 
 class Outbox:
-    """Pays debts: by a customer message where that is possible, else by keeping the reply for 继续."""
+    """Sends what is ready by customer messages, a user's in order; what is refused waits for 继续."""
 
-    def __init__(self, settings: Settings, api: Api, debts: Debts, sleep: Callable[[float], None] = time.sleep) -> None:
+    def __init__(self, settings: Settings, api: Api, ledger: Ledger, store: Store, world: World = REAL) -> None:
         self._has_credentials = bool(settings.appid and settings.secret)
         self._is_miniprogram = settings.account == "miniprogram"
-        self._api = api
-        self._debts = debts
-        self._sleep = sleep
-        self.pool = Pool(SENDERS, "send")
+        self._api, self._ledger, self._store, self._world = api, ledger, store, world
+        self.lanes = Lanes(SENDERS, "send", world)
 
     def can_push(self) -> bool:
         """Whether a reply may go out as a customer message."""
-        return self._has_credentials and (self._is_miniprogram or self._debts.may_push())
+        if not self._has_credentials or self._is_miniprogram:
+            return self._has_credentials
+        try:
+            return self._store.get("no-push") is None
+        except StoreError as error:
+            logger.warning("whether there was a 48001 is not known: %s", error)
+            return True
 
     def show_typing(self, openid: str) -> None:
-        """Lets the user see that an answer is being written, if the platform will."""
-        self.pool.submit(self._type, openid)
+        """Let the user see that an answer is being written, if the platform will."""
+        self.lanes.submit(f"typing {openid}", lambda: self._type(openid))
 
-    def pay(self, openid: str, answer: Answer, debt: Debt | None, behind: float = 0) -> None:
-        """Has the reply sent, `behind` seconds later, or kept; then the debt is forgotten."""
-        self.pool.submit(self._pay, openid, answer, debt, behind)
+    def deliver(self, entry: Entry, after: float = 0.0) -> None:
+        """Have the reply of a message that is ready sent, `after` so many seconds, or kept for 继续."""
+        sending = Sending(entry, self._world.monotonic() + LONGEST)
+        self.lanes.submit(entry.record.openid, lambda: self._go_on(sending), after if self.can_push() else 0.0)
 
     def _type(self, openid: str) -> None:
         try:
@@ -56,54 +62,68 @@ class Outbox:
         except ApiError as error:
             logger.info("typing is not shown: %s", error)
 
-    def _pay(self, openid: str, answer: Answer, debt: Debt | None, behind: float) -> None:
-        if behind and self.can_push():
-            self._sleep(behind)
-        if answer.reply:
-            how = self._deliver(openid, answer, answer.reply)
-            logger.info(f"{answer.kind} of {answer.handler} for {shorten(openid)}: {how}")
-        if debt:
-            self._debts.settle(debt)
-
-    def _deliver(self, openid: str, answer: Answer, reply: Reply) -> str:
-        if not reply.customer_messages():
-            logger.error("%s: a %s reply can only be the direct answer, and it is too late", answer.handler, reply.kind)
-            return "lost"
-        if self._is_miniprogram and reply.kind not in MINIPROGRAM_KINDS:
-            logger.error("%s: Mini Programs have no %s reply, it is dropped", answer.handler, reply.kind)
-            return "dropped"
-        unsent = self._send(openid, answer, reply) if self.can_push() else reply
-        if not unsent:
-            return "pushed"
-        if self._is_miniprogram:  # which has no passive reply to a 继续
-            return "lost"
-        self._debts.keep(openid, unsent)
-        return "kept"
-
-    def _send(self, openid: str, answer: Answer, reply: Reply) -> Reply | None:
-        """What of the reply the platform did not take; of a long text, that may be its end."""
-        messages = reply.customer_messages()
-        for number, message in enumerate(messages):
-            if not self._send_one(openid, answer, message):
-                rest = "".join(later["text"]["content"] for later in messages[number:]) if number else ""
-                return Text(rest) if number else reply
+    def _go_on(self, sending: Sending) -> float | None:
+        """Send what is left, part by part; gives the seconds until the next try, where one may help."""
+        entry = sending.entry
+        while reply := self._claim(entry):
+            first, *others = reply.customer_messages()
+            try:
+                self._api.send_message(entry.record.openid, first)
+            except Exception as error:
+                return self._note(sending, reply, error)
+            rest = Text("".join(later["text"]["content"] for later in others)) if others else None
+            if self._ledger.sent(entry, rest) and not rest:
+                self._log(entry, reply, "pushed")
         return None
 
-    def _send_one(self, openid: str, answer: Answer, message: dict[str, Any]) -> bool:
-        """Whether the platform took it, after three tries at most."""
-        for pause in (*PAUSES, None):
-            try:
-                self._api.send_message(openid, message)
-                return True
-            except ApiError as error:
-                is_passing = isinstance(error, TransportError) or getattr(error, "errcode", 0) == BUSY
-                if pause is None or not is_passing:
-                    self._note(answer, error)
-                    return False
-            self._sleep(pause)
-        return False
+    def _claim(self, entry: Entry) -> Reply | None:
+        """What is left to send, once it is claimed; None where there is nothing, or it goes another way."""
+        reply = unpack(entry.record.reply) if entry.record.state == READY else None
+        if not reply:
+            return None
+        if self._is_miniprogram and reply.kind not in MINIPROGRAM_KINDS:
+            logger.error("%s: Mini Programs have no %s reply, it is dropped", entry.handler, reply.kind)
+            self._ledger.sent(entry, None)
+        elif not self.can_push():
+            self._keep(entry, reply)
+        elif self._ledger.send(entry):
+            return reply
+        return None
 
-    def _note(self, answer: Answer, error: ApiError) -> None:
-        logger.error("the %s reply of %s was not sent: %s", answer.kind, answer.handler, error)
+    def _note(self, sending: Sending, reply: Reply, error: Exception) -> float | None:
+        """Whatever went wrong, the reply is tried again, waits for 继续, or is said to be lost."""
+        entry, is_passing = sending.entry, isinstance(error, TransportError) or getattr(error, "errcode", 0) == BUSY
+        if is_passing and self._world.monotonic() < sending.ends:
+            self._ledger.keep(entry, is_final=False)
+            sending.tries += 1
+            logger.warning("the %s reply of %s is tried again: %s", reply.kind, entry.handler, error)
+            return PAUSES[min(sending.tries, len(PAUSES)) - 1]
+        said = error if isinstance(error, ApiError) else trace(error)
+        logger.error("the %s reply of %s was not sent: %s", reply.kind, entry.handler, said)
         if isinstance(error, WeChatError) and error.errcode == UNAUTHORIZED:
-            self._debts.forbid_push()
+            self._forbid_push()
+        self._keep(entry, reply)
+        return None
+
+    def _keep(self, entry: Entry, reply: Reply) -> None:
+        if self._is_miniprogram:  # which has no passive reply to a 继续
+            self._ledger.sent(entry, None)
+            self._log(entry, reply, "lost")
+        elif self._ledger.keep(entry, is_final=True):
+            self._log(entry, reply, "kept")
+
+    def _forbid_push(self) -> None:
+        try:
+            self._store.set("no-push", "1", NO_PUSH)
+        except StoreError as error:
+            logger.warning("a 48001 is forgotten: %s", error)
+
+    def _log(self, entry: Entry, reply: Reply, how: str) -> None:
+        logger.info(f"{reply.kind} of {entry.handler} for {shorten(entry.record.openid)}: {how}")
+
+
+class Sending:
+    """A reply on its way: how often it was tried, and until when it is."""
+
+    def __init__(self, entry: Entry, ends: float) -> None:
+        self.entry, self.ends, self.tries = entry, ends, 0

@@ -9,9 +9,9 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any
 
-from wechat.delivery.owners import Owners
 from wechat.errors import StoreError
 from wechat.store.base import Store
+from wechat.store.owners import Owners
 
 logger = logging.getLogger("wxserver")
 

@@ -7,15 +7,15 @@ from __future__ import annotations
 
 import json
 import logging
-import threading
 import time
 from collections.abc import Callable
-from concurrent.futures import Future
 from typing import Any
 
 from wechat.errors import ApiError, StoreError
 from wechat.protocol.envelope import Clock
 from wechat.store.base import Store
+from wechat.store.owners import Owners
+from wechat.world import REAL, World
 
 logger = logging.getLogger(__name__)
 
@@ -26,17 +26,31 @@ LOCK = 30.0  # seconds that one process may take to fetch, its retries included
 FORCE_EVERY = 30.0  # seconds; the platform allows no more
 
 
+KEY, LOCK_KEY, FORCED_KEY = "token", "token:lock", "token:forced"
+
+
+class Flight:
+    """A fetch that all threads wait for which ask meanwhile."""
+
+    token = ""
+    error: BaseException | None = None
+
+    def __init__(self, world: World) -> None:
+        self.landed = world.event()
+
+
 class TokenCache:
     """Keeps the token in the store until five minutes before its end, and fetches it once for everybody."""
 
-    def __init__(self, store: Store, appid: str, fetch: Fetch, clock: Clock = time.time) -> None:
-        self._store = store
+    def __init__(
+        self, store: Store, owners: Owners, fetch: Fetch, clock: Clock = time.time, world: World = REAL
+    ) -> None:
+        self._store, self._owners, self._world = store, owners, world
         self._fetch = fetch
         self._clock = clock
-        self._key, self._lock_key, self._force_key = (f"token:{appid}{part}" for part in ("", ":lock", ":forced"))
         self._spare = ""  # what was kept last, for as long as the store does not answer
-        self._guard = threading.Lock()
-        self._flight: Future[str] | None = None
+        self._guard = world.lock()
+        self._flight: Flight | None = None
 
     def get(self) -> str:
         """The current token; raises ApiError where none can be had."""
@@ -57,21 +71,25 @@ class TokenCache:
     def _share(self, fly: Callable[[], str]) -> str:
         """What `fly` gives or raises, for all threads that ask before it has."""
         with self._guard:
-            flight, is_mine = self._flight or Future(), self._flight is None
+            flight, is_mine = self._flight or Flight(self._world), self._flight is None
             self._flight = flight
         if is_mine:
             try:
-                flight.set_result(fly())
+                flight.token = fly()
             except BaseException as error:
-                flight.set_exception(error)
+                flight.error = error
             with self._guard:
                 self._flight = None
-        return flight.result()
+            flight.landed.set()
+        flight.landed.wait()
+        if flight.error:
+            raise flight.error
+        return flight.token
 
     def _fetch_once(self) -> str:
         """Fetches, unless another process does: then its token is waited for."""
-        deadline = time.monotonic() + LOCK
-        while time.monotonic() < deadline:
+        deadline = self._world.monotonic() + LOCK
+        while self._world.monotonic() < deadline:
             kept = self._read()
             if self._is_good(kept):
                 return _token_in(kept)
@@ -92,7 +110,7 @@ class TokenCache:
         life = expires_in - MARGIN if expires_in > MARGIN else expires_in / 2
         self._spare = json.dumps({"token": token, "until": self._clock() + life})
         try:
-            self._store.set(self._key, self._spare, max(life, 1))
+            self._store.set(KEY, self._spare, max(life, 1))
         except StoreError as error:
             logger.warning("the access token is kept in this process alone: %s", error)
         return token
@@ -102,7 +120,7 @@ class TokenCache:
 
     def _read(self) -> str:
         try:
-            return self._store.get(self._key) or ""
+            return self._store.get(KEY) or ""
         except StoreError as error:
             logger.warning("the access token of this process is used: %s", error)
             return self._spare
@@ -114,31 +132,31 @@ class TokenCache:
             return
         self._spare = ""
         try:
-            self._store.replace(self._key, kept, None, 0)
+            self._store.replace(KEY, kept, None, 0)
         except StoreError as error:
             logger.warning("the access token could not be dropped: %s", error)
 
     def _lock(self) -> bool:
         try:
-            return self._store.add(self._lock_key, "1", LOCK)
+            return self._owners.take(LOCK_KEY, LOCK)
         except StoreError:
             return True  # nobody can be asked, and a second fetch gives the same token
 
     def _unlock(self) -> None:
         try:
-            self._store.delete(self._lock_key)
+            self._owners.release(LOCK_KEY)
         except StoreError:
             return  # it ends by itself
 
     def _wait(self, kept: str) -> None:
         try:
-            self._store.wait(self._key, kept or None, 1.0)
+            self._store.wait(KEY, kept or None, 1.0)
         except StoreError:
             return  # the next look falls back on this process
 
     def _may_force(self) -> bool:
         try:
-            return self._store.add(self._force_key, "1", FORCE_EVERY)
+            return self._owners.take(FORCED_KEY, FORCE_EVERY)
         except StoreError:
             return False
 

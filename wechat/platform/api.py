@@ -22,6 +22,8 @@ from wechat.protocol.envelope import Clock
 from wechat.reply import Reply
 from wechat.settings import Settings
 from wechat.store.base import Store
+from wechat.store.owners import Owners
+from wechat.world import REAL, World
 
 T = TypeVar("T")
 
@@ -54,16 +56,21 @@ class Api:
     """
 
     def __init__(
-        self, settings: Settings, store: Store, clock: Clock = time.time, sleep: Callable[[float], None] = time.sleep
+        self,
+        settings: Settings,
+        store: Store,
+        owners: Owners | None = None,
+        clock: Clock = time.time,
+        world: World = REAL,
     ) -> None:
-        self._settings, self._store = settings, store
-        self._clock, self._sleep = clock, sleep
+        self._settings, self._store, self._owners = settings, store, owners or Owners(store)
+        self._clock, self._world = clock, world
         self.begin()
 
     def begin(self) -> None:
         """Makes its connections anew in a process that was forked: those of its parent are not its own."""
         self._transport = Transport(self._settings.api_url)
-        self._tokens = TokenCache(self._store, self._settings.appid, self._fetch_token, self._clock)
+        self._tokens = TokenCache(self._store, self._owners, self._fetch_token, self._clock, self._world)
 
     def close(self) -> None:
         """Closes the connections that are kept."""
@@ -191,11 +198,11 @@ class Api:
             try:
                 return self._once(call, read, token)
             except TransportError:
-                self._sleep(pause)
+                self._world.sleep(pause)
             except WeChatError as error:
                 if error.errcode != BUSY:
                     raise
-                self._sleep(pause)
+                self._world.sleep(pause)
         return self._once(call, read, token)
 
     def _once(self, call: Call, read: Callable[[Received], T], token: str) -> T:

@@ -7,13 +7,30 @@ A backend that does not answer is a StoreError, which names the operation and th
 from __future__ import annotations
 
 import threading
-import time
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import contextmanager
 from types import EllipsisType
+from typing import NamedTuple
 
 from wechat.errors import StoreError
+from wechat.world import REAL, World
+
+Entries = dict[str, str]  # key to value
+
+
+class Change(NamedTuple):
+    """Store `new` where the value is `old`: None stands for no value, and `...` as `old` for whatever there is.
+
+    `link` and `unlink` name indexes that the key enters or leaves in the same step.
+    """
+
+    key: str
+    old: str | EllipsisType | None
+    new: str | None
+    ttl: float = 0
+    link: tuple[str, ...] = ()
+    unlink: tuple[str, ...] = ()
 
 
 class Store(ABC):
@@ -22,43 +39,54 @@ class Store(ABC):
     name = advice = ""  # in errors, and for the one whose store does not start
     failures: tuple[type[Exception], ...] = ()
     look_again = 1.0  # seconds after which a waiter looks by itself: an entry that expires wakes nobody
+    rest = 1.0  # seconds for which a store that failed is left alone: WeChat's five seconds go on
 
-    def __init__(self, clock: Callable[[], float] = time.time) -> None:
-        self._clock = clock
+    def __init__(self, world: World = REAL) -> None:
+        self._world = world
         self._lock = threading.Lock()
         self._waiters: dict[threading.Event, str] = {}
+        self._rests_until = 0.0
 
     @abstractmethod
     def get(self, key: str) -> str | None:
         """The value, or None where there is none."""
 
+    @abstractmethod
+    def linked(self, index: str) -> Entries:
+        """The entries of an index, sorted by key. It costs what they are, however many others there are."""
+
     def set(self, key: str, value: str, ttl: float) -> None:
-        """Stores the value for `ttl` seconds, whatever was there."""
-        self._try_to("set", key, ..., value, ttl)
+        """Store the value for `ttl` seconds, whatever was there."""
+        self.swap(Change(key, ..., value, ttl))
 
     def add(self, key: str, value: str, ttl: float) -> bool:
-        """Stores the value where there is none. Whether it did: of many callers at once, one gets True."""
-        return self._try_to("add", key, None, value, ttl)
+        """Store the value where there is none. Whether it did: of many callers at once, one gets True."""
+        return self.swap(Change(key, None, value, ttl))
 
     def replace(self, key: str, old: str, new: str | None, ttl: float) -> bool:
-        """Stores the new value, or none, where the value is `old`. Whether it did."""
-        return self._try_to("replace", key, old, new, ttl)
+        """Store the new value, or none, where the value is `old`. Whether it did."""
+        return self.swap(Change(key, old, new, ttl))
 
     def delete(self, key: str) -> None:
-        """Takes the entry away, if there is one."""
-        self._try_to("delete", key, ..., None, 0)
+        """Take the entry away, if there is one."""
+        self.swap(Change(key, ..., None))
 
-    @abstractmethod
-    def keys(self, prefix: str) -> list[str]:
-        """The keys that begin so, sorted."""
+    def swap(self, *changes: Change) -> bool:
+        """Make all the changes in one step, or, where one of the values is not `old`, none. Whether it did."""
+        with self._doing("write"):
+            is_done = self._swap(changes)
+        if is_done:
+            for change in changes:
+                self._wake(change.key)
+        return is_done
 
     def wait(self, key: str, seen: str | None, seconds: float) -> str | None:
         """The value as soon as it is not `seen`, or the one that is there when so many seconds are over."""
-        end = time.monotonic() + seconds
-        changed = threading.Event()
+        end = self._world.monotonic() + seconds
+        changed = self._world.event()
         self._waiters[changed] = key
         try:
-            while (value := self.get(key)) == seen and (left := end - time.monotonic()) > 0:
+            while (value := self.get(key)) == seen and (left := end - self._world.monotonic()) > 0:
                 changed.wait(min(left, self.look_again))
                 changed.clear()
             return value
@@ -66,30 +94,26 @@ class Store(ABC):
             del self._waiters[changed]
 
     def close(self) -> None:  # noqa: B027, memory has nothing to give back
-        """Gives files and connections back. No thread may be using the store, or use it afterwards."""
+        """Give files and connections back. No thread may be using the store, or use it afterwards."""
 
     @abstractmethod
-    def _change(self, key: str, old: str | EllipsisType | None, new: str | None, ttl: float) -> bool:
-        """In one step: stores `new` where the value is `old`, which may be None, or `...` for whatever it is."""
-
-    def _try_to(self, operation: str, key: str, old: str | EllipsisType | None, new: str | None, ttl: float) -> bool:
-        with self._doing(operation):
-            done = self._change(key, old, new, ttl)
-        if done:
-            self._wake(key)
-        return done
+    def _swap(self, changes: tuple[Change, ...]) -> bool:
+        """Make all the changes in one step, or none."""
 
     def _wake(self, key: str | None = None) -> None:
-        """Lets those who wait for the key look again, or everyone."""
+        """Let those who wait for the key look again, or everyone."""
         for changed, waited in list(self._waiters.items()):
             if key in (None, waited):
                 changed.set()
 
     @contextmanager
     def _doing(self, operation: str) -> Iterator[None]:
+        if self._rests_until and self._world.monotonic() < self._rests_until:
+            raise StoreError(f"{self.name} is left alone for a moment, after a failure")
         try:
             yield
         except self.failures as error:
+            self._rests_until = self._world.monotonic() + self.rest
             raise StoreError(f"{self.name} did not {operation}: {self._reason(error)}") from error
 
     def _reason(self, error: Exception) -> str:

@@ -3,44 +3,63 @@
 from __future__ import annotations
 
 import itertools
-import time
 from collections import OrderedDict
-from collections.abc import Callable
-from types import EllipsisType
 
-from wechat.store.base import Store
+from wechat.store.base import Change, Entries, Store
+from wechat.world import REAL, World
 
 
 class MemoryStore(Store):
     """A store that ends with its process."""
 
-    def __init__(self, clock: Callable[[], float] = time.time) -> None:
-        super().__init__(clock)
+    def __init__(self, world: World = REAL) -> None:
+        super().__init__(world)
         self._entries: OrderedDict[str, tuple[str, float]] = OrderedDict()
+        self._indexes: dict[str, set[str]] = {}  # the keys in each index
+        self._links: dict[str, set[str]] = {}  # the indexes that each key is in
 
     def get(self, key: str) -> str | None:
         value, expires = self._entries.get(key, (None, 0.0))
-        return value if expires > self._clock() else None
+        return value if expires > self._world.monotonic() else None
 
-    def keys(self, prefix: str) -> list[str]:
+    def linked(self, index: str) -> Entries:
         with self._lock:
-            return sorted(key for key in self._entries if key.startswith(prefix) and self.get(key) is not None)
+            found = {key: self.get(key) for key in sorted(self._indexes.get(index, ()))}
+            return {key: value for key, value in found.items() if value is not None}
 
-    def _change(self, key: str, old: str | EllipsisType | None, new: str | None, ttl: float) -> bool:
-        (key + (new or "")).encode()  # a lone surrogate is an error here as in the other stores
+    def _swap(self, changes: tuple[Change, ...]) -> bool:
+        for change in changes:
+            (change.key + (change.new or "")).encode()  # a lone surrogate is an error here as in the other stores
         with self._lock:
             self._sweep()
-            if old is not ... and self.get(key) != old:
+            if any(change.old is not ... and self.get(change.key) != change.old for change in changes):
                 return False
-            if new is None:
-                self._entries.pop(key, None)
-            else:
-                self._entries[key] = new, self._clock() + ttl
+            for change in changes:
+                self._make(change)
             return True
+
+    def _make(self, change: Change) -> None:
+        key, new = change.key, change.new
+        for index in change.link:
+            self._indexes.setdefault(index, set()).add(key)
+            self._links.setdefault(key, set()).add(index)
+        for index in change.unlink if new is not None else tuple(self._links.get(key, ())):
+            self._unlink(key, index)
+        if new is None:
+            self._entries.pop(key, None)
+        else:
+            self._entries[key] = new, self._world.monotonic() + change.ttl
+
+    def _unlink(self, key: str, index: str) -> None:
+        for table, name, member in ((self._indexes, index, key), (self._links, key, index)):
+            members = table.get(name, set())
+            members.discard(member)
+            if not members:
+                table.pop(name, None)
 
     def _sweep(self) -> None:
         # At two entries a write it comes round, however many are added meanwhile, and no write takes long.
         for key in list(itertools.islice(self._entries, 2)):
             self._entries.move_to_end(key)
             if self.get(key) is None:
-                del self._entries[key]
+                self._make(Change(key, ..., None))

@@ -7,11 +7,14 @@ from wechat.store.base import Store
 from wechat.store.memory import MemoryStore
 
 
-def open_store(url: str) -> Store:
-    """The store at `memory:`, `sqlite:FILE` or a URL that redis-py takes. A StartError where it does not answer."""
+def open_store(url: str, account: str = "") -> Store:
+    """The store at `memory:`, `sqlite:FILE` or a URL that redis-py takes, for one of the accounts that share it.
+
+    A StartError where it does not answer.
+    """
     scheme, _, rest = url.partition(":")
     try:
-        store = _make(scheme, rest, url)
+        store = _make(scheme, rest, url, account)
         store.delete("")
     except StoreError as error:
         store.close()
@@ -22,13 +25,13 @@ def open_store(url: str) -> Store:
     return store
 
 
-def _make(scheme: str, rest: str, url: str) -> Store:
+def _make(scheme: str, rest: str, url: str, account: str) -> Store:
     if scheme == "memory":
         return MemoryStore()
     if scheme == "sqlite":
         from wechat.store.sqlite import SQLiteStore  # each takes a megabyte that not everybody has to pay
 
-        return SQLiteStore(rest)
+        return SQLiteStore(rest, account)
     from wechat.store.redis import RedisStore
 
-    return RedisStore(url)
+    return RedisStore(url, account)

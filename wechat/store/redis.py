@@ -2,55 +2,88 @@
 
 from __future__ import annotations
 
-import re
 import threading
 from contextlib import suppress
-from types import EllipsisType
 from typing import Any
 
-from wechat.store.base import Store
+from wechat.store.base import Change, Entries, Store
 
-PREFIX = "wxserver:"  # of each key in Redis
-CHANGES = "wxserver:changes"  # the Redis channel that carries the name of each key that changes
-LIMITS = {"max_connections": 16, "timeout": 2, "socket_timeout": 2, "socket_connect_timeout": 2}  # seconds
-CHANGE = """
-local value = redis.call('GET', KEYS[1])
-if ARGV[1] == 'absent' and value or ARGV[1] == 'equal' and value ~= ARGV[2] then return 0 end
-if ARGV[5] then redis.call('SET', KEYS[1], ARGV[5], 'PX', ARGV[4]) else redis.call('DEL', KEYS[1]) end
-redis.call('PUBLISH', ARGV[3], KEYS[1])
+LIMITS = {"max_connections": 16, "timeout": 0.5, "socket_timeout": 0.5, "socket_connect_timeout": 0.5}  # seconds
+
+# ARGV holds the channel, then for each key: the rule, `old`, `new`, the time to live in ms, and the numbers of indexes
+# that the key enters and leaves. KEYS holds the keys, then the names of those indexes.
+SWAP = """
+local count = (#ARGV - 1) / 6
+local function argument(i, n) return ARGV[1 + (i - 1) * 6 + n] end
+for i = 1, count do
+  local value, rule = redis.call('GET', KEYS[i]), argument(i, 1)
+  if rule == 'absent' and value or rule == 'equal' and value ~= argument(i, 2) then return 0 end
+end
+local at = count
+for i = 1, count do
+  local key, ttl = KEYS[i], tonumber(argument(i, 4))
+  if ttl > 0 then redis.call('SET', key, argument(i, 3), 'PX', ttl) else redis.call('DEL', key) end
+  for n = 1, tonumber(argument(i, 5)) do
+    at = at + 1
+    redis.call('SADD', KEYS[at], key)
+    if redis.call('PTTL', KEYS[at]) < ttl then redis.call('PEXPIRE', KEYS[at], ttl) end
+  end
+  for n = 1, tonumber(argument(i, 6)) do
+    at = at + 1
+    redis.call('SREM', KEYS[at], key)
+  end
+  redis.call('PUBLISH', ARGV[1], key)
+end
 return 1"""
+
+LINKED = """
+local found = {}
+for _, key in ipairs(redis.call('SMEMBERS', KEYS[1])) do
+  local value = redis.call('GET', key)
+  if value then
+    found[#found + 1] = key
+    found[#found + 1] = value
+  else
+    redis.call('SREM', KEYS[1], key)
+  end
+end
+return found"""
 
 
 class RedisStore(Store):
-    """A store for many machines. From the first `wait` on, one thread listens for changes."""
+    """A store for many machines; its keys begin with the `account`. From the first `wait` on, one thread listens."""
 
     name = "Redis"
     advice = "is the server up, and are host, port and password right?"
     listening, deaf = 1.0, 0.1  # seconds to look again, with and without the listener
 
-    def __init__(self, url: str) -> None:
+    def __init__(self, url: str, account: str = "") -> None:
         import redis  # the package is optional
 
         super().__init__()
         self.failures = (redis.RedisError, OSError)
         self.look_again = self.deaf
+        self._prefix = f"wxserver:{account}:"
+        self._channel = self._prefix + "changes"  # carries the name of each key that changes
         # A second try of an `add` whose answer got lost would find the first one's value, and nobody would win.
         retry = redis.retry.Retry(redis.backoff.NoBackoff(), 0)
         pool = redis.BlockingConnectionPool.from_url(url, decode_responses=True, protocol=2, retry=retry, **LIMITS)
         self._client: Any = redis.Redis.from_pool(pool)  # Any: redis-py types most answers for asyncio, too
-        self._script: Any = self._client.register_script(CHANGE)
+        self._swap_script: Any = self._client.register_script(SWAP)
+        self._linked_script: Any = self._client.register_script(LINKED)
         self._listener: threading.Thread | None = None
         self._closed = threading.Event()
 
     def get(self, key: str) -> str | None:
         with self._doing("get"):
-            value: str | None = self._client.get(PREFIX + key)
+            value: str | None = self._client.get(self._prefix + key)
             return value
 
-    def keys(self, prefix: str) -> list[str]:
-        pattern = PREFIX + re.sub(r"([*?\[\]\\])", r"\\\1", prefix) + "*"
-        with self._doing("list keys"):
-            return sorted({name.removeprefix(PREFIX) for name in self._client.scan_iter(pattern, 1000)})
+    def linked(self, index: str) -> Entries:
+        with self._doing("list"):
+            found: list[str] = self._linked_script([self._prefix + index])
+        pairs = zip(found[::2], found[1::2], strict=True)
+        return dict(sorted((key.removeprefix(self._prefix), value) for key, value in pairs))
 
     def wait(self, key: str, seen: str | None, seconds: float) -> str | None:
         with self._lock:
@@ -63,14 +96,20 @@ class RedisStore(Store):
         self._closed.set()
         if self._listener:
             with suppress(*self.failures):
-                self._client.publish(CHANGES, "")  # the listener wakes, and ends
+                self._client.publish(self._channel, "")  # the listener wakes, and ends
             self._listener.join()
         self._client.close()
 
-    def _change(self, key: str, old: str | EllipsisType | None, new: str | None, ttl: float) -> bool:
-        rule, wanted = ("any", "") if old is ... else ("absent", "") if old is None else ("equal", old)
-        arguments = [rule, wanted, CHANGES, max(1, round(ttl * 1000)), *([] if new is None else [new])]
-        return bool(self._script([PREFIX + key], arguments))
+    def _swap(self, changes: tuple[Change, ...]) -> bool:
+        keys = [change.key for change in changes]
+        arguments: list[str | int] = [self._channel]
+        for change in changes:
+            rule = "any" if change.old is ... else "absent" if change.old is None else "equal"
+            old = change.old if isinstance(change.old, str) else ""
+            ttl = 0 if change.new is None else max(1, round(change.ttl * 1000))
+            arguments += [rule, old, change.new or "", ttl, len(change.link), len(change.unlink)]
+            keys += [*change.link, *change.unlink]
+        return bool(self._swap_script([self._prefix + key for key in keys], arguments))
 
     def _listen(self) -> None:
         while not self._closed.is_set():
@@ -82,11 +121,11 @@ class RedisStore(Store):
 
     def _follow(self) -> None:
         with self._client.pubsub() as pubsub:
-            pubsub.subscribe(CHANGES)
+            pubsub.subscribe(self._channel)
             while not self._closed.is_set():
                 message = pubsub.get_message(timeout=1.0)
                 if message and message["type"] == "message":
-                    self._wake(message["data"].removeprefix(PREFIX))
+                    self._wake(message["data"].removeprefix(self._prefix))
                 elif message:
                     self.look_again = self.listening
                     self._wake()  # what changed before the subscription was not heard

@@ -1,0 +1,161 @@
+"""Threads for what may take long: a lane for each user, in which tasks run one after the other."""
+
+from __future__ import annotations
+
+import logging
+import threading
+from collections import deque
+from collections.abc import Callable
+from contextvars import Context, copy_context
+from heapq import heappop, heappush
+from itertools import count
+from typing import NamedTuple
+
+from wechat.log import trace
+from wechat.world import REAL, World
+
+logger = logging.getLogger("wxserver")
+
+IDLE = 10.0  # seconds after which a thread ends that has nothing to do
+
+Task = Callable[[], float | None]  # gives the seconds after which it is to be called again, before its lane goes on
+
+
+class Job(NamedTuple):
+    """A task, and the context it was handed in."""
+
+    task: Task
+    context: Context
+    is_resumed: bool
+
+
+class Lanes:
+    """Up to so many threads, which go round the lanes: users never wait for one another.
+
+    What is resumed after a crash gets half of the threads at most: it may be what crashed, or hang.
+    """
+
+    def __init__(self, threads: int, name: str, world: World = REAL) -> None:
+        self._threads, self._name, self._world = threads, name, world
+        self.begin()
+
+    def begin(self) -> None:
+        """Begin anew, as a process that was forked has to: it has none of its parent's threads."""
+        self._lock = self._world.lock()
+        self._lanes: dict[str, deque[Job]] = {}  # the first job of a lane runs, or is ready or paused
+        self._ready: deque[str] = deque()  # lanes
+        self._resumed: deque[str] = deque()  # lanes whose first job is one that is resumed
+        self._paused: list[tuple[float, int, str]] = []  # until when, a number and the lane: a heap
+        self._numbers = count()
+        self._idle: list[threading.Event] = []
+        self._alive = self._resuming = 0  # threads
+        self._is_closing = False
+        self._emptied = self._world.event()
+
+    def __len__(self) -> int:
+        """How many lanes have something to do."""
+        return len(self._lanes)
+
+    def submit(self, lane: str, task: Task, after: float = 0.0, is_resumed: bool = False) -> None:
+        """Have the task done once the lane has come to it; `after` so many seconds, where the lane is empty."""
+        with self._lock:
+            jobs = self._lanes.setdefault(lane, deque())
+            jobs.append(Job(task, copy_context(), is_resumed))
+            if len(jobs) > 1:
+                return
+            self._queue(lane, after)
+            has_thread = self._wake()
+        if not has_thread:
+            self._work(is_patient=False)
+
+    def close(self) -> None:
+        """Wait for what runs or is ready, and drop what is paused."""
+        with self._lock:
+            self._is_closing = True
+            for _, _, lane in self._paused:
+                del self._lanes[lane]
+            self._paused.clear()
+            for event in self._idle:
+                event.set()
+            self._look_whether_empty()
+        self._emptied.wait()
+
+    # With the lock held
+
+    def _queue(self, lane: str, after: float = 0.0) -> None:
+        if after > 0:
+            heappush(self._paused, (self._world.monotonic() + after, next(self._numbers), lane))
+        else:
+            (self._resumed if self._lanes[lane][0].is_resumed else self._ready).append(lane)
+
+    def _wake(self) -> bool:
+        """Have one more thread look for work. False where there is none, as when the interpreter ends."""
+        if self._idle:
+            self._idle.pop().set()
+        elif self._alive < self._threads:
+            try:
+                self._world.start(self._work, self._name)
+            except RuntimeError:
+                return self._alive > 0
+            self._alive += 1
+        return True
+
+    def _choose(self) -> str | None:
+        """The lane whose turn it is."""
+        while self._paused and self._paused[0][0] <= self._world.monotonic():
+            self._queue(heappop(self._paused)[2])
+        if self._ready:
+            return self._ready.popleft()
+        if self._resumed and self._resuming < max(1, self._threads // 2):
+            self._resuming += 1
+            return self._resumed.popleft()
+        return None
+
+    def _finish(self, lane: str, again: float | None) -> None:
+        jobs = self._lanes[lane]
+        self._resuming -= jobs[0].is_resumed
+        if again is None or self._is_closing:
+            jobs.popleft()
+        if jobs:
+            self._queue(lane, again or 0.0)
+        else:
+            del self._lanes[lane]
+            self._look_whether_empty()
+
+    def _look_whether_empty(self) -> None:
+        if self._is_closing and not self._lanes:
+            self._emptied.set()
+
+    # A thread
+
+    def _work(self, is_patient: bool = True) -> None:
+        while lane := self._next(is_patient):
+            again = self._do(self._lanes[lane][0])
+            with self._lock:
+                self._finish(lane, again)
+
+    def _next(self, is_patient: bool) -> str | None:
+        """The next lane to serve; None where there has been none for a while, and the thread is to end."""
+        has_waited = False
+        while True:
+            with self._lock:
+                if lane := self._choose():
+                    return lane
+                is_needed = self._paused and not self._idle
+                if self._is_closing or not is_patient or (has_waited and not is_needed):
+                    self._alive -= is_patient
+                    return None
+                seconds = min(IDLE, self._paused[0][0] - self._world.monotonic()) if is_needed else IDLE
+                event = self._world.event()
+                self._idle.append(event)
+            has_waited = not event.wait(seconds)
+            with self._lock:
+                if event in self._idle:
+                    self._idle.remove(event)
+
+    def _do(self, job: Job) -> float | None:
+        try:
+            return job.context.run(job.task)
+        except BaseException as error:
+            logger.error("%s: a task failed\n%s", self._name, trace(error))
+        return None

@@ -1,0 +1,199 @@
+"""Which of the processes that share a store are alive, and what they have locked."""
+
+from __future__ import annotations
+
+import logging
+import os
+import secrets
+import threading
+from collections.abc import Callable
+from contextlib import suppress
+from pathlib import Path
+
+from wechat.errors import StoreError
+from wechat.log import trace
+from wechat.store.base import Change, Store
+from wechat.world import REAL, World
+
+logger = logging.getLogger("wxserver")
+
+RENEW = 3.0  # seconds between two signs of life
+LIFE = 15.0  # seconds without one after which a process counts as dead
+FORGOTTEN = 2 * 86_400.0  # seconds; what a process owns lasts a day
+
+OWNERS = "owners"  # the index of all signs of life
+
+
+class Identity:
+    """The name of this process, and whether another one has ended, where one can look.
+
+    A process is known by the boot of its machine and its PID namespace: two containers may share a host name.
+    """
+
+    def __init__(self) -> None:
+        self.place, pid = _place(), os.getpid()
+        self.name = f"{self.place}/{pid}/{_started(pid)}/{secrets.token_hex(6)}"
+
+    def has_ended(self, owner: str) -> bool:
+        """Whether the process is one that can be looked at from here, and is gone."""
+        if not self.place or not owner.startswith(self.place + "/"):
+            return False
+        pid, started = owner.removeprefix(self.place + "/").split("/")[:2]
+        with suppress(PermissionError):
+            return _started(int(pid)) != started  # its number may have gone to another program
+        return False
+
+
+def _place() -> str:
+    """Where a PID means the same process; empty where the system does not say."""
+    try:
+        boot = Path("/proc/sys/kernel/random/boot_id").read_text().strip()
+        return f"{boot}/{os.stat('/proc/self/ns/pid').st_ino}"
+    except OSError:
+        return ""
+
+
+def _started(pid: int) -> str:
+    """When the process was started, in ticks since the boot; empty where there is none.
+
+    Raises PermissionError where there is one that may not be looked at: https://man7.org/linux/man-pages/man5/proc.5.html
+    """
+    try:
+        # The second field is the program's name in brackets, which may hold anything.
+        state, *fields = Path(f"/proc/{pid}/stat").read_text(errors="replace").rpartition(")")[2].split()
+        return "" if state in "ZX" else fields[18]
+    except FileNotFoundError:
+        with suppress(ProcessLookupError):
+            os.kill(pid, 0)
+            raise PermissionError from None
+    except (ProcessLookupError, ValueError, IndexError):
+        pass
+    return ""
+
+
+class Owners:
+    """This process among the others; `me` is the name under which it owns messages and locks.
+
+    Each shows life by a counter, which the others watch by clocks of their own: no two need to agree on the time.
+    """
+
+    def __init__(self, store: Store, world: World = REAL, identify: Callable[[], Identity] = Identity) -> None:
+        self._store, self._world, self._identify = store, world, identify
+        self.be_born()
+
+    def be_born(self) -> None:
+        """Take a name, as a new process has to."""
+        self._identity = self._identify()
+        self.me = self._identity.name
+        self._beats = 0
+        self._counters: dict[str, str | None] = {}
+        self._silent: dict[str, float] = {}  # seconds for which each counter was seen to stand still
+        self._looked = self._world.monotonic()
+
+    def show_life(self) -> None:
+        """Renew the claim of this process to all that it owns; raises StoreError."""
+        self._beats += 1
+        self._store.swap(Change(f"alive:{self.me}", ..., str(self._beats), FORGOTTEN, link=(OWNERS,)))
+
+    def look(self) -> None:
+        """Look at the others' signs of life; raises StoreError."""
+        now = self._world.monotonic()
+        # Time in which this process stood still itself, or could not look, says nothing of the others.
+        passed, self._looked = min(now - self._looked, 2 * RENEW), now
+        counters = self._store.linked(OWNERS)
+        for owner in {*self._silent, *(key.removeprefix("alive:") for key in counters)}:
+            counter = counters.get(f"alive:{owner}")
+            is_silent = owner in self._silent and self._counters.get(owner) == counter
+            self._counters[owner], self._silent[owner] = (
+                counter,
+                self._silent.get(owner, 0.0) + passed if is_silent else 0.0,
+            )
+
+    def is_dead(self, owner: str) -> bool:
+        """Whether the process has ended: here one can look; of another place, 15 s without a sign of life say so."""
+        if owner == self.me:
+            return False
+        return self._identity.has_ended(owner) or self._silent.setdefault(owner, 0.0) >= LIFE
+
+    def dead(self) -> list[str]:
+        """Those that have left a sign of life and ended."""
+        return [owner for owner in list(self._counters) if self.is_dead(owner)]
+
+    def forget(self, owner: str) -> None:
+        """Forget a dead process, of which nothing is left; raises StoreError."""
+        self._store.swap(Change(f"alive:{owner}", ..., None, unlink=(OWNERS,)))
+        self._counters.pop(owner, None)
+        self._silent.pop(owner, None)
+
+    def leave(self) -> None:
+        """Say that this process ends, and owns nothing more; raises StoreError."""
+        self.forget(self.me)
+
+    # Locks: each one names its owner
+
+    def take(self, key: str, ttl: float, ticket: str = "") -> bool:
+        """Take a lock, also from a process that has died. Whether it is the caller's now; raises StoreError."""
+        mine = f"{self.me} {ticket}"
+        while not self._store.add(key, mine, ttl):
+            holder = self._store.get(key)
+            if holder == mine:
+                return True  # the answer to an earlier try got lost
+            if holder is not None and not self.is_dead(holder.partition(" ")[0]):
+                return False
+            if holder is not None and self._store.replace(key, holder, mine, ttl):
+                return True
+        return True
+
+    def release(self, key: str, ticket: str = "") -> None:
+        """Give a lock back, if it is still the caller's; raises StoreError."""
+        self._store.replace(key, f"{self.me} {ticket}", None, 0)
+
+
+class Heartbeat:
+    """Shows life every three seconds, and then does what there is to be done as often.
+
+    `at_fork` gives a process that this one forks the threads it needs.
+    """
+
+    def __init__(
+        self, owners: Owners, task: Callable[[], None], at_fork: Callable[[], None], world: World = REAL
+    ) -> None:
+        self._owners, self._task, self._at_fork, self._world = owners, task, at_fork, world
+        self._ended = world.event()
+        self._thread: threading.Thread | None = None
+
+    def start(self) -> None:
+        """Show life, and go on in a thread; also in a process that this one forks. Raises StoreError."""
+        self._owners.show_life()
+        self._begin()
+        os.register_at_fork(after_in_child=self._begin_anew)
+
+    def _begin_anew(self) -> None:
+        if not self._ended.is_set():
+            self._owners.be_born()
+            self._at_fork()
+            self._begin()
+
+    def _begin(self) -> None:
+        self._thread = threading.Thread(target=self.beat, name="heartbeat", daemon=True)
+        self._thread.start()
+
+    def beat(self) -> None:
+        """Go on until it is stopped, whatever happens."""
+        while True:
+            try:
+                self._owners.show_life()
+                self._owners.look()
+                self._task()
+            except StoreError as error:
+                logger.warning("messages of processes that died cannot be looked after: %s", error)
+            except Exception as error:  # a heart that stops would have the others take what this process is at
+                logger.error("the heartbeat goes on after a failure\n%s", trace(error))
+            if self._ended.wait(RENEW):
+                return
+
+    def stop(self) -> None:
+        """End it, and wait until it has ended."""
+        self._ended.set()
+        if self._thread and self._thread is not threading.current_thread():
+            self._thread.join()
