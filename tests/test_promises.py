@@ -145,13 +145,13 @@ def test_a_second_question_meanwhile_is_its_own_message(start):
     server, answers = start(), {}
     threads = [
         threading.Thread(target=lambda text=text: answers.update({text: say(server, text)[1]}))
-        for text in ("slow 0.8", "slow 0.7", "quick")
+        for text in ("slow 0.6", "slow 0.5", "quick")
     ]
     for thread in threads:
         thread.start()
     for thread in threads:
         thread.join()
-    assert answers == {"slow 0.8": "done slow 0.8", "slow 0.7": "done slow 0.7", "quick": "fast quick"}
+    assert answers == {"slow 0.6": "done slow 0.6", "slow 0.5": "done slow 0.5", "quick": "fast quick"}
 
 
 def test_an_account_without_the_right_to_push_is_remembered(start, cloud):
@@ -369,9 +369,9 @@ FORK = """
 import os, signal, sys, time, wxserver
 from sandbox.messages import text_message
 app = wxserver.make_application(os.environ, sys.argv[1])
-pools = app.delivery._slow, app.delivery._outbox.pool
+pools = app.delivery._slow, app.delivery._outbox.lanes
 for pool in pools:
-    pool.submit(int)
+    pool.submit("a lane", lambda: None)
 while any(map(len, pools)):
     time.sleep(0.01)
 child = os.fork()
@@ -379,7 +379,7 @@ if child:
     sys.exit(os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]))
 signal.alarm(10)
 sys.stdout.write(app.delivery.answer(text_message("slow 0.1").encode()).decode())
-pools[1].submit(sys.stdout.write, "sent")
+pools[1].submit("a lane", lambda: sys.stdout.write("sent") and None)
 while any(map(len, pools)):
     time.sleep(0.01)
 sys.stdout.flush()

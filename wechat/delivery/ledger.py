@@ -224,10 +224,17 @@ class Ledger:
     def _found(self, index: str) -> Iterator[Entry]:
         for name, raw in self._store.linked(index).items():
             key, record = name.removeprefix(PREFIX), unpack_record(raw)
-            if record:
-                with self._lock:
-                    entry = self._entries.get(key)
-                yield entry or Entry(key, record, self._world, raw)
+            if not record:
+                continue
+            with self._lock:
+                entry = self._entries.get(key)
+            if not entry:
+                entry = Entry(key, record, self._world, raw)
+            elif not self._is_mine(entry.record):  # what this process owns it knows better
+                with entry.lock:
+                    entry.raw = raw
+                    self._put(entry, record)
+            yield entry
 
     # The one place where a record moves
 
