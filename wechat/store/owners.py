@@ -38,8 +38,8 @@ class Identity:
         """Whether the process is one that can be looked at from here, and is gone."""
         if not self.place or not owner.startswith(self.place + "/"):
             return False
-        pid, started = owner.removeprefix(self.place + "/").split("/")[:2]
-        with suppress(PermissionError):
+        with suppress(PermissionError, ValueError):  # one that may not be looked at, or a name of another version
+            pid, started = owner.removeprefix(self.place + "/").split("/")[:2]
             return _started(int(pid)) != started  # its number may have gone to another program
         return False
 
