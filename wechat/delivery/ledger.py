@@ -32,8 +32,6 @@ KEPT = 86_400.0  # seconds for every state but done
 LOOK_AT_OWNER = 0.5  # seconds between two looks at whether the process that has a message still lives
 PREFIX = "message:"
 
-Step = Callable[..., Record | None]
-
 
 class Entry:
     """A message in this process: its record as it was last read, and those who wait for it to move."""
@@ -90,11 +88,11 @@ class Ledger:
 
     def start(self, entry: Entry) -> bool:
         """Count a start of the handler. False where the message has gone to another process meanwhile."""
-        return bool(self._move(entry, _started, self._owners.me))
+        return self._move_mine(entry, (RUNNING, PROMISED), starts=entry.record.starts + 1)
 
     def promise(self, entry: Entry, content: str) -> Record:
         """Note that the answer comes later, unless it is there already; gives the record."""
-        self._move(entry, _promised, content)
+        self._move(entry, lambda r: r._replace(state=PROMISED, content=content) if r.state == RUNNING else None)
         return entry.record
 
     def end(self, entry: Entry, document: bytes, rest: Reply | None, whole: Reply | None) -> str:
@@ -107,19 +105,20 @@ class Ledger:
 
     def send(self, entry: Entry) -> bool:
         """Claim the next part of the reply before it is sent. False where another process, or 继续, has it."""
-        return bool(self._move(entry, _sending, self._owners.me, True))
-
-    def sent(self, entry: Entry, rest: Reply | None) -> bool:
-        """Note that a part was sent, and what is left."""
-        return bool(self._move(entry, _sent, self._owners.me, rest))
+        return self._move_mine(entry, (READY,), is_sending=True)
 
     def unsent(self, entry: Entry) -> bool:
         """Note that a part was not sent, and will be tried again."""
-        return bool(self._move(entry, _sending, self._owners.me, False))
+        return self._move_mine(entry, (READY,), is_sending=False)
 
     def keep(self, entry: Entry) -> bool:
         """Note that the reply waits for 继续, and belongs to nobody."""
-        return bool(self._move(entry, _kept, self._owners.me))
+        return self._move_mine(entry, (READY,), is_sending=False, owner="")
+
+    def sent(self, entry: Entry, rest: Reply | None) -> bool:
+        """Note that a part was sent, and what is left."""
+        left = entry.record.ended(self._owners.me, entry.record.document, rest)
+        return self._move_mine(entry, (READY,), state=left.state, reply=left.reply, is_sending=False)
 
     def fetch(self, entry: Entry, waiting: Entry, document: bytes, rest: Reply | None) -> bool:
         """Give what waits as the direct answer of another message, the 继续, in one step. Whether it did.
@@ -143,9 +142,15 @@ class Ledger:
     def adopt(self, entry: Entry, *states: str) -> bool:
         """Whether the caller goes on with a message whose owner is dead."""
         dead = entry.record.owner
-        if not dead or not self._is_shared or not self._owners.is_dead(dead):
-            return False
-        return bool(self._move(entry, _adopted, dead, self._owners.me, states))
+        is_orphan = bool(dead) and self._is_shared and self._owners.is_dead(dead)
+        return is_orphan and self._take(entry, dead, states)
+
+    def _take(self, entry: Entry, owner: str, states: tuple[str, ...]) -> bool:
+        def step(record: Record) -> Record | None:
+            is_left = record.owner == owner and record.state in states
+            return record._replace(owner=self._owners.me, is_sending=False) if is_left else None
+
+        return bool(self._move(entry, step))
 
     # Who waits, and what can be found
 
@@ -162,7 +167,7 @@ class Ledger:
                 self._read(entry)
         except StoreError as error:
             logger.warning("a message may be answered twice: %s", error)
-            return bool(self._move(entry, _adopted, entry.record.owner, self._owners.me, (RUNNING,)))
+            return self._take(entry, entry.record.owner, (RUNNING,))
         return self.adopt(entry, RUNNING)
 
     def open_of(self, openid: str) -> list[Entry]:
@@ -199,8 +204,8 @@ class Ledger:
 
     # The one place where a record moves
 
-    def _move(self, entry: Entry, step: Step, *arguments: Any) -> Record | None:
-        """The record from which the step was made; None where the step leaves it as it is."""
+    def _move(self, entry: Entry, step: Callable[..., Record | None], *arguments: Any) -> Record | None:
+        """Move the record to what the step makes of it; gives what it was, or None where the step leaves it."""
         with entry.lock:
             while (new := step(record := entry.record, *arguments)) is not None:
                 # In memory nobody else looks for a message that is neither slow nor open.
@@ -209,6 +214,13 @@ class Ledger:
                     self._put(entry, new)
                     return record
         return None
+
+    def _move_mine(self, entry: Entry, states: tuple[str, ...], **fields: Any) -> bool:
+        def step(record: Record) -> Record | None:
+            is_mine = record.owner == self._owners.me and record.state in states
+            return record._replace(**fields) if is_mine else None
+
+        return bool(self._move(entry, step))
 
     def _write(self, entry: Entry, new: Record) -> bool:
         """Whether the store has the new record; else the entry has the one that was there."""
@@ -267,45 +279,7 @@ class Ledger:
         self._store.swap(Change(PREFIX + entry.key, entry.raw, entry.raw, KEPT, unlink=tuple(entry.record.indexes)))
 
 
-# The steps: what a record becomes, or None where it stays as it is
-
-
-def _counted(record: Record) -> Record | None:
-    return None if record.state == DONE else record._replace(attempts=record.attempts + 1)
-
-
-def _started(record: Record, me: str) -> Record | None:
-    return record._replace(starts=record.starts + 1) if record.owner == me else None
-
-
-def _promised(record: Record, content: str) -> Record | None:
-    return record._replace(state=PROMISED, content=content) if record.state == RUNNING else None
-
-
 def _ended(record: Record, me: str, document: bytes, rest: Reply | None, whole: Reply | None) -> Record | None:
-    if record.owner != me:
+    if record.owner != me or record.state not in (RUNNING, PROMISED):
         return None
-    if record.state == RUNNING:
-        return record.ended(me, document, rest)
-    return record.ended(me, b"", whole) if record.state == PROMISED else None
-
-
-def _is_ready(record: Record, me: str) -> bool:
-    return record.state == READY and record.owner == me
-
-
-def _sending(record: Record, me: str, is_sending: bool) -> Record | None:
-    return record._replace(is_sending=is_sending) if _is_ready(record, me) else None
-
-
-def _sent(record: Record, me: str, rest: Reply | None) -> Record | None:
-    return record.ended(me, record.document, rest) if _is_ready(record, me) else None
-
-
-def _kept(record: Record, me: str) -> Record | None:
-    return record._replace(is_sending=False, owner="") if _is_ready(record, me) else None
-
-
-def _adopted(record: Record, dead: str, me: str, states: tuple[str, ...]) -> Record | None:
-    is_left = record.owner == dead and record.state in states
-    return record._replace(owner=me, is_sending=False) if is_left else None
+    return record.ended(me, document, rest) if record.state == RUNNING else record.ended(me, b"", whole)
