@@ -20,7 +20,7 @@ from urllib.parse import urlsplit
 from sandbox.messages import text_message
 from sandbox.options import add_account, read_account
 from sandbox.platform import Attempt, Endpoint, Platform, is_address
-from sandbox.plot import Chart, draw, percentiles, plot_file
+from sandbox.plot import Chart, percentiles, plot_file, to_svg
 from sandbox.verdict import Verdict, judge
 from wechat.errors import SettingsError
 
@@ -40,7 +40,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--rate", required=True, type=_number(MOST_RATE), metavar="N", help="messages a second")
     parser.add_argument("--seconds", required=True, type=_number(MOST_SECONDS), metavar="S", help="for how long")
     parser.add_argument("--text", action="append", metavar="TEXT", help="what users send, in turn; may be repeated")
-    parser.add_argument("--plot", type=plot_file, metavar="FILE", help="draw the latencies into a .png or a .svg")
+    parser.add_argument("--plot", type=plot_file, metavar="FILE", help="draw the latencies into a .svg")
     parser.add_argument("--hang-up", type=_number(60), default=5.0, metavar="S", help="default: 5 seconds, as WeChat")
     parser.add_argument("--anywhere", action="store_true", help="allow a server that is not on this machine")
 
@@ -71,7 +71,7 @@ def run(options: argparse.Namespace) -> int:
     print(*tally.rows(), sep="\n")
     if options.plot:
         title = f"{tally.sent:,} messages, {options.rate:g} a second: {tally.banners:,} ended in the banner"
-        draw(Chart(title, list(tally.latencies), options.hang_up), options.plot)
+        options.plot.write_text(to_svg(Chart(title, list(tally.latencies), options.hang_up)), "utf-8")
     return 1 if tally.banners else 0
 
 

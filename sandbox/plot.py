@@ -1,4 +1,4 @@
-"""How long answers took: in a line of text, as SVG, and as PNG where matplotlib is installed."""
+"""How long answers took: in a line of text, and as SVG."""
 
 from __future__ import annotations
 
@@ -8,8 +8,6 @@ from collections import Counter
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from html import escape
-from importlib import import_module
-from importlib.util import find_spec
 from pathlib import Path
 
 WIDTH, HEIGHT = 820, 460
@@ -61,21 +59,11 @@ def percentiles(latencies: Iterable[float]) -> str:
 def plot_file(name: str) -> Path:
     """The file that `--plot` names; ArgumentTypeError where nothing can be drawn into it."""
     path = Path(name)
-    if path.suffix not in (".svg", ".png"):
-        raise argparse.ArgumentTypeError(f"{name!r} is neither a .png nor a .svg")
-    if path.suffix == ".png" and not find_spec("matplotlib"):
-        raise argparse.ArgumentTypeError("a .png needs a package: python -m pip install matplotlib; a .svg needs none")
+    if path.suffix != ".svg":
+        raise argparse.ArgumentTypeError(f"{name!r} is no .svg")
     if not path.parent.is_dir():
         raise argparse.ArgumentTypeError(f"there is no folder {str(path.parent)!r}")
     return path
-
-
-def draw(chart: Chart, path: Path) -> None:
-    """Writes the chart, as the name ends."""
-    if path.suffix == ".png":
-        _draw_png(chart, path)
-    else:
-        path.write_text(to_svg(chart), "utf-8")
 
 
 def to_svg(chart: Chart) -> str:
@@ -136,18 +124,3 @@ def _limit(chart: Chart) -> Iterator[str]:
 
 def _time(seconds: float) -> str:
     return f"{seconds:.3g} s" if seconds > 0.999 else f"{seconds * 1000:.3g} ms"
-
-
-def _draw_png(chart: Chart, path: Path) -> None:
-    # Optional, and not among the packages that mypy sees.
-    figure = import_module("matplotlib.figure").Figure((WIDTH / 100, HEIGHT / 100), layout="constrained")
-    axes = figure.subplots()
-    low, high = chart.decades
-    edges = [10 ** (number / BINS) for number in range(low * BINS, high * BINS + 1)]
-    axes.hist(chart.latencies, edges, log=True, rwidth=0.9)
-    axes.axvline(chart.limit, color="#c62828", linestyle="--", label=chart.limit_label)
-    axes.set(title=chart.title, xlabel=X_LABEL, ylabel=Y_LABEL, xscale="log", xlim=(10.0**low, 10.0**high))
-    axes.set_ylim(bottom=10**-FOOT)
-    axes.xaxis.set_major_formatter(lambda seconds, _: _time(seconds))
-    axes.legend()
-    figure.savefig(path, dpi=150)

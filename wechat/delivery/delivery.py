@@ -11,7 +11,7 @@ import logging
 from wechat.delivery.answering import Answer, Answering, Push
 from wechat.delivery.lanes import Lanes
 from wechat.delivery.ledger import Entry, Ledger
-from wechat.delivery.outbox import Outbox
+from wechat.delivery.outbox import NOTHING, Outbox
 from wechat.delivery.record import PROMISED, READY, unpack
 from wechat.errors import GivenUp, StoreError, Unreadable
 from wechat.log import shorten, trace
@@ -29,7 +29,6 @@ CONTINUE = "继续"
 STILL_RUNNING = "还在处理，稍后回复“继续”获取结果"
 NOT_READY = "还没好，请稍后再回复“继续”"
 MORE = "\n\n回复“继续”查看下文"
-NOTHING = "刚才那条消息没有回复"
 GRACE = 1.5  # seconds past WECHAT_REPLY_WITHIN, so that WeChat hangs up and asks again
 LAST_ATTEMPT = 3
 LONG_FOR_UNMARKED = 1.0  # seconds
@@ -75,11 +74,11 @@ class Delivery:
         push = Push(content, message, found, self._world.monotonic())
         is_continue = self._is_continue(push)
         is_slow = not is_continue and self._answering.may_take_long(message, found)
-        entry, is_ours = self._ledger.begin(delivery_key(message, content), push.openid, is_slow)
+        entry, is_ours = self._ledger.begin(delivery_key(message, content), message["FromUserName"], is_slow)
         attempt = entry.record.attempts
         if is_ours and not is_slow:
-            self._do(entry, push)
-            return self._log(push, entry, attempt, DIRECT, entry.document)
+            self._do(entry, push, is_continue)
+            return self._log(push, entry, attempt, DIRECT, entry.record.document)
         if is_ours:
             self._do_in_lane(entry, push)
         return self._await(entry, push, attempt)
@@ -109,14 +108,14 @@ class Delivery:
         """The document, or what is said when it is not ready in time."""
         is_crowded = self._waiting >= self._most_waiting
         if self._hold(entry, push, 0 if is_crowded else self._within) and not entry.record.is_late:
-            return self._log(push, entry, attempt, DIRECT, entry.document)
+            return self._log(push, entry, attempt, DIRECT, entry.record.document)
         if self._outbox.can_push():
             self._outbox.show_typing(push.openid)
             return self._promise(entry, push, attempt, b"")
         if is_crowded or attempt >= LAST_ATTEMPT or entry.record.is_late:
             return self._promise(entry, push, attempt, self._to_xml(Text(STILL_RUNNING), push.message))
         if self._hold(entry, push, GRACE) or entry.record.attempts > attempt:
-            return self._log(push, entry, attempt, "too late", entry.document)
+            return self._log(push, entry, attempt, "too late", entry.record.document)
         return self._promise(entry, push, attempt, b"")
 
     def _hold(self, entry: Entry, push: Push, seconds: float) -> bool:
@@ -137,7 +136,7 @@ class Delivery:
         """Promise the answer for later, and only then say so; where it is there just now, give it."""
         if self._ledger.promise(entry, push.text).is_late:
             return self._log(push, entry, attempt, "later", document)
-        return self._log(push, entry, attempt, DIRECT, entry.document)
+        return self._log(push, entry, attempt, DIRECT, entry.record.document)
 
     # The run
 
@@ -147,14 +146,14 @@ class Delivery:
 
         def task() -> None:
             if self._ledger.start(entry):
-                self._do(entry, push, is_in_lane=True)
+                self._do(entry, push, self._is_continue(push), is_in_lane=True)
 
         self._slow.submit(lane, task, is_resumed=starts > 0)
 
-    def _do(self, entry: Entry, push: Push, is_in_lane: bool = False) -> None:
+    def _do(self, entry: Entry, push: Push, is_continue: bool, is_in_lane: bool = False) -> None:
         """Answer the message; whatever goes wrong, it ends, for others wait for it."""
         try:
-            if not (self._is_continue(push) and self._continue(entry, push)):
+            if not (is_continue and self._continue(entry, push)):
                 self._run(entry, push, is_in_lane)
         except BaseException as error:
             logger.error("a message is not answered\n%s", trace(error))
@@ -163,14 +162,15 @@ class Delivery:
     def _run(self, entry: Entry, push: Push, is_in_lane: bool) -> None:
         """Have the handler answer, note it, and send what is not the direct answer."""
         started = self._world.monotonic()
-        answer = self._answer(entry, push)
+        is_given_up = entry.record.starts > MOST_STARTS
+        answer = self._give_up(push) if is_given_up else self._answering.answer(push.message, push.found)
         seconds = self._world.monotonic() - started
         if seconds > LONG_FOR_UNMARKED and not is_in_lane:
             logger.warning("%s took %.1f s: mark it slow=True, so that it holds up nobody", answer.handler, seconds)
         entry.handler, entry.kind = answer.handler, answer.kind
         now, rest = self._fit(answer.reply, is_more=False)
         document = self._to_xml(now, push.message) if now else b""
-        before = self._ledger.end(entry, document, rest, self._whole(answer.reply))
+        before = self._ledger.end(entry, document, rest, _whole(answer.reply))
         if before == PROMISED and answer.reply and answer.reply.is_direct:
             logger.error(
                 "%s: a %s reply can only be the direct answer, and it is too late", answer.handler, answer.kind
@@ -178,18 +178,10 @@ class Delivery:
         if before and entry.record.state == READY:
             self._outbox.deliver(entry, BEHIND if entry.record.document else 0.0)
 
-    def _answer(self, entry: Entry, push: Push) -> Answer:
-        if entry.record.starts <= MOST_STARTS:
-            return self._answering.answer(push.message, push.found)
+    def _give_up(self, push: Push) -> Answer:
         handler = push.found.handler.name if push.found else "nobody"
         logger.error("%s: its process ended at each of %d starts, the message is given up", handler, MOST_STARTS)
         return self._answering.apologise(push.message, GivenUp("the process ended each time the message was answered"))
-
-    def _whole(self, reply: Reply | None) -> Reply | None:
-        """What goes to a user who was told that the answer comes later."""
-        if not reply:
-            return None if self._outbox.can_push() else Text(NOTHING)
-        return None if reply.is_direct else reply
 
     def _is_continue(self, push: Push) -> bool:
         return not self._is_miniprogram and push.message.get("Content", "").strip() == CONTINUE
@@ -252,3 +244,8 @@ class Delivery:
             how = (how or ("direct" if attempt == 1 else "retry")) if document or entry.kind == "success" else "later"
             logger.info(f"{kind} from {openid} -> {handler}: {entry.kind}, {how}{tries}, {milliseconds:.1f} ms{hint}")
         return document
+
+
+def _whole(reply: Reply | None) -> Reply | None:
+    """What goes to a user who was told that the answer comes later."""
+    return None if reply and reply.is_direct else reply or NOTHING

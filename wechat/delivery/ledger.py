@@ -15,8 +15,9 @@ from __future__ import annotations
 import logging
 import threading
 from collections.abc import Callable, Iterator
+from typing import Any
 
-from wechat.delivery.record import DONE, PROMISED, READY, RUNNING, Record, pack, pack_record, unpack_record
+from wechat.delivery.record import DONE, PROMISED, READY, RUNNING, Record, pack_record, unpack_record
 from wechat.delivery.remembered import KEPT as DOCUMENT_KEPT
 from wechat.delivery.remembered import Remembered
 from wechat.errors import StoreError
@@ -31,40 +32,21 @@ KEPT = 86_400.0  # seconds for every state but done
 LOOK_AT_OWNER = 0.5  # seconds between two looks at whether the process that has a message still lives
 PREFIX = "message:"
 
-Step = Callable[[Record], Record | None]  # what a record becomes; None where it stays as it is
-
 
 class Entry:
     """A message in this process: its record as it was last read, and those who wait for it to move."""
 
-    def __init__(self, key: str, record: Record, world: World, raw: str | None = None) -> None:
-        self.key, self.record, self.raw = key, record, raw  # `raw` is what the store holds
-        self.lock = world.lock()
-        self.handler, self.kind = "", "success"  # for the log
-        self._world = world
-        self._moved: threading.Event | None = None
+    handler, kind = "", "success"  # for the log
+    raw: str | None = None  # what the store holds
+    moved: threading.Event | None = None
+
+    def __init__(self, key: str, record: Record, lock: threading.Lock) -> None:
+        self.key, self.record, self.lock = key, record, lock
 
     @property
     def is_running(self) -> bool:
         """Whether it is neither answered nor promised."""
         return self.record.state == RUNNING
-
-    @property
-    def document(self) -> bytes:
-        """The direct answer, as UTF-8."""
-        return self.record.document.encode()
-
-    def put(self, record: Record) -> None:
-        """Let those who wait see the record."""
-        self.record = record
-        if self._moved and record.state != RUNNING:
-            self._moved.set()
-
-    def wait(self, seconds: float) -> None:
-        """Wait until this process moves it, or so long."""
-        self._moved = self._moved or self._world.event()
-        if self.is_running:
-            self._moved.wait(seconds)
 
 
 class Ledger:
@@ -88,10 +70,10 @@ class Ledger:
             entry = self._entries.get(key)
             document = None if entry else self._remembered.find(key)
             if document is not None:
-                return Entry(key, Record(DONE, attempts=2, document=document.decode()), self._world), False
+                return Entry(key, Record(DONE, attempts=2, document=document), self._world.lock()), False
             if is_new := entry is None:
                 record = Record(RUNNING, self._owners.me, 1, 0 if is_slow else 1, is_slow, False, openid)
-                entry = self._entries[key] = Entry(key, record, self._world)
+                entry = self._entries[key] = Entry(key, record, self._world.lock())
                 if self._is_shared or is_slow:
                     entry.lock.acquire()  # whoever comes now waits until it is known whose the message is
         if not is_new:
@@ -106,15 +88,11 @@ class Ledger:
 
     def start(self, entry: Entry) -> bool:
         """Count a start of the handler. False where the message has gone to another process meanwhile."""
-        return self._move(
-            entry, lambda record: record._replace(starts=record.starts + 1) if self._is_mine(record) else None
-        )
+        return self._move_mine(entry, (RUNNING, PROMISED), starts=entry.record.starts + 1)
 
     def promise(self, entry: Entry, content: str) -> Record:
         """Note that the answer comes later, unless it is there already; gives the record."""
-        self._move(
-            entry, lambda record: record._replace(state=PROMISED, content=content) if record.state == RUNNING else None
-        )
+        self._move(entry, lambda r: r._replace(state=PROMISED, content=content) if r.state == RUNNING else None)
         return entry.record
 
     def end(self, entry: Entry, document: bytes, rest: Reply | None, whole: Reply | None) -> str:
@@ -122,40 +100,25 @@ class Ledger:
 
         Gives the state it moved from; none where the message has gone to another process.
         """
-        before = ""
-
-        def step(record: Record) -> Record | None:
-            nonlocal before
-            before = record.state if self._is_mine(record) and record.state in (RUNNING, PROMISED) else ""
-            if not before:
-                return None
-            answer, reply = (document.decode(), rest) if before == RUNNING else ("", whole)
-            state = READY if reply else DONE
-            return record._replace(state=state, document=answer, content="", reply=pack(reply) if reply else "")
-
-        self._move(entry, step)
-        return before
+        before = self._move(entry, _ended, self._owners.me, document, rest, whole)
+        return before.state if before else ""
 
     def send(self, entry: Entry) -> bool:
         """Claim the next part of the reply before it is sent. False where another process, or 继续, has it."""
-        return self._move(entry, lambda record: record._replace(is_sending=True) if self._is_ready(record) else None)
+        return self._move_mine(entry, (READY,), is_sending=True)
+
+    def unsent(self, entry: Entry) -> bool:
+        """Note that a part was not sent, and will be tried again."""
+        return self._move_mine(entry, (READY,), is_sending=False)
+
+    def keep(self, entry: Entry) -> bool:
+        """Note that the reply waits for 继续, and belongs to nobody."""
+        return self._move_mine(entry, (READY,), is_sending=False, owner="")
 
     def sent(self, entry: Entry, rest: Reply | None) -> bool:
         """Note that a part was sent, and what is left."""
-
-        def step(record: Record) -> Record | None:
-            if not self._is_ready(record):
-                return None
-            return record._replace(state=READY if rest else DONE, is_sending=False, reply=pack(rest) if rest else "")
-
-        return self._move(entry, step)
-
-    def keep(self, entry: Entry, is_final: bool) -> bool:
-        """Note that the part was not sent; where that is final, it waits for 继续, and belongs to nobody."""
-        owner = "" if is_final else self._owners.me
-        return self._move(
-            entry, lambda record: record._replace(is_sending=False, owner=owner) if self._is_ready(record) else None
-        )
+        left = entry.record.ended(self._owners.me, entry.record.document, rest)
+        return self._move_mine(entry, (READY,), state=left.state, reply=left.reply, is_sending=False)
 
     def fetch(self, entry: Entry, waiting: Entry, document: bytes, rest: Reply | None) -> bool:
         """Give what waits as the direct answer of another message, the 继续, in one step. Whether it did.
@@ -163,10 +126,9 @@ class Ledger:
         Raises StoreError.
         """
         with entry.lock, waiting.lock:
-            left = waiting.record._replace(state=READY if rest else DONE, owner="", reply=pack(rest) if rest else "")
-            moves = [(waiting, left)]
+            moves = [(waiting, waiting.record.ended("", waiting.record.document, rest))]
             if self._is_shared:
-                moves.append((entry, entry.record._replace(state=DONE, document=document.decode())))
+                moves.append((entry, entry.record.ended(entry.record.owner, document, None)))
             changes = [self._change(moved, record) for moved, record in moves]
             if not self._store.swap(*changes):
                 for moved, _ in moves:
@@ -180,21 +142,24 @@ class Ledger:
     def adopt(self, entry: Entry, *states: str) -> bool:
         """Whether the caller goes on with a message whose owner is dead."""
         dead = entry.record.owner
-        if not dead or not self._is_shared or not self._owners.is_dead(dead):
-            return False
+        is_orphan = bool(dead) and self._is_shared and self._owners.is_dead(dead)
+        return is_orphan and self._take(entry, dead, states)
 
+    def _take(self, entry: Entry, owner: str, states: tuple[str, ...]) -> bool:
         def step(record: Record) -> Record | None:
-            is_left = record.owner == dead and record.state in states
+            is_left = record.owner == owner and record.state in states
             return record._replace(owner=self._owners.me, is_sending=False) if is_left else None
 
-        return self._move(entry, step)
+        return bool(self._move(entry, step))
 
     # Who waits, and what can be found
 
     def wait(self, entry: Entry, seconds: float) -> bool:
         """Wait for the message to be answered or promised, or so long. Whether the caller has to answer it now."""
-        if not self._is_shared or self._is_mine(entry.record):
-            entry.wait(seconds)
+        if not self._is_shared or entry.record.owner == self._owners.me:
+            entry.moved = entry.moved or self._world.event()
+            if entry.is_running:
+                entry.moved.wait(seconds)
             return False
         try:
             self._store.wait(PREFIX + entry.key, entry.raw, min(seconds, LOOK_AT_OWNER))
@@ -202,7 +167,7 @@ class Ledger:
                 self._read(entry)
         except StoreError as error:
             logger.warning("a message may be answered twice: %s", error)
-            return self._move(entry, lambda r: r._replace(owner=self._owners.me) if r.state == RUNNING else None)
+            return self._take(entry, entry.record.owner, (RUNNING,))
         return self.adopt(entry, RUNNING)
 
     def open_of(self, openid: str) -> list[Entry]:
@@ -229,8 +194,9 @@ class Ledger:
             with self._lock:
                 entry = self._entries.get(key)
             if not entry:
-                entry = Entry(key, record, self._world, raw)
-            elif not self._is_mine(entry.record):  # what this process owns it knows better
+                entry = Entry(key, record, self._world.lock())
+                entry.raw = raw
+            elif entry.record.owner != self._owners.me:  # what this process owns it knows better
                 with entry.lock:
                     entry.raw = raw
                     self._put(entry, record)
@@ -238,18 +204,26 @@ class Ledger:
 
     # The one place where a record moves
 
-    def _move(self, entry: Entry, step: Step) -> bool:
+    def _move(self, entry: Entry, step: Callable[..., Record | None], *arguments: Any) -> Record | None:
+        """Move the record to what the step makes of it; gives what it was, or None where the step leaves it."""
         with entry.lock:
-            while (new := step(entry.record)) is not None:
-                if self._write(entry, new):
+            while (new := step(record := entry.record, *arguments)) is not None:
+                # In memory nobody else looks for a message that is neither slow nor open.
+                is_private = not (self._is_shared or entry.raw or new.is_open)
+                if is_private or self._write(entry, new):
                     self._put(entry, new)
-                    return True
-        return False
+                    return record
+        return None
+
+    def _move_mine(self, entry: Entry, states: tuple[str, ...], **fields: Any) -> bool:
+        def step(record: Record) -> Record | None:
+            is_mine = record.owner == self._owners.me and record.state in states
+            return record._replace(**fields) if is_mine else None
+
+        return bool(self._move(entry, step))
 
     def _write(self, entry: Entry, new: Record) -> bool:
         """Whether the store has the new record; else the entry has the one that was there."""
-        if not (self._is_shared or entry.raw or new.is_open):
-            return True  # nobody else looks for it
         change = self._change(entry, new)
         try:
             if self._store.swap(change):
@@ -269,12 +243,13 @@ class Ledger:
         return Change(PREFIX + entry.key, entry.raw, packed, ttl, tuple(new.indexes), tuple(gone))
 
     def _put(self, entry: Entry, record: Record) -> None:
-        entry.put(record)
-        is_left = record.state == DONE or not record.owner
+        entry.record = record
+        if entry.moved and record.state != RUNNING:
+            entry.moved.set()
         with self._lock:
-            if is_left:
+            if record.state == DONE or not record.owner:
                 self._entries.pop(entry.key, None)
-                self._remembered.add(entry.key, entry.document)
+                self._remembered.add(entry.key, record.document)
             else:
                 self._entries[entry.key] = entry
 
@@ -303,8 +278,8 @@ class Ledger:
     def _unlink(self, entry: Entry) -> None:
         self._store.swap(Change(PREFIX + entry.key, entry.raw, entry.raw, KEPT, unlink=tuple(entry.record.indexes)))
 
-    def _is_mine(self, record: Record) -> bool:
-        return record.owner == self._owners.me
 
-    def _is_ready(self, record: Record) -> bool:
-        return record.state == READY and self._is_mine(record)
+def _ended(record: Record, me: str, document: bytes, rest: Reply | None, whole: Reply | None) -> Record | None:
+    if record.owner != me or record.state not in (RUNNING, PROMISED):
+        return None
+    return record.ended(me, document, rest) if record.state == RUNNING else record.ended(me, b"", whole)

@@ -22,6 +22,7 @@ PAUSES = (1.0, 3.0, 10.0, 30.0, 60.0, 300.0)  # seconds before the next try; the
 LONGEST = 86_400.0  # seconds for which it is tried
 NO_PUSH = 3_600.0  # seconds for which a 48001 is remembered
 UNAUTHORIZED = 48001
+NOTHING = Text("刚才那条消息没有回复")  # for who asks by 继续; it is not sent
 
 # What a Mini Program can show, of the replies there are.
 # https://developers.weixin.qq.com/miniprogram/dev/OpenApiDoc/kf-mgnt/kf-message/sendCustomMessage.html
@@ -86,6 +87,8 @@ class Outbox:
             self._ledger.sent(entry, None)
         elif not self.can_push():
             self._keep(entry, reply)
+        elif reply == NOTHING:
+            self._ledger.sent(entry, None)
         elif self._ledger.send(entry):
             return reply
         return None
@@ -94,7 +97,7 @@ class Outbox:
         """Whatever went wrong, the reply is tried again, waits for 继续, or is said to be lost."""
         entry, is_passing = sending.entry, isinstance(error, TransportError) or getattr(error, "errcode", 0) == BUSY
         if is_passing and self._world.monotonic() < sending.ends:
-            self._ledger.keep(entry, is_final=False)
+            self._ledger.unsent(entry)
             sending.tries += 1
             logger.warning("the %s reply of %s is tried again: %s", reply.kind, entry.handler, error)
             return PAUSES[min(sending.tries, len(PAUSES)) - 1]
@@ -109,7 +112,7 @@ class Outbox:
         if self._is_miniprogram:  # which has no passive reply to a 继续
             self._ledger.sent(entry, None)
             self._log(entry, reply, "lost")
-        elif self._ledger.keep(entry, is_final=True):
+        elif self._ledger.keep(entry):
             self._log(entry, reply, "kept")
 
     def _forbid_push(self) -> None:

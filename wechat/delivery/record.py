@@ -21,19 +21,24 @@ class Record(NamedTuple):
     is_slow: bool = False
     is_sending: bool = False  # whether a part of the reply is on its way to the platform
     openid: str = ""
-    document: str = ""  # the direct answer
+    document: bytes = b""  # the direct answer
     content: str = ""  # the message as it came, once it may have to be answered by another process
     reply: str = ""  # what is left to send, packed
 
     @property
     def is_open(self) -> bool:
         """Whether the user can ask for it by 继续, and another process goes on with it."""
-        return self.state in (PROMISED, READY) or (self.state == RUNNING and self.is_slow)
+        return self.state != DONE and (self.is_slow or self.state != RUNNING)
 
     @property
     def is_late(self) -> bool:
         """Whether the answer was promised, and is not the direct one."""
         return self.state == PROMISED or (self.state == READY and not self.document)
+
+    def ended(self, owner: str, document: bytes, reply: Reply | None) -> Record:
+        """The record with its answer: ready where there is a reply left to send, else done."""
+        state, left = (READY, pack(reply)) if reply else (DONE, "")
+        return Record(state, owner, self.attempts, self.starts, self.is_slow, False, self.openid, document, "", left)
 
     @property
     def indexes(self) -> set[str]:
@@ -45,14 +50,15 @@ class Record(NamedTuple):
 
 def pack_record(record: Record) -> str:
     """The record as JSON, for the store."""
-    return json.dumps(record, ensure_ascii=False)
+    return json.dumps({**record._asdict(), "document": record.document.decode()}, ensure_ascii=False)
 
 
 def unpack_record(packed: str) -> Record | None:
     """The record that was packed; None for one of another version, which goes after a day."""
     try:
-        return Record(*json.loads(packed))
-    except (ValueError, TypeError):
+        fields = json.loads(packed)
+        return Record(**{**fields, "document": fields["document"].encode()})
+    except (ValueError, TypeError, KeyError, AttributeError):
         return None
 
 

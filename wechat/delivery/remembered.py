@@ -15,35 +15,44 @@ class Remembered:
 
     def __init__(self, seconds: float, monotonic: Callable[[], float]) -> None:
         self._seconds, self._monotonic = seconds, monotonic
-        now = monotonic()
         self._documents: dict[str, bytes] = {}
         self._older_documents: dict[str, bytes] = {}
-        self._documents_since = now
-        self._shelves = self._older_shelves = [b""] * SHELVES
-        self._shelves_since = now - seconds  # the first turn makes shelves of its own
+        self._shelves = self._older_shelves = [b""] * SHELVES  # of digests
+        self._documents_since = monotonic()
+        self._shelves_since = self._documents_since - seconds  # the first turn makes shelves of its own
 
     def add(self, key: str, document: bytes) -> None:
         """Remember the message and its document."""
         now = self._monotonic()
         if len(self._documents) >= MOST or now - self._documents_since >= KEPT:
-            self._older_documents, self._documents, self._documents_since = self._documents, {}, now
-        if now - self._shelves_since >= self._seconds:
-            self._older_shelves, self._shelves, self._shelves_since = self._shelves, [b""] * SHELVES, now
+            self._turn(now)
         self._documents[key] = document
-        number = hash(key)
-        self._shelves[number % SHELVES] += number.to_bytes(DIGEST, "little", signed=True)
 
     def find(self, key: str) -> bytes | None:
         """The document of a message that is done, empty once it is no longer kept; None for any other message."""
+        document = self._documents.get(key)
+        if document is None:
+            document = self._older_documents.get(key)
+        if document is not None:
+            return document
         number = hash(key)
         digest, shelf = number.to_bytes(DIGEST, "little", signed=True), number % SHELVES
-        if not (_is_on(self._shelves[shelf], digest) or _is_on(self._older_shelves[shelf], digest)):
-            return None
-        return self._documents.get(key) or self._older_documents.get(key, b"")
+        older, newer = self._older_shelves[shelf], self._shelves[shelf]
+        if digest in newer or digest in older:
+            return b"" if _is_on(newer, digest) or _is_on(older, digest) else None
+        return None
+
+    def _turn(self, now: float) -> None:
+        """Of the older documents only digests stay, and of older digests nothing."""
+        if now - self._shelves_since >= self._seconds:
+            self._older_shelves, self._shelves, self._shelves_since = self._shelves, [b""] * SHELVES, now
+        for number in map(hash, self._older_documents):
+            self._shelves[number % SHELVES] += number.to_bytes(DIGEST, "little", signed=True)
+        self._older_documents, self._documents, self._documents_since = self._documents, {}, now
 
 
 def _is_on(shelf: bytes, digest: bytes) -> bool:
     at = shelf.find(digest)
-    while at >= 0 and at % DIGEST:
+    while at > 0 and at % DIGEST:  # parts of two others
         at = shelf.find(digest, at + 1)
     return at >= 0

@@ -17,15 +17,14 @@ logger = logging.getLogger("wxserver")
 
 LIFE = 86_400.0  # seconds
 LONGEST = 3_600.0  # seconds that a handler may hold a session
+LOOK_AT_OWNER = 1.0  # seconds between two looks at whether the process that has it still lives
 
 
 class Sessions:
     """A dict for each FromUserName, kept for a day; one handler at a time has it."""
 
     def __init__(self, store: Store, owners: Owners) -> None:
-        self._store = store
-        self._owners = owners
-        self._held: set[str] = set()  # the tickets of this process that are really in use
+        self._store, self._owners = store, owners
 
     def is_taken(self, openid: str) -> bool:
         """Whether somebody has the user's session just now."""
@@ -40,8 +39,7 @@ class Sessions:
 
         What is no JSON is a TypeError or ValueError then.
         """
-        ticket = f"{self._owners.me} {secrets.token_hex(4)}"
-        self._held.add(ticket)
+        ticket = secrets.token_hex(4)
         is_locked = self._lock(openid, ticket)
         try:
             before = self._read(openid)
@@ -51,33 +49,24 @@ class Sessions:
             if after != before:
                 self._write(openid, after)
         finally:
-            self._held.discard(ticket)
             if is_locked:
                 self._unlock(openid, ticket)
 
     def _lock(self, openid: str, ticket: str) -> bool:
-        """Waits for the session; False where the store cannot say whose it is."""
+        """Wait for the session; False where the store cannot say whose it is."""
         key = f"lock:{openid}"
         try:
-            while not self._store.add(key, ticket, LONGEST):
-                holder = self._store.get(key)
-                if holder and self._is_left_behind(holder):
-                    self._store.replace(key, holder, None, LONGEST)
-                elif holder:
-                    self._store.wait(key, holder, 10.0)
+            while not self._owners.take(key, LONGEST, ticket):
+                if holder := self._store.get(key):
+                    self._store.wait(key, holder, LOOK_AT_OWNER)
         except StoreError as error:
             logger.warning("a session is used without its lock: %s", error)
             return False
         return True
 
-    def _is_left_behind(self, holder: str) -> bool:
-        """Whether nobody uses the lock: its process died, or the store was away when it was to be given back."""
-        owner = holder.partition(" ")[0]
-        return holder not in self._held if owner == self._owners.me else self._owners.is_dead(owner)
-
     def _unlock(self, openid: str, ticket: str) -> None:
         try:
-            self._store.replace(f"lock:{openid}", ticket, None, LONGEST)
+            self._owners.release(f"lock:{openid}", ticket)
         except StoreError as error:
             logger.warning("the lock of a session stays for a while: %s", error)
 

@@ -86,6 +86,7 @@ class Owners:
         self._identity = self._identify()
         self.me = self._identity.name
         self._beats = 0
+        self._held: set[str] = set()  # what is locked, and by which ticket
         self._counters: dict[str, str | None] = {}
         self._silent: dict[str, float] = {}  # seconds for which each counter was seen to stand still
         self._looked = self._world.monotonic()
@@ -136,17 +137,23 @@ class Owners:
         mine = f"{self.me} {ticket}"
         while not self._store.add(key, mine, ttl):
             holder = self._store.get(key)
-            if holder == mine:
-                return True  # the answer to an earlier try got lost
-            if holder is not None and not self.is_dead(holder.partition(" ")[0]):
+            if holder == mine or (holder and not self._is_held(holder) and self._store.replace(key, holder, mine, ttl)):
+                break
+            if holder and self._is_held(holder):
                 return False
-            if holder is not None and self._store.replace(key, holder, mine, ttl):
-                return True
+        self._held.add(mine)
         return True
 
     def release(self, key: str, ticket: str = "") -> None:
         """Give a lock back, if it is still the caller's; raises StoreError."""
-        self._store.replace(key, f"{self.me} {ticket}", None, 0)
+        mine = f"{self.me} {ticket}"
+        self._held.discard(mine)
+        self._store.replace(key, mine, None, 0)
+
+    def _is_held(self, holder: str) -> bool:
+        """Whether somebody uses the lock: its process lives, and the store was not away when it was given back."""
+        owner = holder.partition(" ")[0]
+        return holder in self._held if owner == self.me else not self.is_dead(owner)
 
 
 class Heartbeat:
