@@ -3,6 +3,7 @@
 import json
 import threading
 import time
+from functools import partial
 
 import pytest
 from hypothesis import given
@@ -296,14 +297,15 @@ def test_of_many_who_fetch_a_reply_at_once_one_gets_it(start):
         key = str(number)
         ledgers[0].keep(ready(ledgers[0], key))
 
-        def fetch(ledger, key=key):
+        def fetch(ledger, key, ready_to_go):
             (found,) = (entry for entry in ledger.open_of("o") if entry.key == key)
             asked = begin(ledger, f"{id(ledger)} {key}", False)[0]
             ready_to_go.wait(5)
             return ledger.fetch(asked, found, found.record, b"document", None)
 
         ready_to_go = threading.Barrier(4)
-        assert sorted(at_once(*(lambda one=one, f=fetch: f(one) for one in ledgers))) == [False] * 3 + [True]
+        fetches = [partial(fetch, one, key, ready_to_go) for one in ledgers]
+        assert sorted(at_once(*fetches)) == [False] * 3 + [True]
 
 
 @pytest.mark.parametrize("meanwhile", ["send", "sent"])
@@ -355,7 +357,8 @@ def test_the_promises_of_a_dead_process_are_found_by_one_other_each_with_its_mes
     machine.ended.add("dead")
     for ledger in (ours, theirs):
         ledger._owners.look()
-    found = sum(at_once(lambda: list(ours.abandoned()), lambda: list(theirs.abandoned())), [])
+    taken = at_once(lambda: list(ours.abandoned()), lambda: list(theirs.abandoned()))
+    found = [entry for some in taken for entry in some]
     assert sorted(entry.key for entry in found) == ["half sent", "promised", "ready"]
     assert not any(entry.record.is_sending for entry in found)
     assert {entry.record.content for entry in found if entry.record.state == PROMISED} == {"<xml/>"}
