@@ -92,6 +92,8 @@ class Delivery:
                 said = f"{kind_of(push.message)} from {shorten(push.openid)}"
                 logger.info(f"{said}: taken over from a process that died")
                 self._do_in_lane(entry, push)
+            else:
+                self._end_without_reply(entry)
 
     def is_idle(self) -> bool:
         """Whether nothing is under way."""
@@ -157,7 +159,7 @@ class Delivery:
                 self._run(entry, push, is_in_lane)
         except BaseException as error:
             logger.error("a message is not answered\n%s", trace(error))
-            self._ledger.end(entry, b"", None, None)
+            self._end_without_reply(entry)
 
     def _run(self, entry: Entry, push: Push, is_in_lane: bool) -> None:
         """Have the handler answer, note it, and send what is not the direct answer."""
@@ -177,6 +179,10 @@ class Delivery:
             )
         if before and entry.record.state == READY:
             self._outbox.deliver(entry, BEHIND if entry.record.document else 0.0)
+
+    def _end_without_reply(self, entry: Entry) -> None:
+        if self._ledger.end(entry, b"", None, NOTHING) == PROMISED:
+            self._outbox.deliver(entry)
 
     def _give_up(self, push: Push) -> Answer:
         handler = push.found.handler.name if push.found else "nobody"
@@ -227,7 +233,7 @@ class Delivery:
         content = entry.record.content.encode()
         try:
             message = parse(content)
-        except Unreadable:  # of another version; it goes after a day
+        except Unreadable:  # of another version
             return None
         return Push(content, message, self._answering.router.find(message), self._world.monotonic())
 
