@@ -10,8 +10,7 @@ import pytest
 import wechat.store.owners
 from tests.conftest import ROOT, FaultyStore, Machine
 from wechat.errors import StoreError
-from wechat.store.memory import MemoryStore
-from wechat.store.owners import LIFE, RENEW, Heartbeat, Identity, Owners
+from wechat.store.owners import LIFE, RENEW, Heartbeat, Identity
 
 HERE = Identity()
 
@@ -331,7 +330,7 @@ def test_a_heart_goes_on_after_a_failure_of_any_kind(owners, log, failure):
 
 def test_who_stops_a_heart_waits_until_it_stands_still(owners):
     at_work, may_end, is_over = threading.Event(), threading.Event(), []
-    heartbeat = Heartbeat(owners, lambda: at_work.set() or may_end.wait(5) and is_over.append(1), is_over.clear)
+    heartbeat = Heartbeat(owners, lambda: at_work.set() or (may_end.wait(5) and is_over.append(1)), is_over.clear)
     heartbeat.start()
     at_work.wait(5)
     threading.Timer(0.1, may_end.set).start()

@@ -3,9 +3,9 @@ import os
 import threading
 
 import pytest
+from tests.test_runs import Silent
 from wechat.delivery.owners import Owners
 
-from tests.test_runs import Silent
 from wechat.delivery.sessions import LIFE, Sessions
 from wechat.store.memory import MemoryStore
 
