@@ -40,7 +40,7 @@ class Sessions:
         What is no JSON is a TypeError or ValueError then.
         """
         ticket = secrets.token_hex(4)
-        is_locked = self._lock(openid, ticket)
+        self._lock(openid, ticket)
         try:
             before = self._read(openid)
             session: dict[str, Any] = json.loads(before)
@@ -49,8 +49,7 @@ class Sessions:
             if after != before:
                 self._write(openid, after)
         finally:
-            if is_locked:
-                self._unlock(openid, ticket)
+            self._unlock(openid, ticket)
 
     def _lock(self, openid: str, ticket: str) -> bool:
         """Wait for the session; False where the store cannot say whose it is."""
@@ -61,8 +60,6 @@ class Sessions:
                     self._store.wait(key, holder, LOOK_AT_OWNER)
         except StoreError as error:
             logger.warning("a session is used without its lock: %s", error)
-            return False
-        return True
 
     def _unlock(self, openid: str, ticket: str) -> None:
         try:
