@@ -16,8 +16,8 @@ from wechat.delivery.outbox import Outbox
 from wechat.delivery.pool import Pool
 from wechat.delivery.runs import Run, Runs
 from wechat.errors import StoreError
-from wechat.log import shorten, trace
-from wechat.message import Message, delivery_key, kind_of
+from wechat.log import log_error
+from wechat.message import Message, delivery_key, kind_of, label
 from wechat.protocol.envelope import Clock
 from wechat.protocol.parser import parse
 from wechat.reply import TEXT_LIMIT, Reply, Text, is_long, split_text, to_xml
@@ -151,7 +151,7 @@ class Delivery:
         try:
             self._run(run, push)
         except BaseException as error:
-            logger.error("a message is not answered\n%s", trace(error))
+            log_error(logger, f"a message is not answered: {label(push.message)}", error)
             self._runs.end(run, b"")
             if debt := self._debts.find(push.openid, run.key):
                 self._debts.settle(debt)
@@ -239,11 +239,12 @@ class Delivery:
         """One line about the attempt, which quotes nobody; gives the document."""
         if logger.isEnabledFor(logging.INFO):
             milliseconds = (time.perf_counter() - push.started) * 1000
-            kind, openid, found = kind_of(push.message), shorten(push.openid), push.found
+            found = push.found
             handler = run.handler or (found.handler.name if found else "nobody")
             is_claimed = handler == CONTINUE or (found and found.handler is not self._answering.router.default)
-            hint = "" if is_claimed else f"; to answer these: @on({describe(kind.split('/'))})"
+            hint = "" if is_claimed else f"; to answer these: @on({describe(kind_of(push.message).split('/'))})"
             tries = f" at attempt {attempt}" if attempt > 1 else ""
             how = (how or ("direct" if attempt == 1 else "retry")) if document or run.kind == "success" else "later"
-            logger.info(f"{kind} from {openid} -> {handler}: {run.kind}, {how}{tries}, {milliseconds:.1f} ms{hint}")
+            said = f"{run.kind}, {how}{tries}, {milliseconds:.1f} ms{hint}"
+            logger.info(f"{label(push.message)} -> {handler}: {said}")
         return document

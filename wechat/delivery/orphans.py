@@ -10,8 +10,7 @@ from wechat.delivery.outbox import Outbox
 from wechat.delivery.pool import Pool
 from wechat.delivery.runs import Runs
 from wechat.errors import Unreadable
-from wechat.log import shorten
-from wechat.message import Message, delivery_key, kind_of
+from wechat.message import Message, delivery_key, label
 from wechat.protocol.parser import parse
 from wechat.reply import Reply
 
@@ -53,7 +52,7 @@ class Orphans:
         claimed = self._debts.claim(debt) if is_left else None  # else whoever does the run finds the debt at its end
         if not claimed:
             return
-        logger.info(f"{kind_of(message)} from {shorten(message.FromUserName)}: taken over from a process that died")
+        logger.info(f"{label(message)}: taken over from a process that died")
         answer = self._answering.answer(message, self._answering.router.find(message))
         self._runs.end(run, b"")
         self._outbox.pay(message.FromUserName, answer, claimed)

@@ -67,10 +67,12 @@ class Outbox:
 
     def _deliver(self, openid: str, answer: Answer, reply: Reply) -> str:
         if not reply.customer_messages():
-            logger.error("%s: a %s reply can only be the direct answer, and it is too late", answer.handler, reply.kind)
+            said = f"{answer.handler} for {shorten(openid)}: a {reply.kind} reply can only be the direct answer"
+            logger.error("%s, and it is too late", said)
             return "lost"
         if self._is_miniprogram and reply.kind not in MINIPROGRAM_KINDS:
-            logger.error("%s: Mini Programs have no %s reply, it is dropped", answer.handler, reply.kind)
+            said = f"{answer.handler} for {shorten(openid)}: Mini Programs have no {reply.kind} reply"
+            logger.error("%s, it is dropped", said)
             return "dropped"
         unsent = self._send(openid, answer, reply) if self.can_push() else reply
         if not unsent:
@@ -98,12 +100,12 @@ class Outbox:
             except ApiError as error:
                 is_passing = isinstance(error, TransportError) or getattr(error, "errcode", 0) == BUSY
                 if pause is None or not is_passing:
-                    self._note(answer, error)
+                    self._note(openid, answer, error)
                     return False
             self._sleep(pause)
         return False
 
-    def _note(self, answer: Answer, error: ApiError) -> None:
-        logger.error("the %s reply of %s was not sent: %s", answer.kind, answer.handler, error)
+    def _note(self, openid: str, answer: Answer, error: ApiError) -> None:
+        logger.error(f"the {answer.kind} reply of {answer.handler} for {shorten(openid)} was not sent: {error}")
         if isinstance(error, WeChatError) and error.errcode == UNAUTHORIZED:
             self._debts.forbid_push()

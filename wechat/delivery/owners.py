@@ -12,7 +12,7 @@ from contextlib import suppress
 from typing import ClassVar
 
 from wechat.errors import StoreError
-from wechat.log import trace
+from wechat.log import log_error
 from wechat.store.base import Store
 
 logger = logging.getLogger("wxserver")
@@ -99,7 +99,7 @@ class Heartbeat:
             except StoreError as error:
                 logger.warning("debts cannot be looked after: %s", error)
             except Exception as error:  # a heart that stops would have the others take what this process is at
-                logger.error("the heartbeat goes on after a failure\n%s", trace(error))
+                log_error(logger, "the heartbeat goes on after a failure", error)
             if self._ended.wait(RENEW):
                 return
 

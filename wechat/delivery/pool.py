@@ -8,7 +8,7 @@ from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from contextvars import copy_context
 
-from wechat.log import trace
+from wechat.log import log_error
 
 logger = logging.getLogger("wxserver")
 
@@ -36,7 +36,7 @@ class Pool:
             try:
                 task(*arguments)
             except BaseException as error:
-                logger.error("%s: a task failed\n%s", self._name, trace(error))
+                log_error(logger, f"{self._name}: a task failed", error)
             finally:
                 self._count(-1)
 
