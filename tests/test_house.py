@@ -20,7 +20,7 @@ ORDER = str.split(
     platform.transport platform.files platform.hints platform.access_token platform.api platform.menu
     delivery.owners delivery.sessions delivery.answering delivery.pool delivery.debts delivery.outbox delivery.runs
     delivery.orphans delivery.delivery
-    serving console __main__
+    connections serving console __main__
     """
 )
 CODE = [
