@@ -120,7 +120,7 @@ def test_a_reply_that_mini_programs_lack_is_dropped_and_logged_with_its_handler(
     account = make_mini(source)
     assert account.deliver(text_message("x"))[1] == "success"
     assert sent(account, cloud) == []
-    assert "handlers.mine.wrong: Mini Programs have no" in log.text
+    assert "handlers.mine.wrong for …iE3bGY: Mini Programs have no" in log.text
 
 
 @pytest.mark.parametrize(("fault", "hint"), [("code:45015", "48 hours"), ("code:48001", "认证")])
@@ -131,7 +131,7 @@ def test_a_customer_message_that_fails_is_logged_with_its_hint_and_the_push_stil
     account = make_mini(ECHO)
     assert account.deliver(text_message("secret words"))[1] == "success"
     assert sent(account, cloud) == []
-    assert "the text reply of handlers.mine.echo was not sent" in log.text
+    assert "the text reply of handlers.mine.echo for …iE3bGY was not sent" in log.text
     assert hint in log.text
     for secret in (USER, SECRET, "secret words"):
         assert secret not in log.text
