@@ -115,13 +115,18 @@ def account():
 def make_account(tmp_path):
     """An account whose handlers are the given source, with further settings and a clock if wanted."""
 
+    made = []
+
     def make(source, clock=time.time, platform=PLAIN, **environ):
         (tmp_path / "mine.py").write_text("import re\nfrom wechat.routing import on\n" + source, encoding="utf-8")
         sealed = {**SEALED, "WECHAT_MODE": platform.mode} if platform is not PLAIN else {}
         settings = read({"WECHAT_TOKEN": TOKEN, **sealed, **environ})
-        return Account(Application(settings, load(tmp_path), clock), platform)
+        made.append(Account(Application(settings, load(tmp_path), clock), platform))
+        return made[-1]
 
-    return make
+    yield make
+    for account in made:  # replies that are tried again would be, in the midst of other tests
+        account.app.delivery.close()
 
 
 @pytest.fixture

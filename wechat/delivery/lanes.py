@@ -11,7 +11,7 @@ from heapq import heappop, heappush
 from itertools import count
 from typing import NamedTuple
 
-from wechat.log import trace
+from wechat.log import log_error
 from wechat.world import REAL, World
 
 logger = logging.getLogger("wxserver")
@@ -159,5 +159,5 @@ class Lanes:
         try:
             return job.context.run(job.task)
         except BaseException as error:
-            logger.error("%s: a task failed\n%s", self._name, trace(error))
+            log_error(logger, f"{self._name}: a task failed", error)
         return None

@@ -36,7 +36,7 @@ PREFIX = "message:"
 class Entry:
     """A message in this process: its record as it was last read, and those who wait for it to move."""
 
-    handler, kind = "", "success"  # for the log
+    handler, kind, msg_id = "", "success", ""  # for the log
     raw: str | None = None  # what the store holds
     moved: threading.Event | None = None
 

@@ -11,7 +11,7 @@ from contextlib import suppress
 from pathlib import Path
 
 from wechat.errors import StoreError
-from wechat.log import trace
+from wechat.log import log_error
 from wechat.store.base import Change, Store
 from wechat.world import REAL, World
 
@@ -195,7 +195,7 @@ class Heartbeat:
             except StoreError as error:
                 logger.warning("messages of processes that died cannot be looked after: %s", error)
             except Exception as error:  # a heart that stops would have the others take what this process is at
-                logger.error("the heartbeat goes on after a failure\n%s", trace(error))
+                log_error(logger, "the heartbeat goes on after a failure", error)
             if self._ended.wait(RENEW):
                 return
 
