@@ -102,7 +102,7 @@ class Owners:
         # Time in which this process stood still itself, or could not look, says nothing of the others.
         passed, self._looked = min(now - self._looked, 2 * RENEW), now
         counters = self._store.linked(OWNERS)
-        for owner in {*self._silent, *(key.removeprefix("alive:") for key in counters)}:
+        for owner in sorted({*self._silent, *(key.removeprefix("alive:") for key in counters)}):
             counter = counters.get(f"alive:{owner}")
             is_silent = owner in self._silent and self._counters.get(owner) == counter
             self._counters[owner], self._silent[owner] = (
