@@ -208,6 +208,7 @@ class Delivery:
         except StoreError as error:
             logger.warning("what waits for 继续 cannot be fetched: %s", error)
             return False
+        self._ledger.end(entry, b"", None, None)  # where it was promised meanwhile: the user asks again
         return True
 
     def _fetch(self, entry: Entry, push: Push, waiting: Entry, is_more: bool) -> bool:
