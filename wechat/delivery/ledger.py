@@ -198,9 +198,9 @@ class Ledger:
                 entry.raw = raw
             elif entry.record.owner != self._owners.me:  # what this process owns it knows better
                 with entry.lock:
-                    entry.raw = raw
-                    self._put(entry, record)
-            yield entry
+                    self._read(entry)  # and not what was found: this process may have adopted it since
+            if entry.record.is_open:
+                yield entry
 
     # The one place where a record moves
 
