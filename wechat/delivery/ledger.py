@@ -250,8 +250,10 @@ class Ledger:
             if record.state == DONE or not record.owner:
                 self._entries.pop(entry.key, None)
                 self._remembered.add(entry.key, record.document)
-            else:
+            elif record.owner == self._owners.me:
                 self._entries[entry.key] = entry
+            else:  # its end would not be seen here
+                self._entries.pop(entry.key, None)
 
     def _read(self, entry: Entry) -> None:
         raw = self._store.get(PREFIX + entry.key)
