@@ -89,9 +89,10 @@ def serve(log, number, is_after, environ):
     logging.info("pid %d", os.getpid())
     os.environ.update(environ)
     delivery.GRACE, delivery.BEHIND, delivery.BEHIND_A_CRASH = 0.25, 0.1, 3.0
+    exec(environ.get("TUNE", ""), {})
     settings, fate = read(os.environ), Fate(number, is_after)
     store = MortalStore(open_store(settings.store, settings.account_key), fate)
-    app = wxserver.Application(settings, load(HANDLERS), store=store)
+    app = wxserver.Application(settings, load(HANDLERS), clock=time.time, store=store)
     once = app.api._once
     app.api._once = lambda call, *more: fate.do(f"call {call.path}", lambda: once(call, *more))
     wxserver.run(app)
@@ -129,9 +130,14 @@ class Server:
             return True
         return False
 
-    def kill(self):
+    def signal(self, number):
         with contextlib.suppress(ProcessLookupError):
-            os.kill(self._pid, signal.SIGKILL)
+            os.kill(self._pid, number)
+
+    def kill(self):
+        self.signal(signal.SIGKILL)
+        while not self.is_dead:
+            time.sleep(0.01)
 
     def _find(self, pattern, seconds=20):
         deadline = time.monotonic() + seconds
@@ -147,8 +153,8 @@ class Server:
 class Nursery:
     """Starts servers, for many threads."""
 
-    def __init__(self):
-        command = [sys.executable, "-m", "tests.mortal"]
+    def __init__(self, *inside):
+        command = [*inside, sys.executable, "-m", "tests.mortal"]
         self._process = subprocess.Popen(command, cwd=ROOT, stdin=subprocess.PIPE, text=True, start_new_session=True)
         self._lock = threading.Lock()
 
@@ -158,8 +164,14 @@ class Nursery:
             self._process.stdin.flush()
         return Server(log)
 
+    def kill(self):
+        """End it with its servers, as a container that is killed."""
+        os.killpg(self._process.pid, signal.SIGKILL)
+        self.close()
+
     def close(self):
-        self._process.stdin.close()
+        with contextlib.suppress(BrokenPipeError):
+            self._process.stdin.close()
         self._process.wait(10)
 
 

@@ -160,7 +160,7 @@ class Story:
     @property
     def runs(self):
         file = self.folder / "runs"
-        return file.read_text().count("run") if file.exists() else 0
+        return len(file.read_text().splitlines()) if file.exists() else 0
 
 
 @contextlib.contextmanager
