@@ -9,11 +9,11 @@ import pytest
 
 from tests.conftest import ROOT
 
-# A module imports only those above it: errors, settings, log <- store <- protocol, message, reply <- routing
+# A module imports only those above it: errors, settings, system, log <- store <- protocol, message, reply <- routing
 # <- platform <- delivery <- serving <- the commands.
 ORDER = str.split(
     """
-    errors settings log
+    errors settings system log
     store.base store.memory store.sqlite store.redis store.opening
     message web protocol.signature protocol.envelope protocol.parser protocol.templates reply
     routing

@@ -33,7 +33,7 @@ from wechat.routing import on
 RUNS = __file__ + ".runs"
 
 def work(msg):
-    with open(RUNS, "a") as file:
+    with open(RUNS, "a", encoding="utf-8") as file:
         file.write(msg.Content + "\\n")
     time.sleep(float(msg.Content.split()[1]))
     return "done " + msg.Content

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import logging
-import os
 import threading
 import time
 import traceback
@@ -11,6 +10,8 @@ from collections import deque
 from collections.abc import Iterator
 from contextlib import suppress
 from typing import TextIO
+
+from wechat.system import at_fork
 
 FORMAT = "%(asctime)s %(levelname)s %(name)s: %(message)s"
 
@@ -28,7 +29,7 @@ class BatchHandler(logging.StreamHandler[TextIO]):
         self.setFormatter(logging.Formatter(FORMAT))
         self._begin()
         # A forked worker has no threads of its parent's, and may have locks that one of those held.
-        os.register_at_fork(after_in_child=self._begin)
+        at_fork(self._begin)
 
     def _begin(self) -> None:
         self.records: deque[logging.LogRecord] = deque(maxlen=100_000)  # while nobody reads, the oldest lines go
@@ -54,7 +55,7 @@ class BatchHandler(logging.StreamHandler[TextIO]):
         with self.writing:
             lines = "".join(self._take_lines())
             with suppress(OSError, ValueError):  # a full disk or a closed pipe costs the lines, and not the answer
-                if lines:
+                if lines and self.stream:  # pythonw.exe and `2>&-` leave none
                     self.stream.write(lines)
                     self.stream.flush()
 

@@ -117,7 +117,12 @@ class Debts:
     def keep(self, openid: str, reply: Reply, place: str = "") -> None:
         """Keeps the reply for a day: behind all others, or in the place that another one had."""
         with tolerated("a reply is lost"):
-            self._store.set(place or f"{_kept_prefix(openid)}{time.time_ns():020}", pack(reply), KEPT)
+            if place:
+                self._store.set(place, pack(reply), KEPT)
+                return
+            now = time.time_ns()
+            while not self._store.add(f"{_kept_prefix(openid)}{now:020}", pack(reply), KEPT):
+                now += 1  # clocks of Windows go in steps of 16 ms
 
     def take_kept(self, openid: str) -> tuple[Reply | None, str, bool]:
         """The oldest reply that is kept for the user, which nobody gets again; its place; whether there are more."""

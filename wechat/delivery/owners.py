@@ -8,12 +8,12 @@ import secrets
 import socket
 import threading
 from collections.abc import Callable
-from contextlib import suppress
 from typing import ClassVar
 
 from wechat.errors import StoreError
 from wechat.log import trace
 from wechat.store.base import Store
+from wechat.system import at_fork, may_be_running
 
 logger = logging.getLogger("wxserver")
 
@@ -48,18 +48,9 @@ class Owners:
         pid, is_near = int(rest.partition("/")[0] or 0), host == socket.gethostname()
         if is_near and pid == os.getpid():
             return owner not in self._here
-        has_ended = is_near and not _is_running(pid)
+        has_ended = is_near and not may_be_running(pid)
         # The number of a process may have gone to another program, so its sign of life counts as well.
         return has_ended or self._store.get(f"alive:{owner}") is None
-
-
-def _is_running(pid: int) -> bool:
-    try:
-        with suppress(PermissionError):
-            os.kill(pid, 0)
-        return True
-    except (ProcessLookupError, OverflowError):
-        return False
 
 
 class Heartbeat:
@@ -79,7 +70,7 @@ class Heartbeat:
         """Shows life, and goes on in a thread; also in a process that this one forks. Raises StoreError."""
         self._owners.show_life()
         self._begin()
-        os.register_at_fork(after_in_child=self._begin_anew)
+        at_fork(self._begin_anew)
 
     def _begin_anew(self) -> None:
         if not self._ended.is_set():

@@ -14,6 +14,7 @@ from tempfile import TemporaryDirectory
 from types import EllipsisType
 
 from wechat.store.base import Store
+from wechat.system import take_name
 
 SCHEMA = """
 PRAGMA journal_mode = WAL; PRAGMA synchronous = NORMAL;
@@ -93,4 +94,4 @@ class SQLiteStore(Store):
             new.touch(0o600)  # it will hold access tokens
             with closing(sqlite3.connect(new)) as connection:
                 connection.executescript(SCHEMA)
-            os.link(new, self._file)
+            take_name(new, self._file)
