@@ -1,0 +1,180 @@
+"""The WSGI callable for a WeChat account, and the way a message takes through it; wxserver.py is the way in."""
+
+from __future__ import annotations
+
+import argparse
+import logging
+import os
+import sys
+import time
+from collections.abc import Iterable, Mapping
+from pathlib import Path
+from typing import TYPE_CHECKING, NoReturn
+
+from webob import Request, Response
+
+from wechat.delivery.answering import Answering
+from wechat.delivery.debts import Debts
+from wechat.delivery.delivery import Delivery
+from wechat.delivery.orphans import Orphans
+from wechat.delivery.outbox import Outbox
+from wechat.delivery.owners import Heartbeat, Owners
+from wechat.delivery.pool import Pool
+from wechat.delivery.runs import Runs
+from wechat.delivery.sessions import Sessions
+from wechat.errors import NotFound, Refusal, StartError, Unreadable
+from wechat.log import collect_less, trace
+from wechat.log import configure as configure_log
+from wechat.platform.api import Api
+from wechat.protocol.envelope import Clock, envelope_for
+from wechat.protocol.parser import is_probe
+from wechat.routing import Router, Routes, prepare
+from wechat.serving import bind, serve
+from wechat.settings import Settings
+from wechat.store.base import Store
+from wechat.store.opening import open_store
+from wechat.web import JSON, TEXT, XML, acknowledge, check_method, read_body, read_query, refuse, respond_with
+
+if TYPE_CHECKING:
+    from _typeshed.wsgi import StartResponse, WSGIEnvironment
+
+logger = logging.getLogger("wxserver")
+
+HANDLERS = Path(__file__).parents[1] / "handlers"
+HEALTHZ = "/healthz"
+
+
+class Application:
+    """The server as a WSGI callable.
+
+    `routes` is what `wechat.routing.load` returns; `clock` gives the seconds since 1970; a `store` takes the place of
+    the one in the settings. Raises StartError where the store does not answer.
+    """
+
+    def __init__(
+        self, settings: Settings, routes: Routes, clock: Clock = time.time, store: Store | None = None
+    ) -> None:
+        self.settings = settings
+        self.envelope = envelope_for(settings, clock)
+        self.store = store or open_store(settings.store)
+        self.is_shared = settings.store != "memory:"  # and outlives the process
+        self.api = Api(settings, self.store, clock)
+        owners = Owners(self.store)
+        self.answering = Answering(Router(routes), self.api, Sessions(self.store, owners))
+        self.delivery, orphans = self.make_delivery(owners, clock)
+        self.heartbeat = Heartbeat(owners, orphans.look_after, self.begin)
+        self.paths = (settings.path, settings.path + "/")
+        self.is_draining = False  # since SIGTERM has come
+        if self.is_shared:
+            self.heartbeat.start()
+
+    def make_delivery(self, owners: Owners, clock: Clock) -> tuple[Delivery, Orphans]:
+        """What gives each attempt at a message its answer, and what answers for processes that have died."""
+        debts, runs = Debts(self.store, owners), Runs(self.store, owners, self.is_shared)
+        outbox, pool = Outbox(self.settings, self.api, debts), Pool(self.settings.threads, "slow")
+        delivery = Delivery(self.settings, self.answering, runs, debts, outbox, pool, clock)
+        return delivery, Orphans(self.answering, runs, debts, outbox, pool)
+
+    def begin(self) -> None:
+        """Makes threads and connections anew, as a process that was forked has to."""
+        self.api.begin()
+        self.delivery.begin()
+
+    def use(self, routes: Routes) -> None:
+        """From the next message on, these routes answer."""
+        self.answering.router = Router(routes)
+
+    def close(self) -> None:
+        """Waits for what is under way, and gives everything back."""
+        self.heartbeat.stop()
+        self.delivery.close()
+        self.api.close()
+        self.store.close()
+
+    def __call__(self, environ: WSGIEnvironment, start_response: StartResponse) -> Iterable[bytes]:
+        request = Request(environ)
+        try:
+            response = self.respond(request)
+        except Refusal as refusal:
+            response = refuse(request, refusal)
+        except Exception as error:  # a fault of ours: the next attempt would fail in the same way, and show the banner
+            logger.error("a request failed\n%s", trace(error))
+            response = acknowledge()
+        body: Iterable[bytes] = response(environ, start_response)
+        return body
+
+    def respond(self, request: Request) -> Response:
+        """The response to a request; raises Refusal."""
+        path, method = request.environ.get("PATH_INFO", ""), request.environ["REQUEST_METHOD"]
+        if path == HEALTHZ:
+            check_method(method, "GET", "HEAD")
+            if self.is_draining:
+                return respond_with(b'{"status": "draining"}', JSON, 503)
+            return respond_with(b'{"status": "ok"}', JSON)
+        if path not in self.paths:
+            raise NotFound("no such path: WeChat posts to WECHAT_PATH")
+        if method == "POST":
+            return self.receive(request)
+        check_method(method, "GET", "POST")
+        return self.verify(request)
+
+    def verify(self, request: Request) -> Response:
+        """The answer to WeChat's question whether this URL knows the token: its echostr; raises Refusal."""
+        query = read_query(request)
+        self.envelope.check_query(query)
+        if "echostr" not in query:
+            raise Unreadable("a signed GET without echostr: only the platform's check of the URL is a GET")
+        return respond_with(query["echostr"].encode("latin-1"), TEXT)
+
+    def receive(self, request: Request) -> Response:
+        """The way of a message: each step takes what the one before it gives. Raises Refusal."""
+        body = read_body(request)
+        if is_probe(body):
+            return acknowledge()
+        opened = self.envelope.open(body, read_query(request))
+        document = self.delivery.answer(opened.content)
+        if not document:
+            return acknowledge()
+        sealed = opened.seal(document)
+        return respond_with(sealed, JSON if sealed.startswith(b"{") else XML)
+
+
+def make_application(environ: Mapping[str, str], handlers: str | Path = HANDLERS) -> Application:
+    """The application that the environment asks for; raises StartError with every fault at once."""
+    return Application(*prepare(environ, handlers))
+
+
+def start(environ: Mapping[str, str]) -> Application:
+    """The same for a process of its own: logs to stderr, and what stops the start ends the process with status 2."""
+    try:
+        settings, routes = prepare(environ, HANDLERS)
+        configure_log(settings.log_level)
+        return Application(settings, routes)
+    except StartError as error:
+        give_up(error)
+
+
+def give_up(error: StartError) -> NoReturn:
+    """Says what stops the start, a line for each fault, and ends the process with status 2."""
+    for fault in error.faults:
+        print(f"wxserver: {fault}", file=sys.stderr)
+    raise SystemExit(2)
+
+
+def run(app: Application) -> NoReturn:
+    """Serves until it is stopped, and ends the process with status 0; with 2 where it cannot listen."""
+    collect_less()
+    try:
+        server = bind(app)
+    except StartError as error:
+        give_up(error)
+    serve(app, server)
+    # Threads that still wait for a handler would hold up the end; what they owe stays written.
+    logging.shutdown()
+    os._exit(0)
+
+
+def main() -> NoReturn:
+    """Serve the account that the environment describes: `python wxserver.py`."""
+    argparse.ArgumentParser(description="Serves the account; all settings come from the environment.").parse_args()
+    run(start(os.environ))
