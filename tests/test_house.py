@@ -20,7 +20,7 @@ ORDER = str.split(
     platform.transport platform.files platform.hints platform.access_token platform.api platform.menu
     delivery.owners delivery.sessions delivery.answering delivery.pool delivery.debts delivery.outbox delivery.runs
     delivery.orphans delivery.delivery
-    serving console __main__
+    serving application console __main__
     """
 )
 CODE = [
@@ -76,7 +76,8 @@ def test_imports_go_one_way(file):
 
 
 def test_init_files_hold_a_docstring_and_nothing_else():
-    for file in [*ROOT.glob("[!.]*/__init__.py"), *ROOT.glob("wechat/*/__init__.py")]:
+    stop_an_old_python = {ROOT / "wechat/__init__.py", ROOT / "sandbox/__init__.py"}
+    for file in {*ROOT.glob("[!.]*/__init__.py"), *ROOT.glob("wechat/*/__init__.py")} - stop_an_old_python:
         assert len(tree(file).body) <= 1
 
 

@@ -12,6 +12,7 @@ from tests.conftest import ROOT
 from wechat.delivery.owners import LIFE, Heartbeat, Owners
 from wechat.store.memory import MemoryStore
 
+pytestmark = pytest.mark.interpreter
 HERE = socket.gethostname()
 
 

@@ -22,7 +22,6 @@ from wechat.reply import Text
 from wechat.store.memory import MemoryStore
 from wechat.system import MACOS_OPEN_MAX, allow_open_files, take_name
 
-pytestmark = pytest.mark.interpreter
 WINDOWS = {"PYTHONPATH": str(ROOT / "tests/windows"), "PYTHONWARNDEFAULTENCODING": "1", "PYTHONUTF8": "0"}
 CTRL_BREAK = 21
 
@@ -58,6 +57,7 @@ def test_the_simulation_lacks_what_windows_lacks(code):
 # The server
 
 
+@pytest.mark.interpreter
 @pytest.mark.parametrize("platform", [PLAIN, COMPAT, SAFE], ids=lambda platform: platform.mode)
 def test_on_windows_a_push_is_answered_in_each_mode(serve, platform):
     sealed = {} if platform is PLAIN else {**SEALED, "WECHAT_MODE": platform.mode}
@@ -74,6 +74,7 @@ def start_on_windows(serve, tmp_path):
     return lambda **environ: serve("-c", SERVE, str(tmp_path / "handlers"), **WINDOWS, **environ)
 
 
+@pytest.mark.interpreter
 @pytest.mark.parametrize("kind", ["memory", "sqlite", "redis"])
 def test_on_windows_each_store_keeps_sessions_and_late_replies(start_on_windows, kind, request, tmp_path):
     url = {"memory": "memory:", "sqlite": f"sqlite:{tmp_path}/store.db"}.get(kind)
@@ -92,6 +93,7 @@ def test_on_windows_a_late_reply_is_pushed_as_a_customer_message(start_on_window
     assert wait_until(lambda: [message["text"]["content"] for _, message in cloud.sent] == ["done slow 0.6"])
 
 
+@pytest.mark.interpreter
 @pytest.mark.parametrize("number", [signal.SIGINT, CTRL_BREAK], ids=["Ctrl-C", "Ctrl-Break"])
 def test_on_windows_either_key_ends_the_server_once_all_is_answered(start_on_windows, number):
     server = start_on_windows()
@@ -131,6 +133,7 @@ def test_on_windows_more_connections_than_select_takes_do_not_end_the_server(ser
 # The sandbox and the commands
 
 
+@pytest.mark.interpreter
 def test_on_windows_the_sandbox_serves_its_page_and_ends_with_ctrl_c(sandbox):
     running = sandbox(**WINDOWS)
     page = Endpoint(running.page).request("GET", "")
