@@ -56,4 +56,4 @@ $(VENV)/bench.done: requirements.txt tests/bench/requirements.txt $(BIN)/python
 	touch $@
 
 clean:
-	rm -rf $(VENV) .fuzz
+	rm -rf $(VENV) $(VENV)-* .fuzz
