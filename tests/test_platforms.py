@@ -78,9 +78,8 @@ def start_on_windows(serve, tmp_path):
 @pytest.mark.parametrize("kind", ["memory", "sqlite", "redis"])
 def test_on_windows_each_store_keeps_sessions_and_late_replies(start_on_windows, kind, request, tmp_path):
     url = {"memory": "memory:", "sqlite": f"sqlite:{tmp_path}/store.db"}.get(kind)
-    server = start_on_windows(
-        WECHAT_STORE=url or request.getfixturevalue("redis_url"), WECHAT_REPLY_WITHIN="0.3", WECHAT_TOKEN=TOKEN
-    )
+    url = url or request.getfixturevalue("redis_url").replace("/0", "/1")  # a database that no other test uses
+    server = start_on_windows(WECHAT_STORE=url, WECHAT_REPLY_WITHIN="0.3")
     assert [say(server, "count")[1], say(server, "count")[1]] == ["1", "2"]
     assert say(server, "slow 1.2", hang_up=0.4) == (3, "还在处理，稍后回复“继续”获取结果")
     assert wait_until(lambda: say(server, "继续")[1] == "done slow 1.2")

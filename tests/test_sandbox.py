@@ -368,7 +368,7 @@ def test_the_store_of_the_real_account_is_left_alone(sandbox, tmp_path):
     ("name", "text", "said"),
     [
         ("mine.py", "raise KeyboardInterrupt\n", "KeyboardInterrupt"),
-        ("menu.json", "[" * 100_000, "RecursionError|recursion"),
+        ("menu.json", "[" * 100_000, "RecursionError|recursion|Stack overflow"),
         ("menu.json", '{"button": [{"type": "click", "name": "\\ud800", "key": ""}]}', "needs key"),
         ("menu.json", "\x00", "menu.json"),
     ],

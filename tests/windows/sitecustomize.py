@@ -121,7 +121,7 @@ remove, replace = os.remove, os.replace
 os.kill, os.rename = terminate, refuse_open(rename)
 os.remove = os.unlink = refuse_open(os.remove)
 os.replace = refuse_open(os.replace)
-shutil._use_fd_functions = False
+shutil._use_fd_functions, shutil._rmtree_impl = False, shutil._rmtree_unsafe  # up to 3.13, and since 3.14
 select.select = select_some
 signal.SIGBREAK, signal.CTRL_C_EVENT, signal.CTRL_BREAK_EVENT = 21, 0, 1
 signal.signal = handle_signal
