@@ -246,7 +246,7 @@ LACKING = {
     "os": {"fork", "kill", "link", "mkfifo", "register_at_fork", "getuid", "geteuid", "uname", "getppid", "waitpid"},
     "select": {"poll", "epoll", "select"},
     "signal": {"alarm", "SIGTERM", "SIGINT", "SIGHUP", "SIGKILL", "SIGUSR1", "SIGCHLD", "SIGPIPE", "SIGQUIT"},
-    "socket": {"AF_UNIX", "SO_REUSEADDR", "SO_REUSEPORT", "socketpair"},
+    "socket": {"AF_UNIX", "SO_REUSEADDR", "SO_REUSEPORT"},
     "sys": {"platform"},
 }
 MODULES = {"fcntl", "grp", "posix", "pwd", "resource", "select", "termios", "msvcrt", "winreg", "platform"}

@@ -41,7 +41,7 @@ LACKING = {
     # https://docs.python.org/3/library/signal.html#signal.signal
     signal: """SIGALRM SIGBUS SIGCHLD SIGCONT SIGHUP SIGKILL SIGPIPE SIGQUIT SIGSTOP SIGTSTP SIGTTIN SIGTTOU SIGUSR1
         SIGUSR2 alarm pause pthread_kill pthread_sigmask setitimer siginterrupt sigpending sigtimedwait sigwait""",
-    socket: "AF_UNIX SO_REUSEPORT socketpair sendmsg CMSG_LEN send_fds recv_fds",
+    socket: "AF_UNIX SO_REUSEPORT sendmsg CMSG_LEN send_fds recv_fds",
     time: "tzset pthread_getcpuclockid",
 }
 MODULES = ["crypt", "fcntl", "grp", "nis", "pty", "pwd", "readline", "resource", "spwd", "syslog", "termios", "tty"]
