@@ -227,4 +227,4 @@ def progress_bar(done_word: str) -> Iterator[Callable[[int, int], None]]:
         yield show
     finally:
         if is_terminal:
-            sys.stderr.write("\r\x1b[K")
+            sys.stderr.write(f"\r{'':60}\r")  # the console of Windows has no escape sequences by default

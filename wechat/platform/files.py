@@ -61,6 +61,7 @@ def save(received: Received, folder: Path, fallback: str, on_progress: Progress 
             file.close()
             os.replace(file.name, path)
         except BaseException:
+            file.close()  # Windows deletes no open file
             os.unlink(file.name)
             raise
     return path

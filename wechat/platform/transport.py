@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-import select
+import selectors
 from collections import deque
 from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager, suppress
@@ -14,6 +14,7 @@ from wechat.errors import TransportError
 
 MOST_IDLE = 8  # connections
 PIECE = 64 * 1024  # bytes
+SELECTOR = getattr(selectors, "PollSelector", selectors.SelectSelector)  # Windows has no poll()
 
 NO_HEADERS: Mapping[str, str] = MappingProxyType({})
 Body = bytes | Iterable[bytes] | None
@@ -109,9 +110,9 @@ class Transport:
 
 def is_dropped(connection: HTTPConnection) -> bool:
     """Whether the other side has closed a connection that nobody uses: nothing else can have come in."""
-    poll = select.poll()
-    poll.register(connection.sock, select.POLLIN)
-    return bool(poll.poll(0))
+    with SELECTOR() as selector:
+        selector.register(connection.sock, selectors.EVENT_READ)
+        return bool(selector.select(0))
 
 
 @contextmanager

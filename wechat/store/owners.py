@@ -13,6 +13,7 @@ from pathlib import Path
 from wechat.errors import StoreError
 from wechat.log import log_error
 from wechat.store.base import Change, Store
+from wechat.system import at_fork, may_be_running
 from wechat.world import REAL, World
 
 logger = logging.getLogger("wxserver")
@@ -66,8 +67,7 @@ def _started(pid: int) -> str:
         state, *fields = Path(f"/proc/{pid}/stat").read_text(errors="replace").rpartition(")")[2].split()
         return "" if state in "ZX" else fields[18]
     except FileNotFoundError:
-        with suppress(ProcessLookupError):
-            os.kill(pid, 0)
+        if may_be_running(pid):
             raise PermissionError from None
     except (ProcessLookupError, ValueError, IndexError):
         pass
@@ -181,7 +181,7 @@ class Heartbeat:
         """Show life, and go on in a thread; also in a process that this one forks. Raises StoreError."""
         self._owners.show_life()
         self._begin()
-        os.register_at_fork(after_in_child=self._begin_anew)
+        at_fork(self._begin_anew)
 
     def _begin_anew(self) -> None:
         if not self._ended.is_set():
