@@ -50,6 +50,8 @@ class Identity:
 def _place() -> str:
     """Where a PID means the same process; empty where the system does not say."""
     try:
+        if os.readlink("/proc/self") != str(os.getpid()):
+            return ""  # it is the /proc of another namespace, as after `unshare --pid` alone
         boot = Path("/proc/sys/kernel/random/boot_id").read_text().strip()
         return f"{boot}/{os.stat('/proc/self/ns/pid').st_ino}"
     except OSError:
