@@ -35,7 +35,8 @@ class Identity:
 
     def __init__(self) -> None:
         self.place, pid = _place(), os.getpid()
-        self.name = f"{self.place}/{pid}/{_started(pid)}/{secrets.token_hex(6)}"
+        started = _started(pid) if self.place else ""
+        self.name = f"{self.place}/{pid}/{started}/{secrets.token_hex(6)}"
 
     def has_ended(self, owner: str) -> bool:
         """Whether the process is one that can be looked at from here, and is gone."""
