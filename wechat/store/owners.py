@@ -36,7 +36,8 @@ class Identity:
 
     def __init__(self) -> None:
         self.place, pid = _place(), os.getpid()
-        self.name = f"{self.place}/{pid}/{_started(pid)}/{secrets.token_hex(6)}"
+        started = _started(pid) if self.place else ""
+        self.name = f"{self.place}/{pid}/{started}/{secrets.token_hex(6)}"
 
     def has_ended(self, owner: str) -> bool:
         """Whether the process is one that can be looked at from here, and is gone."""
@@ -51,6 +52,8 @@ class Identity:
 def _place() -> str:
     """Where a PID means the same process; empty where the system does not say."""
     try:
+        if os.readlink("/proc/self") != str(os.getpid()):
+            return ""  # it is the /proc of another namespace, as after `unshare --pid` alone
         boot = Path("/proc/sys/kernel/random/boot_id").read_text().strip()
         return f"{boot}/{os.stat('/proc/self/ns/pid').st_ino}"
     except OSError:
