@@ -17,7 +17,8 @@ ORDER = str.split(
     store.base store.memory store.sqlite store.redis store.opening
     message web protocol.signature protocol.envelope protocol.parser protocol.templates reply
     routing
-    platform.transport platform.files platform.hints platform.access_token platform.api platform.menu
+    platform.connection platform.transport platform.files platform.hints platform.answers
+    platform.access_token platform.api platform.menu
     delivery.owners delivery.sessions delivery.answering delivery.pool delivery.debts delivery.outbox delivery.runs
     delivery.orphans delivery.delivery
     serving console __main__
