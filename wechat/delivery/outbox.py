@@ -11,7 +11,7 @@ from wechat.delivery.answering import Answer
 from wechat.delivery.debts import Debt, Debts
 from wechat.delivery.pool import Pool
 from wechat.errors import ApiError, TransportError, WeChatError
-from wechat.log import shorten
+from wechat.log import shorten, trace
 from wechat.platform.api import BUSY, Api
 from wechat.reply import Reply, Text
 from wechat.settings import Settings
@@ -60,7 +60,11 @@ class Outbox:
         if behind and self.can_push():
             self._sleep(behind)
         if answer.reply:
-            how = self._deliver(openid, answer, answer.reply)
+            try:
+                how = self._deliver(openid, answer, answer.reply)
+            except Exception as error:  # else the reply would stay owed, and unsent, for a day
+                logger.error("%s: its reply is lost\n%s", answer.handler, trace(error))
+                how = "lost"
             logger.info(f"{answer.kind} of {answer.handler} for {shorten(openid)}: {how}")
         if debt:
             self._debts.settle(debt)
@@ -95,7 +99,7 @@ class Outbox:
             try:
                 self._api.send_message(openid, message)
                 return True
-            except ApiError as error:
+            except Exception as error:
                 is_passing = isinstance(error, TransportError) or getattr(error, "errcode", 0) == BUSY
                 if pause is None or not is_passing:
                     self._note(answer, error)
@@ -103,7 +107,8 @@ class Outbox:
             self._sleep(pause)
         return False
 
-    def _note(self, answer: Answer, error: ApiError) -> None:
-        logger.error("the %s reply of %s was not sent: %s", answer.kind, answer.handler, error)
+    def _note(self, answer: Answer, error: Exception) -> None:
+        said = error if isinstance(error, ApiError) else trace(error)
+        logger.error("the %s reply of %s was not sent: %s", answer.kind, answer.handler, said)
         if isinstance(error, WeChatError) and error.errcode == UNAUTHORIZED:
             self._debts.forbid_push()
