@@ -11,10 +11,11 @@ import threading
 import time
 from collections.abc import Callable
 from concurrent.futures import Future
+from contextlib import ExitStack
 from http.client import HTTPConnection, HTTPSConnection
 from ipaddress import IPv4Address, IPv6Address, ip_address, ip_network
 from math import inf
-from typing import Any
+from typing import Any, cast
 
 from wechat.errors import TransportError
 
@@ -68,15 +69,10 @@ def connect(
     """
     connection = HTTPSConnection(netloc, context=context) if context else HTTPConnection(netloc)
     addresses = _look_up_by(deadline, look_up, connection.host, connection.port)
-    for *_, address in addresses if is_public_only else ():
-        if not is_public(address[0]):
-            raise TransportError(f"{address[0]} is no public address: nothing is fetched from there")
-    sock = _reach(addresses, deadline)
-    try:
-        connection.sock = context.wrap_socket(sock, server_hostname=connection.host) if context else sock
-    except BaseException:
-        sock.close()
-        raise
+    for *_, place in addresses if is_public_only else ():
+        if not is_public(place[0]):
+            raise TransportError(f"{place[0]} is no public address: nothing is fetched from there")
+    connection.sock = _reach(addresses, deadline, context, connection.host)
     return connection
 
 
@@ -110,30 +106,20 @@ def _look_up_by(deadline: float, look_up: LookUp, host: str, port: int) -> list[
     return found.result(max(deadline - time.monotonic(), 0))
 
 
-def _reach(addresses: list[Any], deadline: float) -> DeadlineSocket:
+def _reach(addresses: list[Any], deadline: float, context: ssl.SSLContext | None, host: str) -> DeadlineSocket:
     """A connection to the first address that answers; one that is silent leaves the others their share of the time."""
     failure = OSError("the name has no address")
-    for number, address in enumerate(addresses):
-        now = time.monotonic()
+    for others, (*kind, _, place) in zip(reversed(range(len(addresses))), addresses, strict=True):
         try:
-            sock = _connect_to(address, now + (deadline - now) / (len(addresses) - number))
+            with ExitStack() as stack:
+                sock = stack.enter_context(DeadlineSocket(*kind))
+                sock.deadline = deadline - (deadline - time.monotonic()) * others / (others + 1)
+                sock.hurry()
+                sock.connect(place)
+                sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+                secured = context.wrap_socket(sock, server_hostname=host) if context else sock
+                stack.pop_all()
+                return cast(DeadlineSocket, secured)
         except OSError as error:
             failure = error
-        else:
-            sock.deadline = deadline
-            return sock
     raise failure
-
-
-def _connect_to(address: Any, deadline: float) -> DeadlineSocket:
-    family, kind, protocol, _, place = address
-    sock = DeadlineSocket(family, kind, protocol)
-    try:
-        sock.deadline = deadline
-        sock.hurry()
-        sock.connect(place)
-        sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
-    except BaseException:
-        sock.close()
-        raise
-    return sock

@@ -12,7 +12,7 @@ from http.client import HTTPConnection, HTTPException, HTTPResponse
 from math import inf
 from ssl import SSLContext
 from types import MappingProxyType
-from typing import Any, NamedTuple
+from typing import Any
 from urllib.parse import urlsplit
 
 from wechat.errors import TransportError
@@ -25,15 +25,7 @@ PIECE = 64 * 1024  # bytes
 
 NO_HEADERS: Mapping[str, str] = MappingProxyType({})
 Body = bytes | Callable[[], Iterable[bytes]] | None  # a function begins it anew
-
-
-class Request(NamedTuple):
-    """One request, so that it can be made again."""
-
-    method: str
-    target: str
-    body: Body = None
-    headers: Mapping[str, str] = NO_HEADERS
+Request = tuple[str, str, Body, Mapping[str, str]]  # method, target, body and headers
 
 
 class Received:
@@ -104,16 +96,19 @@ class Transport:
         Raises TransportError; its message holds the path, but nothing of the query.
         """
         what = f"{method} {target.partition('?')[0]}"
-        request = Request(method, self._prefix + target, body, headers)
+        request = (method, self._prefix + target, body, headers)
         with translated(what):
             connection, response = self._exchange(request, time.monotonic() + timeout, is_repeatable)
+        is_reusable = False
         try:
             yield Received(response, what)
             is_reusable = response.isclosed() and connection.sock is not None
-        except BaseException:
-            connection.close()
-            raise
-        self._keep(connection) if is_reusable else connection.close()
+        finally:
+            if is_reusable:
+                self._keep(connection)
+            else:
+                response.close()  # which has the socket where no other response may follow
+                connection.close()
 
     def close(self) -> None:
         """Closes the connections that nobody uses."""
@@ -151,12 +146,12 @@ class Transport:
 
 
 def _ask(connection: HTTPConnection, request: Request, deadline: float, patience: float) -> HTTPResponse:
-    """The head of the answer. The connection is closed where there is none."""
+    """The head of the answer; the connection is closed where there is none."""
+    method, target, body, headers = request
     sock: Any = connection.sock  # a DeadlineSocket
     sock.deadline, sock.patience = deadline, patience
-    body = request.body() if callable(request.body) else request.body
     try:
-        connection.request(request.method, request.target, body, dict(request.headers))
+        connection.request(method, target, body() if callable(body) else body, dict(headers))
         response = connection.getresponse()
     except BaseException:
         connection.close()
