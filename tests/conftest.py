@@ -374,3 +374,17 @@ class Known(Identity):
 
     def has_ended(self, owner):
         return owner in self.ended
+
+
+class Clock:
+    """A clock that goes when it is told to."""
+
+    now = 0.0
+
+    def __call__(self):
+        return self.now
+
+
+@pytest.fixture
+def clock():
+    return Clock()

@@ -17,7 +17,8 @@ ORDER = str.split(
     store.base store.memory store.sqlite store.redis store.opening store.owners
     message web protocol.signature protocol.envelope protocol.parser protocol.templates reply
     routing
-    platform.transport platform.files platform.hints platform.access_token platform.api platform.menu
+    platform.connection platform.transport platform.files platform.hints platform.answers
+    platform.access_token platform.api platform.menu
     delivery.sessions delivery.answering delivery.lanes delivery.record delivery.remembered delivery.ledger
     delivery.outbox delivery.delivery
     connections serving console __main__

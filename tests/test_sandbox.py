@@ -501,6 +501,16 @@ def test_a_menu_that_wechat_refuses_is_said_at_every_change(tmp_path):
     assert watched.told == [["menu.json: WeChat refuses the menu with 40016"]] * 3
 
 
+@pytest.mark.parametrize(
+    ("encoding", "faults"), [("utf-8-sig", []), ("gbk", ["menu.json: it is not UTF-8: save it as UTF-8"])]
+)
+def test_a_menu_is_read_as_windows_editors_save_it(tmp_path, encoding, faults):
+    (tmp_path / "menu.json").write_text('{"button": [{"type": "click", "name": "查书", "key": "K"}]}', encoding)
+    watched = Watched(tmp_path)
+    watched.folder.look()
+    assert watched.told[-1] == faults
+
+
 def test_a_menu_that_is_deleted_is_no_more_shown(sandbox):
     process = sandbox()
     (process.handlers / "menu.json").unlink()
