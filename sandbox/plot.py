@@ -9,8 +9,9 @@ from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from html import escape
 from importlib import import_module
-from importlib.util import find_spec
 from pathlib import Path
+
+from wechat.settings import package_fault
 
 WIDTH, HEIGHT = 820, 460
 LEFT, RIGHT, TOP, BOTTOM = 70, 790, 60, 390  # the sides of the plot, from the upper left corner
@@ -63,8 +64,8 @@ def plot_file(name: str) -> Path:
     path = Path(name)
     if path.suffix not in (".svg", ".png"):
         raise argparse.ArgumentTypeError(f"{name!r} is neither a .png nor a .svg")
-    if path.suffix == ".png" and not find_spec("matplotlib"):
-        raise argparse.ArgumentTypeError("a .png needs a package: python -m pip install matplotlib; a .svg needs none")
+    if path.suffix == ".png" and (fault := package_fault("matplotlib.figure")):
+        raise argparse.ArgumentTypeError(f"a .png {fault}; a .svg needs none")
     if not path.parent.is_dir():
         raise argparse.ArgumentTypeError(f"there is no folder {str(path.parent)!r}")
     return path

@@ -20,11 +20,12 @@ ORDER = str.split(
     platform.transport platform.files platform.hints platform.access_token platform.api platform.menu
     delivery.owners delivery.sessions delivery.answering delivery.pool delivery.debts delivery.outbox delivery.runs
     delivery.orphans delivery.delivery
-    serving console __main__
+    serving hosting terminal console __main__
     """
 )
 CODE = [
     ROOT / "wxserver.py",
+    ROOT / "wsgi.py",
     *sorted(ROOT.glob("wechat/**/*.py")),
     *sorted(ROOT.glob("sandbox/*.py")),
     *sorted(ROOT.glob("handlers/*.py")),
@@ -35,6 +36,7 @@ MAY_IMPORT = {
     "handlers": {"wechat", "handlers"},
     "sandbox": {"wechat", "sandbox"},
     "wxserver.py": {"wechat"},
+    "wsgi.py": {"wxserver"},
 }
 MAKE_APPLICATIONS = [ROOT / "sandbox/__main__.py", ROOT / "sandbox/testing.py"]
 
