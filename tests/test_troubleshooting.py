@@ -181,7 +181,7 @@ def test_each_line_of_the_log_is_what_the_server_writes(troubled):
 
 def reasons():
     """Why requests are refused with 403, each as a pattern."""
-    for file in (ROOT / "wechat").glob("*.py"):
+    for file in (ROOT / "wechat").glob("**/*.py"):
         for node in ast.walk(ast.parse(file.read_text("utf-8"))):
             if isinstance(node, ast.Call) and getattr(node.func, "id", "") == "Forbidden":
                 yield from texts(node.args[0])
