@@ -10,7 +10,7 @@ import logging
 import threading
 import time
 
-from wechat.delivery.answering import Answer, Answering, Push
+from wechat.delivery.answering import Answer, Answering, HandedOn, Push
 from wechat.delivery.debts import Debts
 from wechat.delivery.outbox import Outbox
 from wechat.delivery.pool import Pool
@@ -71,10 +71,12 @@ class Delivery:
         push = Push(content, message, self._answering.router.find(message), time.perf_counter())
         run, attempt, is_ours = self._runs.begin(delivery_key(message, content))
         if is_ours:
-            if not self._answering.may_take_long(message, push.found) or self._is_continue(push):
+            if self._answering.may_take_long(message, push.found) and not self._is_continue(push):
+                self._do_in_pool(run, push)
+            else:
                 self._do(run, push)
+            if not run.is_pooled:  # a fast handler may have handed the message on to a slow one
                 return self._log(push, run, attempt, DIRECT, run.document)
-            self._do_in_pool(run, push)
         try:
             return self._await(run, push, attempt)
         except StoreError as error:
@@ -142,26 +144,31 @@ class Delivery:
 
     # The run
 
-    def _do_in_pool(self, run: Run, push: Push) -> None:
+    def _do_in_pool(self, run: Run, push: Push, handed: HandedOn | None = None) -> None:
         run.is_pooled = True
-        self._slow.submit(self._do, run, push)
+        self._slow.submit(self._do, run, push, handed)
 
-    def _do(self, run: Run, push: Push) -> None:
+    def _do(self, run: Run, push: Push, handed: HandedOn | None = None) -> None:
         """Does the run; whatever goes wrong, it ends, for others wait for it."""
         try:
-            self._run(run, push)
+            self._run(run, push, handed)
         except BaseException as error:
             logger.error("a message is not answered\n%s", trace(error))
             self._runs.end(run, b"")
             if debt := self._debts.find(push.openid, run.key):
                 self._debts.settle(debt)
 
-    def _run(self, run: Run, push: Push) -> None:
+    def _run(self, run: Run, push: Push, handed: HandedOn | None) -> None:
         """Has the handler answer, lets every attempt know, and pays what has been owed meanwhile."""
         started = time.perf_counter()
-        answer, place, is_more_kept = self._continue(push) if self._is_continue(push) else (None, "", False)
+        is_continue = not handed and self._is_continue(push)
+        answer, place, is_more_kept = self._continue(push) if is_continue else (None, "", False)
         if not answer:
-            answer = self._answering.answer(push.message, push.found)
+            came = self._answering.begin(*(handed or (push.message, push.found)))
+            if isinstance(came, HandedOn):
+                self._do_in_pool(run, push, came)
+                return
+            answer = came
         seconds = time.perf_counter() - started
         if seconds > LONG_FOR_UNMARKED and not run.is_pooled:
             logger.warning("%s took %.1f s: mark it slow=True, so that it holds up nobody", answer.handler, seconds)
