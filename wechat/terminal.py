@@ -23,7 +23,9 @@ class Parser(argparse.ArgumentParser):
         is_about_values = message.startswith(("unrecognized arguments", "the following arguments are required"))
         if is_about_values and any(given[:1] == "-" and given not in known for given in sys.argv[1:]):
             message += "; a value that begins with a dash goes behind --"
-        complain(f"{self.format_usage()}{self.prog}: error: {message}")
+        with suppress(OSError):
+            self.print_usage(sys.stderr)
+        complain(f"{self.prog}: error: {message}")
         raise SystemExit(2)
 
 

@@ -90,11 +90,11 @@ class Answering:
         """
         while found:
             name = found.handler.name
-            handlers = (*handlers, name)
             try:
                 result = self._call(found.handler, message, match=found.match)
                 if not isinstance(result, Message):
                     return Answer(name, to_reply(result))
+                handlers = (*handlers, name)
                 if len(handlers) == MOST_HANDLERS:
                     logger.error("a message was handed on too often: %s", " -> ".join(handlers))
                     return self.apologise(message, RecursionError("a message was handed on too often"))

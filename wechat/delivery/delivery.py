@@ -164,7 +164,7 @@ class Delivery:
         is_continue = not handed and self._is_continue(push)
         answer, place, is_more_kept = self._continue(push) if is_continue else (None, "", False)
         if not answer:
-            came = self._answering.begin(*(handed or (push.message, push.found)))
+            came = self._answering.begin(*handed) if handed else self._answering.begin(push.message, push.found)
             if isinstance(came, HandedOn):
                 self._do_in_pool(run, push, came)
                 return
