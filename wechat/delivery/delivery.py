@@ -9,10 +9,10 @@ from __future__ import annotations
 import logging
 
 from wechat.delivery.answering import Answer, Answering, HandedOn, Push
-from wechat.delivery.lanes import Lanes
+from wechat.delivery.lanes import Lanes, Task
 from wechat.delivery.ledger import Entry, Ledger
 from wechat.delivery.outbox import NOTHING, Outbox
-from wechat.delivery.record import PROMISED, READY, Record, unpack
+from wechat.delivery.record import PROMISED, READY, RUNNING, Record, unpack
 from wechat.errors import GivenUp, StoreError, Unreadable
 from wechat.log import log_error
 from wechat.message import Message, delivery_key, kind_of, label
@@ -36,7 +36,9 @@ DIRECT = ""  # in the log: with this attempt, the first or a later one
 BEHIND = 1.0  # seconds by which the rest of a long text follows its beginning
 BEHIND_A_CRASH = 6.0  # seconds; WeChat asks for the beginning again once it has waited 5
 MOST_STARTS = 3  # each of which ended with the death of its process
-SUSPECT = 2  # starts from which on a message is run by itself, so that it takes no other one with it
+SUSPECT = 2  # starts from which on messages are started one by one, to see which of them ends the process
+SUSPECTS = "suspects"  # their lane
+ALONE = 0.1  # seconds that a suspect lives before the next one follows
 
 
 class Delivery:
@@ -143,14 +145,35 @@ class Delivery:
     # The run
 
     def _do_in_lane(self, entry: Entry, push: Push, handed: HandedOn | None = None) -> None:
-        starts = entry.record.starts
-        lane = "suspects" if starts >= SUSPECT else push.openid
-
         def task() -> None:
             if self._ledger.start(entry):
                 self._do(entry, push, not handed and self._is_continue(push), is_in_lane=True, handed=handed)
 
-        self._slow.submit(lane, task, is_resumed=starts > 0)
+        if entry.record.starts < SUSPECT:
+            self._slow.submit(push.openid, task, is_resumed=entry.record.starts > 0)
+        else:
+            self._slow.submit(SUSPECTS, self._watch(entry, push, task), is_resumed=True)
+
+    def _watch(self, entry: Entry, push: Push, task: Task) -> Task:
+        """Start a suspect's task, and let the next suspect follow once it has ended or lived for a moment.
+
+        So the one that ends the process is the last that was started, and a start of the others does not count.
+        """
+        ends: list[float] = []
+
+        def watch() -> float | None:
+            if not ends:
+                ends.append(self._world.monotonic() + ALONE)
+                self._slow.submit(push.openid, task, is_resumed=True)
+            elif entry.record.state not in (RUNNING, PROMISED):
+                return None
+            elif self._world.monotonic() >= ends[0]:
+                if self._slow.has_more(SUSPECTS):
+                    self._ledger.forgive(entry)
+                return None
+            return ALONE / 4
+
+        return watch
 
     def _do(
         self, entry: Entry, push: Push, is_continue: bool, is_in_lane: bool = False, handed: HandedOn | None = None
