@@ -197,6 +197,8 @@ def test_a_promised_continue_of_a_dead_process_ends(serving, store):
     app = serving(working()[0])
     assert are_idle(app)
     assert wait_until(lambda: kept(store)[0] == "waits" and len(store.linked(f"owned:{DEAD}")) == 0)
+    states = {unpack_record(raw).state for raw in store.linked(f"user:{USER}").values()}
+    assert states == {READY}
     assert fetch(app).startswith("waits")
 
 
