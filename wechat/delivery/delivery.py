@@ -76,7 +76,7 @@ class Delivery:
         is_slow = not is_continue and self._answering.may_take_long(message, found)
         entry, is_ours = self._ledger.begin(delivery_key(message, content), message["FromUserName"], is_slow)
         attempt = entry.record.attempts
-        if is_ours and not is_slow:
+        if is_ours and not is_slow and attempt == 1:  # a later one counts its start, in the lane
             self._do(entry, push, is_continue)
             return self._log(push, entry, attempt, DIRECT, entry.record.document)
         if is_ours:

@@ -31,6 +31,7 @@ logger = logging.getLogger("wxserver")
 KEPT = 86_400.0  # seconds for every state but done
 LOOK_AT_OWNER = 0.5  # seconds between two looks at whether the process that has a message still lives
 PREFIX = "message:"
+STATES = (RUNNING, PROMISED, READY, DONE)
 
 
 class Entry:
@@ -38,6 +39,7 @@ class Entry:
 
     handler, kind, msg_id = "", "success", ""  # for the log
     raw: str | None = None  # what the store holds
+    linked: frozenset[str] = frozenset()  # the indexes that it has there
     moved: threading.Event | None = None
 
     def __init__(self, key: str, record: Record, lock: threading.Lock) -> None:
@@ -60,6 +62,7 @@ class Ledger:
         self._seconds = max(seconds, DOCUMENT_KEPT)
         self._lock = world.lock()
         self._entries: dict[str, Entry] = {}
+        self._unwritten: dict[str, Entry] = {}
         self._remembered = Remembered(self._seconds, world.monotonic)
 
     # The moves
@@ -139,7 +142,7 @@ class Ledger:
                         self._read(moved)
                     return False
                 for (moved, record), change in zip(moves, changes, strict=True):
-                    moved.raw = change.new
+                    moved.raw, moved.linked = change.new, record.indexes
                     self._put(moved, record)
                 is_given = self._is_shared
         except StoreError as error:  # it is at hand, and may have left the store: it comes twice rather than never
@@ -184,6 +187,7 @@ class Ledger:
 
     def abandoned(self) -> Iterator[Entry]:
         """What processes that died have promised, and belongs to the caller now; raises StoreError."""
+        self._catch_up()
         for dead in self._owners.dead():
             found = sorted(self._found(f"owned:{dead}"), key=lambda entry: entry.record.starts)
             for entry in found:
@@ -203,12 +207,12 @@ class Ledger:
                 entry = self._entries.get(key)
             if not entry:
                 entry = Entry(key, record, self._world.lock())
-                entry.raw = raw
+                entry.raw, entry.linked = raw, record.indexes
             elif entry.record.owner != self._owners.me:  # what this process owns it knows better
                 with entry.lock:
-                    entry.raw = raw
-                    self._put(entry, record)
-            yield entry
+                    self._read(entry)  # and not what was found: this process may have adopted it since
+            if entry.record.is_open:
+                yield entry
 
     # The one place where a record moves
 
@@ -235,18 +239,29 @@ class Ledger:
         change = self._change(entry, new)
         try:
             if self._store.swap(change):
-                entry.raw = change.new
+                entry.raw, entry.linked = change.new, new.indexes
                 return True
             self._read(entry)
         except StoreError as error:
             logger.warning("other processes do not see how a message stands: %s", error)
+            self._unwritten[entry.key] = entry
+            entry.linked |= new.indexes  # the write may have come through
             return True
         return False
+
+    def _catch_up(self) -> None:
+        """Write what the store did not take while it was away, unless another process has gone further with it."""
+        for key, entry in list(self._unwritten.items()):
+            with entry.lock:
+                self._read(entry)
+                if key in self._unwritten and self._store.swap(change := self._change(entry, entry.record)):
+                    entry.raw, entry.linked = change.new, entry.record.indexes
+                    del self._unwritten[key]
 
     def _change(self, entry: Entry, new: Record) -> Change:
         is_over = new.state == DONE
         packed = None if is_over and not self._is_shared else pack_record(new)
-        gone = entry.record.indexes - new.indexes
+        gone = entry.linked - new.indexes
         ttl = self._seconds if is_over else KEPT
         return Change(PREFIX + entry.key, entry.raw, packed, ttl, tuple(new.indexes), tuple(gone))
 
@@ -258,15 +273,26 @@ class Ledger:
             if record.state == DONE or not record.owner:
                 self._entries.pop(entry.key, None)
                 self._remembered.add(entry.key, record.document)
-            else:
+            elif record.owner == self._owners.me:
                 self._entries[entry.key] = entry
+            else:  # its end would not be seen here
+                self._entries.pop(entry.key, None)
 
     def _read(self, entry: Entry) -> None:
-        raw = self._store.get(PREFIX + entry.key)
-        record = unpack_record(raw) if raw else None
-        entry.raw = raw
+        entry.raw = self._store.get(PREFIX + entry.key)
+        record = unpack_record(entry.raw) if entry.raw else None
         if record:
-            self._put(entry, record)
+            entry.linked = record.indexes
+            if not self._is_ahead(entry, record):
+                self._unwritten.pop(entry.key, None)
+                self._put(entry, record)
+
+    def _is_ahead(self, entry: Entry, seen: Record) -> bool:
+        """Whether this process went on with a message while the store was away, and what the store has is older."""
+        if entry.key not in self._unwritten:
+            return False
+        here, there = STATES.index(entry.record.state), STATES.index(seen.state)
+        return here >= there if seen.owner == self._owners.me else here > there == STATES.index(RUNNING)
 
     def _enter(self, entry: Entry) -> bool:
         """Whether the message is new to all processes; its lock is held."""

@@ -41,11 +41,11 @@ class Record(NamedTuple):
         return Record(state, owner, self.attempts, self.starts, self.is_slow, False, self.openid, document, "", left)
 
     @property
-    def indexes(self) -> set[str]:
+    def indexes(self) -> frozenset[str]:
         """Where it can be found: among its user's messages, and its owner's."""
         if not self.is_open:
-            return set()
-        return {f"user:{self.openid}", *([f"owned:{self.owner}"] if self.owner else ())}
+            return frozenset()
+        return frozenset((f"user:{self.openid}", *([f"owned:{self.owner}"] if self.owner else ())))
 
 
 def pack_record(record: Record) -> str:

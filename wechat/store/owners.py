@@ -20,6 +20,9 @@ logger = logging.getLogger("wxserver")
 RENEW = 3.0  # seconds between two signs of life
 LIFE = 15.0  # seconds without one after which a process counts as dead
 FORGOTTEN = 2 * 86_400.0  # seconds; what a process owns lasts a day
+REMEMBERED = (
+    60.0  # seconds without a sign of life; by then WeChat's attempts are over, and who waits for a lock has looked
+)
 
 OWNERS = "owners"  # the index of all signs of life
 
@@ -102,7 +105,7 @@ class Owners:
         # Time in which this process stood still itself, or could not look, says nothing of the others.
         passed, self._looked = min(now - self._looked, 2 * RENEW), now
         counters = self._store.linked(OWNERS)
-        for owner in {*self._silent, *(key.removeprefix("alive:") for key in counters)}:
+        for owner in sorted({*self._silent, *(key.removeprefix("alive:") for key in counters)}):
             counter = counters.get(f"alive:{owner}")
             is_silent = owner in self._silent and self._counters.get(owner) == counter
             self._counters[owner], self._silent[owner] = (
@@ -121,7 +124,12 @@ class Owners:
         return [owner for owner in list(self._counters) if self.is_dead(owner)]
 
     def forget(self, owner: str) -> None:
-        """Forget a dead process, of which nothing is left; raises StoreError."""
+        """Forget a dead process, of which nothing is left, once it has been silent for a while; raises StoreError.
+
+        Before that its locks, and what WeChat asks for again, are still to be seen as those of a dead one.
+        """
+        if owner != self.me and self._silent.get(owner, 0.0) < REMEMBERED:
+            return
         self._store.swap(Change(f"alive:{owner}", ..., None, unlink=(OWNERS,)))
         self._counters.pop(owner, None)
         self._silent.pop(owner, None)
