@@ -87,7 +87,7 @@ def test_a_room_imports_only_from_the_rooms_below_it():
     below = {
         "store": {"errors", "log", "world"},
         "protocol": {"errors", "settings", "message"},
-        "platform": {"errors", "log", "settings", "world", "store", "protocol", "reply"},
+        "platform": {"errors", "log", "settings", "world", "store", "protocol", "message", "reply", "routing"},
         "delivery": {
             "errors",
             "log",

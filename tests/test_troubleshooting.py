@@ -67,7 +67,7 @@ class AwayStore(MemoryStore):
 
     name, failures = "Redis", (ConnectionError,)
 
-    def _change(self, key, old, new, ttl):
+    def _swap(self, changes):
         raise ConnectionError
 
 
