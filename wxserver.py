@@ -4,8 +4,9 @@
 Importing this module reads no environment.
 """
 
-from __future__ import annotations
+import wechat  # noqa: F401, it tells an old Python which one is needed; newer syntax must not stand here
 
+# isort: split
 import argparse
 import logging
 import os
@@ -39,7 +40,7 @@ from wechat.web import JSON, TEXT, XML, acknowledge, check_method, read_body, re
 if TYPE_CHECKING:
     from _typeshed.wsgi import StartResponse, WSGIEnvironment
 
-    application: Application
+    application: "Application"
 
 logger = logging.getLogger("wxserver")
 
@@ -89,7 +90,7 @@ class Application:
         self.api.close()
         self.store.close()
 
-    def __call__(self, environ: WSGIEnvironment, start_response: StartResponse) -> Iterable[bytes]:
+    def __call__(self, environ: "WSGIEnvironment", start_response: "StartResponse") -> Iterable[bytes]:
         request = Request(environ)
         try:
             response = self.respond(request)

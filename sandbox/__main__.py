@@ -31,6 +31,7 @@ from wechat.log import configure
 from wechat.routing import prepare
 from wechat.settings import Settings
 from wechat.store.opening import open_store
+from wechat.system import END_SIGNALS
 
 HOST = "127.0.0.1"  # whatever HOST says: who reaches the page can read and send everything
 LOOK = 0.3  # seconds between two looks at the handlers
@@ -81,7 +82,7 @@ def make_parser(environ: Mapping[str, str]) -> argparse.ArgumentParser:
 
 def serve(environ: Mapping[str, str]) -> NoReturn:
     """Serves on loopback, loading handlers anew as they change, until it is stopped."""
-    for number in (signal.SIGINT, signal.SIGTERM):
+    for number in END_SIGNALS:
         signal.signal(number, end)
     try:
         folder = start(environ)

@@ -221,7 +221,7 @@ def _progress(tally: Tally) -> Iterator[None]:
     def show() -> None:
         while not is_over.wait(0.2):
             line = f"{tally.sent:,} sent, {tally.in_flight:,} in flight, {tally.banners:,} with the banner"
-            print(f"\r{line}\x1b[K", end="", file=sys.stderr, flush=True)
+            print(f"\r{line:79}", end="", file=sys.stderr, flush=True)
 
     thread = threading.Thread(target=show, daemon=True)
     thread.start()
@@ -230,4 +230,4 @@ def _progress(tally: Tally) -> Iterator[None]:
     finally:
         is_over.set()
         thread.join()
-        print("\r\x1b[K", end="", file=sys.stderr, flush=True)
+        print(f"\r{'':79}\r", end="", file=sys.stderr, flush=True)

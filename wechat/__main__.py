@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import argparse
 import difflib
-import json
 import os
 import sys
 from collections.abc import Iterable, Iterator
@@ -13,7 +12,7 @@ from pathlib import Path
 from wechat.console import add_commands
 from wechat.errors import StartError
 from wechat.message import Message
-from wechat.platform.menu import menu_faults, unhandled_keys
+from wechat.platform.menu import menu_faults, read_menu, unhandled_keys
 from wechat.routing import Router, describe, load, prepare, where
 from wechat.settings import RULES
 from wechat.store.opening import open_store
@@ -116,10 +115,10 @@ def _menu_warnings(file: Path, router: Router) -> list[str]:
     if not file.exists():
         return []
     try:
-        menu = json.loads(file.read_text("utf-8"))
+        menu = read_menu(file)
         return [f"{file}: {said}" for said in menu_faults(menu) or unhandled_keys(menu, router)]
-    except ValueError as error:
-        return [f"{file} is not JSON: {error}"]
+    except (OSError, ValueError) as error:
+        return [f"{file}: {error}"]
 
 
 if __name__ == "__main__":

@@ -14,7 +14,8 @@ from typing import Any, BinaryIO
 
 from wechat.errors import ApiError, StartError
 from wechat.platform.api import Api
-from wechat.platform.menu import menu_faults, unhandled_keys
+from wechat.platform.files import Progress
+from wechat.platform.menu import menu_faults, read_menu, unhandled_keys
 from wechat.reply import Text
 from wechat.routing import Router, load
 from wechat.settings import read
@@ -127,11 +128,10 @@ def run_menu_push(options: argparse.Namespace) -> int:
     """Checks the file first: names the button at fault, and the decorators that are missing."""
     file = options.file or options.handlers / "menu.json"
     try:
-        menu = json.loads(file.read_text("utf-8"))
-        menu = menu.get("menu", menu) if isinstance(menu, dict) else menu  # as `menu get --json` prints it
+        menu = read_menu(file)
         faults = menu_faults(menu)
     except ValueError as error:
-        faults = [f"it is not JSON: {error}"]
+        faults = [str(error)]
     if faults:
         print("\n".join(f"{file}: {fault}" for fault in faults), file=sys.stderr)
         return 1
@@ -151,13 +151,24 @@ def run_menu_delete(options: argparse.Namespace) -> int:
 
 
 def run_media_get(options: argparse.Namespace) -> int:
-    """Downloads into this folder, or to the file that was named."""
+    """Downloads into this folder, or to the file that was named; overwrites none."""
     output = options.output or Path()
-    folder = output if output.is_dir() else output.parent
-    with platform() as api, progress_bar("downloaded") as show, tempfile.TemporaryDirectory(dir=folder) as own:
-        path = api.download(options.media_id, own, on_progress=show)
-        path = path.replace(folder / path.name if output.is_dir() else output)
+    if output.is_file():
+        print(f"{output} is there, and is not overwritten: name another file", file=sys.stderr)
+        return 1
+    with platform() as api, progress_bar("downloaded") as show:
+        if output.is_dir():
+            path = api.download(options.media_id, output, on_progress=show)
+        else:
+            path = _download_as(output, api, options.media_id, show)
     return say(options, str(path), file=str(path))
+
+
+def _download_as(output: Path, api: Api, media_id: str, show: Progress) -> Path:
+    with tempfile.TemporaryDirectory(dir=output.parent) as own:
+        path = api.download(media_id, own, on_progress=show)
+        output.open("xb").close()  # it may have come meanwhile
+        return path.replace(output)
 
 
 def run_media_upload(options: argparse.Namespace) -> int:
@@ -227,4 +238,4 @@ def progress_bar(done_word: str) -> Iterator[Callable[[int, int], None]]:
         yield show
     finally:
         if is_terminal:
-            sys.stderr.write("\r\x1b[K")
+            sys.stderr.write(f"\r{'':60}\r")  # the console of Windows has no escape sequences by default
