@@ -32,6 +32,8 @@ from wechat.routing import prepare
 from wechat.settings import Settings
 from wechat.store.opening import open_store
 from wechat.system import END_SIGNALS
+from wechat.terminal import Parser, complain
+from wechat.terminal import run as run_command
 
 HOST = "127.0.0.1"  # whatever HOST says: who reaches the page can read and send everything
 LOOK = 0.3  # seconds between two looks at the handlers
@@ -51,17 +53,13 @@ def main(arguments: list[str]) -> int:
     environ = {name: value for name, value in os.environ.items() if value}
     environ = {**DEFAULTS, **({} if "WECHAT_AES_KEY" in environ else UNSEALED), **environ}
     options = make_parser(environ).parse_args(arguments)
-    try:
-        status: int = options.run(options)
-    except BrokenPipeError:  # whoever read the output has seen enough
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-        return 1
+    status: int = options.run(options)
     return status
 
 
 def make_parser(environ: Mapping[str, str]) -> argparse.ArgumentParser:
     """The parser of all commands, whose defaults are the settings."""
-    parser = argparse.ArgumentParser(prog="python -m sandbox", description=__doc__)
+    parser = Parser(prog="python -m sandbox", description=__doc__)
     parser.set_defaults(run=lambda _: serve({**environ, **ALWAYS}))
     commands = parser.add_subparsers(
         metavar="COMMAND", title="commands", description="without one: the server, its chat page, and a stand-in API"
@@ -117,7 +115,7 @@ def start(environ: Mapping[str, str]) -> Folder:
     chat = Chat(f"http://{HOST}:{settings.port}{settings.path}", settings, cloud, timeline)
 
     def tell(faults: list[str]) -> None:
-        print(*faults or ["the handlers are loaded"], sep="\n", file=sys.stderr)
+        complain(*faults or ["the handlers are loaded"])
         timeline.add("handlers", faults=faults)
 
     folder = Folder(wxserver.HANDLERS, seen, environ, accounts.use, chat.show_menu, tell)
@@ -161,4 +159,4 @@ A change in handlers/ is loaded at once. Ctrl-C ends this.
 
 
 if __name__ == "__main__":
-    sys.exit(main(sys.argv[1:]))
+    run_command(main)

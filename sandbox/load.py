@@ -23,6 +23,7 @@ from sandbox.platform import Attempt, Endpoint, Platform, is_address
 from sandbox.plot import Chart, percentiles, plot_file, to_svg
 from sandbox.verdict import Verdict, judge
 from wechat.errors import SettingsError
+from wechat.terminal import complain
 
 MOST_RATE = 5_000  # a second
 MOST_SECONDS = 3_600
@@ -61,7 +62,7 @@ def run(options: argparse.Namespace) -> int:
         platform = Platform.of(read_account(options))
         check_target(options.url, options.anywhere)
     except (SettingsError, ValueError) as error:
-        print(error, file=sys.stderr)
+        complain(error)
         return 2
     most = min(MOST_IN_FLIGHT, math.ceil(options.rate * (ATTEMPTS * options.hang_up + 1)))
     tally = Tally(options.hang_up, most)

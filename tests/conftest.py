@@ -224,7 +224,7 @@ def serve():
 
 def copy_project(folder):
     """Puts what users deploy into the folder."""
-    for name in ("wxserver.py", "wechat", "sandbox", "handlers"):
+    for name in ("wxserver.py", "wsgi.py", "wechat", "sandbox", "handlers"):
         copy = shutil.copytree if (ROOT / name).is_dir() else shutil.copy
         copy(ROOT / name, folder / name)
 

@@ -27,11 +27,12 @@ ORDER = str.split(
     platform.access_token platform.api platform.menu
     delivery.sessions delivery.answering delivery.lanes delivery.record delivery.remembered delivery.ledger
     delivery.outbox delivery.delivery
-    connections serving console __main__
+    connections serving hosting terminal console __main__
     """
 )
 CODE = [
     ROOT / "wxserver.py",
+    ROOT / "wsgi.py",
     *sorted(ROOT.glob("wechat/**/*.py")),
     *sorted(ROOT.glob("sandbox/*.py")),
     *sorted(ROOT.glob("handlers/*.py")),
@@ -42,6 +43,7 @@ MAY_IMPORT = {
     "handlers": {"wechat", "handlers"},
     "sandbox": {"wechat", "sandbox"},
     "wxserver.py": {"wechat"},
+    "wsgi.py": {"wxserver"},
 }
 MOST_FILES = 15
 MAKE_APPLICATIONS = [ROOT / "sandbox/__main__.py", ROOT / "sandbox/testing.py"]

@@ -261,6 +261,33 @@ def sandbox_of_module(tmp_path_factory):
     process.stop()
 
 
+TYPES = {
+    ("GET", "/"): "text/html; charset=utf-8",
+    ("GET", "/events?after=0"): "application/json",
+    ("GET", "/nowhere"): "application/json",
+    ("POST", "/push"): "application/json",
+    ("GET", "/media/nothing"): "application/json",
+    ("POST", "/media?image/a.png"): "application/json",
+    ("GET", "/cgi-bin/token"): "application/json; encoding=utf-8",
+    ("GET", "/cgi-bin/nowhere"): "text/html; charset=UTF-8",
+    ("GET", "/video/nothing"): "text/html; charset=UTF-8",
+}
+
+
+@pytest.mark.parametrize(("method", "path", "kind"), [(*asked, kind) for asked, kind in TYPES.items()])
+def test_every_answer_says_of_what_type_it_is(sandbox_of_module, method, path, kind):
+    """WebOb's `headers=` replaces all headers, and the page had no Content-Type."""
+    connection = http.client.HTTPConnection("127.0.0.1", urlsplit(sandbox_of_module.page).port, timeout=30)
+    connection.request(method, path, b"x" if method == "POST" else None, JSON)
+    response = connection.getresponse()
+    response.read()
+    connection.close()
+    assert response.headers["Content-Type"] == kind
+    if path == "/":
+        assert "script-src" in response.headers["Content-Security-Policy"]
+        assert response.headers["X-Content-Type-Options"] == "nosniff"
+
+
 def addresses(port):
     """Those of this machine's addresses, beside loopback, that take a connection to the port."""
     own = {info[4][0] for info in socket.getaddrinfo(socket.gethostname(), None, socket.AF_INET)}

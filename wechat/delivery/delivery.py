@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import logging
 
-from wechat.delivery.answering import Answer, Answering, Push
+from wechat.delivery.answering import Answer, Answering, HandedOn, Push
 from wechat.delivery.lanes import Lanes
 from wechat.delivery.ledger import Entry, Ledger
 from wechat.delivery.outbox import NOTHING, Outbox
@@ -78,8 +78,9 @@ class Delivery:
         attempt = entry.record.attempts
         if is_ours and not is_slow and attempt == 1:  # a later one counts its start, in the lane
             self._do(entry, push, is_continue)
-            return self._log(push, entry, attempt, DIRECT, entry.record.document)
-        if is_ours:
+            if not entry.is_running:  # a fast handler may have handed the message on to a slow one
+                return self._log(push, entry, attempt, DIRECT, entry.record.document)
+        elif is_ours:
             self._do_in_lane(entry, push)
         return self._await(entry, push, attempt)
 
@@ -141,30 +142,41 @@ class Delivery:
 
     # The run
 
-    def _do_in_lane(self, entry: Entry, push: Push) -> None:
+    def _do_in_lane(self, entry: Entry, push: Push, handed: HandedOn | None = None) -> None:
         starts = entry.record.starts
         lane = "suspects" if starts >= SUSPECT else push.openid
 
         def task() -> None:
             if self._ledger.start(entry):
-                self._do(entry, push, self._is_continue(push), is_in_lane=True)
+                self._do(entry, push, not handed and self._is_continue(push), is_in_lane=True, handed=handed)
 
         self._slow.submit(lane, task, is_resumed=starts > 0)
 
-    def _do(self, entry: Entry, push: Push, is_continue: bool, is_in_lane: bool = False) -> None:
+    def _do(
+        self, entry: Entry, push: Push, is_continue: bool, is_in_lane: bool = False, handed: HandedOn | None = None
+    ) -> None:
         """Answer the message; whatever goes wrong, it ends, for others wait for it."""
         try:
             if not (is_continue and self._continue(entry, push)):
-                self._run(entry, push, is_in_lane)
+                self._run(entry, push, is_in_lane, handed)
         except BaseException as error:
             log_error(logger, f"a message is not answered: {label(push.message)}", error)
             self._end_without_reply(entry)
 
-    def _run(self, entry: Entry, push: Push, is_in_lane: bool) -> None:
+    def _run(self, entry: Entry, push: Push, is_in_lane: bool, handed: HandedOn | None) -> None:
         """Have the handler answer, note it, and send what is not the direct answer."""
         started = self._world.monotonic()
-        is_given_up = entry.record.starts > MOST_STARTS
-        answer = self._give_up(push) if is_given_up else self._answering.answer(push.message, push.found)
+        if entry.record.starts > MOST_STARTS:
+            answer = self._give_up(push)
+        elif is_in_lane:
+            answer = self._answering.answer(*(handed or (push.message, push.found)))
+        else:
+            came = self._answering.begin(push.message, push.found)
+            if isinstance(came, HandedOn):
+                self._ledger.slow_down(entry)
+                self._do_in_lane(entry, push, came)
+                return
+            answer = came
         seconds = self._world.monotonic() - started
         if seconds > LONG_FOR_UNMARKED and not is_in_lane:
             logger.warning("%s took %.1f s: mark it slow=True, so that it holds up nobody", answer.handler, seconds)
