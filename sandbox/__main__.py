@@ -42,7 +42,7 @@ THREADS = 64  # of the page and the API; each open page takes one
 DEFAULTS = {"WECHAT_TOKEN": "sandbox", "WECHAT_APPID": APPID, "WECHAT_SECRET": "sandbox-secret"}
 UNSEALED = {"WECHAT_AES_KEY": "sandbox" + "0" * 36, "WECHAT_MODE": "plain"}
 ALWAYS = {
-    "WECHAT_STORE": "memory:",  # never the real account's: its debts would be paid to the stand-in
+    "WECHAT_STORE": "memory:",  # never the real account's: what it promised would be sent to the stand-in
     "WECHAT_MAX_AGE": "0",  # a push from the history of a shell is welcome
     "LOG_LEVEL": "debug",  # what errors say quotes nobody but oneself
 }

@@ -3,11 +3,17 @@
 import ast
 import configparser
 import statistics
+import sys
 from pathlib import Path
 
 import pytest
+from webob import Request
 
-from tests.conftest import ROOT
+from sandbox.messages import text_message
+from tests.conftest import PLAIN, ROOT, TOKEN
+from wechat.routing import on
+from wechat.settings import read
+from wxserver import Application
 
 # A module imports only those above it: errors, settings, system, log <- store <- protocol, message, reply <- routing
 # <- platform <- delivery <- serving <- the commands.
@@ -39,6 +45,7 @@ MAY_IMPORT = {
     "wxserver.py": {"wechat"},
     "wsgi.py": {"wxserver"},
 }
+MOST_FILES = 15
 MAKE_APPLICATIONS = [ROOT / "sandbox/__main__.py", ROOT / "sandbox/testing.py"]
 
 
@@ -76,6 +83,54 @@ def test_imports_go_one_way(file):
     home = file.relative_to(ROOT).parts[0]
     allowed = MAY_IMPORT[home] | ({"wxserver"} if file in MAKE_APPLICATIONS else set())
     assert {name.partition(".")[0] for name in imports(file)} <= allowed
+
+
+def test_a_room_imports_only_from_the_rooms_below_it():
+    """Within `wechat/`; what stands in no room is named by its module."""
+    below = {
+        "store": {"errors", "system", "log", "world"},
+        "protocol": {"errors", "settings", "message"},
+        "platform": {"errors", "log", "settings", "world", "store", "protocol", "message", "reply", "routing"},
+        "delivery": {
+            "errors",
+            "log",
+            "settings",
+            "world",
+            "store",
+            "protocol",
+            "message",
+            "reply",
+            "routing",
+            "platform",
+        },
+    }
+    for room, allowed in below.items():
+        for file in (ROOT / "wechat" / room).glob("*.py"):
+            assert {name.split(".")[1] for name in imports(file)} <= allowed | {room}, file
+
+
+def test_there_are_eight_modules_to_learn_for_delivery():
+    assert len([file for file in ROOT.glob("wechat/delivery/*.py") if file.stem != "__init__"]) <= 8
+
+
+def test_a_text_message_opens_few_files():
+    """Those in which something runs for a text that is answered at once, beside its handler."""
+    app = Application(read({"WECHAT_TOKEN": TOKEN}), {("text",): on("text")(lambda msg: "hi")})
+    query, body = PLAIN.push(text_message("hello"))
+    request, opened = Request.blank("/weixin", {"QUERY_STRING": query}, method="POST", body=body), set()
+
+    def note(frame, event, _):
+        file = Path(frame.f_code.co_filename)
+        if event == "call" and file in CODE:
+            opened.add(str(file.relative_to(ROOT)))
+
+    sys.setprofile(note)
+    try:
+        response = request.send(app)
+    finally:
+        sys.setprofile(None)
+    assert b"hi" in response.body
+    assert len(opened) <= MOST_FILES, sorted(opened)
 
 
 def test_init_files_hold_a_docstring_and_nothing_else():

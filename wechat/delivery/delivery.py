@@ -244,7 +244,7 @@ class Delivery:
         except StoreError as error:
             logger.warning("what waits for 继续 cannot be fetched: %s", error)
             return False
-        self._ledger.end(entry, b"", None, None)  # one that was promised takes nothing: its user asks again
+        self._end_without_reply(entry)  # one that was promised takes nothing: its user asks again
         return True
 
     def _fetch(self, entry: Entry, push: Push, waiting: Entry, seen: Record, is_more: bool) -> bool:
