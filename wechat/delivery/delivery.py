@@ -38,7 +38,7 @@ BEHIND_A_CRASH = 6.0  # seconds; WeChat asks for the beginning again once it has
 MOST_STARTS = 3  # each of which ended with the death of its process
 SUSPECT = 2  # starts from which on messages are started one by one, to see which of them ends the process
 SUSPECTS = "suspects"  # their lane
-ALONE = 0.1  # seconds that a suspect lives before the next one follows
+ALONE = 0.05  # seconds that a suspect lives before the next one follows
 
 
 class Delivery:
