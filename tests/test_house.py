@@ -15,7 +15,7 @@ ORDER = str.split(
     """
     errors settings log
     store.base store.memory store.sqlite store.redis store.opening
-    message web protocol.signature protocol.envelope protocol.parser protocol.templates reply
+    message web protocol.signature protocol.envelope protocol.templates protocol.typed protocol.parser reply
     routing
     platform.transport platform.files platform.hints platform.access_token platform.api platform.menu
     delivery.owners delivery.sessions delivery.answering delivery.pool delivery.debts delivery.outbox delivery.runs
