@@ -218,6 +218,16 @@ def test_a_reply_of_ours_is_read_as_xml_is():
     assert parse(reply.encode()).Content == read_fields(reply.encode()).Content == "a]]>b"
 
 
+def test_without_a_msgid_too_nothing_that_is_typed_adds_one():
+    for typed in (
+        "a]]></Label><MsgId>1</MsgId><Label><![CDATA[b",
+        "]]]]><![CDATA[>]]></Label><MsgId>1</MsgId><Label><![CDATA[",
+    ):
+        came = message(node("Label", typed), MsgType="location")
+        assert "MsgId" not in came
+        assert came.Label == typed
+
+
 @pytest.mark.parametrize("file", MESSAGES, ids=lambda file: file.stem)
 def test_what_wechat_is_known_to_send_is_read_as_xml_is(file):
     text = cleaned(file.read_text("utf-8"))

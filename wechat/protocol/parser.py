@@ -15,6 +15,7 @@ from xml.parsers.expat import ExpatError, ParserCreate
 
 from wechat.errors import Unreadable
 from wechat.message import LISTS, MAX_DEPTH, Message, without_forbidden
+from wechat.protocol.templates import SPLIT
 from wechat.protocol.typed import CONTROL, FILLED, mend
 
 REQUIRED = ("MsgType", "FromUserName", "ToUserName")  # without them nobody can answer
@@ -128,9 +129,12 @@ def _has_no_name_twice(root: ElementTree.Element) -> bool:
 
 def _from_mended(text: str) -> Message:
     fields = _check(_from_xml(mend(text)))
-    if "CreateTime" in fields and not ("MsgId" in fields or "Event" in fields):
-        with suppress(Unreadable):  # a reply, then; where it splits a `]]>` it has to be put together
-            return _check(_from_xml(text))
+    is_reply = "CreateTime" in fields and not ("MsgId" in fields or "Event" in fields)
+    if is_reply and SPLIT in text:  # ours, then; it has to be put together
+        with suppress(Unreadable):
+            reply = _check(_from_xml(text))
+            if list(reply) == list(fields) and all(reply.get(name) == fields.get(name) for name in CONTROL):
+                return reply
     return fields
 
 
