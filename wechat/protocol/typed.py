@@ -27,7 +27,7 @@ from wechat.protocol.templates import cdata
 # They say who answers, and whether a message is new. WeChat fills them, so none of them holds a `]]>`.
 CONTROL = ("MsgType", "FromUserName", "ToUserName", "CreateTime", "MsgId", "Event", "EventKey")
 
-# What users are known to fill. Any other field is suspected only where these alone explain nothing.
+# What users are known to fill. Where these alone explain nothing, one other field is suspected, then all.
 _INVOICE = ("title", "phone", "tax_no", "addr", "bank_type", "bank_no")
 _TEXTS = ("Content", "Recognition", "Label", "Poiname", "Title", "Description", "FileName", "ScanResult")
 FILLED = frozenset((*_TEXTS, "ComplaintDetail", *_INVOICE))
@@ -49,12 +49,13 @@ def mend(text: str) -> str:
     for end in _TEXT_END.finditer(text):
         ends.setdefault(end[1], []).append(end.start())
     unlikely: list[_Way] = []
-    for typed in (FILLED, ends.keys() - CONTROL):
-        ways = _Reader(text, typed, ends).find_ways()
+    others = ends.keys() - CONTROL
+    for typed, most in ((FILLED, len(FILLED)), (others, 1), (others, len(others))):
+        ways = _Reader(text, typed, most, ends).find_ways()
         if likely := [way for way in ways if way.is_push()]:
-            return _split(text, _choose(text, likely))
+            return _split(text, _choose(likely))
         unlikely = unlikely or ways
-    return _split(text, _choose(text, unlikely)) if unlikely else text
+    return _split(text, _choose(unlikely)) if unlikely else text
 
 
 @dataclass
@@ -65,12 +66,12 @@ class _Way:
     levels: list[tuple[str, dict[str, None]]] = field(default_factory=lambda: [("", {})])  # open nodes, names in them
     filled: dict[str, bool] = field(default_factory=dict)  # the names of FILLED, and whether they stand in a list
     control: dict[str, str] = field(default_factory=dict)
-    texts: list[tuple[int, int]] = field(default_factory=list)  # from where to where users may have typed
+    texts: list[tuple[int, int]] = field(default_factory=list)  # that hold a `]]>`: from where to where
 
-    def fork(self, start: int, end: int, place: int) -> _Way:
-        """The same way on from `place`, behind a text that may have been typed."""
+    def fork(self, place: int, *texts: tuple[int, int]) -> _Way:
+        """The same way on from `place`, behind these texts."""
         levels = [(name, dict(names)) for name, names in self.levels]
-        return _Way(place, levels, dict(self.filled), dict(self.control), [*self.texts, (start, end)])
+        return _Way(place, levels, dict(self.filled), dict(self.control), [*self.texts, *texts])
 
     def size(self) -> int:
         """How much a fork copies."""
@@ -106,11 +107,12 @@ class _Way:
 
 
 class _Reader:
-    """Reads a document where nodes of the names in `typed` hold what users typed."""
+    """Reads a document where nodes of the names in `typed` hold what users typed, `most` of them a `]]>`."""
 
-    def __init__(self, text: str, typed: Set[str], ends: dict[str, list[int]]) -> None:
+    def __init__(self, text: str, typed: Set[str], most: int, ends: dict[str, list[int]]) -> None:
         self.text = text
         self.typed = typed
+        self.most = most
         self.ends = ends
         self.left = MAX_STEPS
 
@@ -169,15 +171,15 @@ class _Reader:
     def read_cdata(self, way: _Way, name: str) -> Iterator[_Way]:
         """The ways on behind the text of a node."""
         start, size = way.place + len("<![CDATA["), len(f"]]></{name}>")
+        first = self.text.find("]]>", start)
         if name in self.typed and not way.is_in_list():
             for end in reversed(self.possible_ends(way, name, start)):
-                self.spend(way.size())
-                yield way.fork(start, end, end + size)
-            return
-        end = self.text.find("]]>", start)
-        if self.text.startswith(f"]]></{name}>", end):
-            way.note(name, self.text[start:end])
-            way.place = end + size
+                if end == first or len(way.texts) < self.most:
+                    self.spend(way.size())
+                    yield way.fork(end + size, *([] if end == first else [(start, end)]))
+        elif self.text.startswith(f"]]></{name}>", first):
+            way.note(name, self.text[start:first])
+            way.place = first + size
             yield way
 
     def possible_ends(self, way: _Way, name: str, start: int) -> list[int]:
@@ -191,11 +193,11 @@ class _Reader:
         return ends[-1:] if is_last else ends
 
 
-def _choose(text: str, ways: list[_Way]) -> _Way:
+def _choose(ways: list[_Way]) -> _Way:
     """The likeliest of the ways; raises Unreadable unless they agree on who answers."""
     if any(way.control != ways[0].control for way in ways):
         raise Unreadable("a user typed XML that may have changed who answers")
-    return min(ways, key=lambda way: sum("]]>" in text[start:end] for start, end in way.texts))
+    return min(ways, key=lambda way: len(way.texts))
 
 
 def _split(text: str, way: _Way) -> str:
