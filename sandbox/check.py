@@ -33,7 +33,7 @@ PUSHES = {  # MsgType and own nodes
     "an event with an empty EventKey": ("event", "<Event>subscribe</Event><EventKey><![CDATA[]]></EventKey>"),
     "an event that nobody knows": ("event", "<Event>something_new</Event><Thing><Part>1</Part><Part>2</Part></Thing>"),
     "an image": ("image", "<PicUrl>http://mmbiz.qpic.cn/x/0</PicUrl><MediaId>m</MediaId>"),
-    "a text with ]]>": ("text", f"<Content>{cdata('a]]>b')}</Content>"),
+    "a text with ]]>": ("text", "<Content><![CDATA[a]]>b]]></Content>"),
     "a text with U+001D, which XML forbids": ("text", "<Content><![CDATA[a\x1db]]></Content>"),
     "a text with &lt;": ("text", f"<Content>{cdata('a &lt; b &amp; c')}</Content>"),
     "a text with emoji": ("text", f"<Content>{cdata('😀👨‍👩‍👧')}</Content>"),

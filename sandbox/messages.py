@@ -10,8 +10,7 @@ import secrets
 import time
 from collections.abc import Iterator, Mapping, Sequence
 
-from wechat.message import Message
-from wechat.protocol.templates import cdata
+from wechat.message import Message, without_forbidden
 
 ACCOUNT, APPID = "gh_7f083739789a", "wx1234567890abcdef"
 USER = "o9AgO5Kd5ggOC-bXrbNODIiE3bGY"
@@ -77,7 +76,10 @@ def _node(name: str, value: object) -> str:
         return "".join(_node(name, item) for item in value)
     if isinstance(value, Mapping):
         return f"<{name}>{_nodes(value)}</{name}>"
-    return f"<{name}>{value if name in NUMBERS else cdata(str(value))}</{name}>"
+    if name in NUMBERS:
+        return f"<{name}>{value}</{name}>"
+    # WeChat does not split a `]]>` that a user typed: silenceper/wechat#750, nswbmw/node-wechat#13.
+    return f"<{name}><![CDATA[{without_forbidden(str(value))}]]></{name}>"
 
 
 def to_json(message: Message) -> str:

@@ -1,5 +1,7 @@
 import json
 import random
+import time
+import tracemalloc
 from base64 import b64decode, b64encode
 from urllib.parse import parse_qsl, urlencode
 
@@ -13,8 +15,8 @@ from sandbox.testing import APPID
 from tests.conftest import AES_KEY, COMPAT, PLAIN, SAFE, TOKEN
 from tests.vectors import VECTORS
 from wechat.errors import Forbidden
-from wechat.protocol.envelope import Cipher, envelope_for
-from wechat.protocol.parser import parse
+from wechat.protocol.envelope import Cipher, Sealed, envelope_for
+from wechat.protocol.parser import parse, read_fields
 from wechat.protocol.signature import sign
 from wechat.settings import read
 
@@ -114,11 +116,36 @@ def test_compat_mode_takes_a_plain_body_though_the_query_has_a_message_signature
     assert account.post(text_message("x"), query).status_code == 200
 
 
-def test_what_a_user_types_is_no_envelope(make_account):
+def test_compat_mode_refuses_a_body_without_a_sealed_text_where_the_query_says_that_it_is_sealed(make_account, log):
+    """Else a body of one's own would do with a URL that WeChat signed for a sealed one."""
     account = make_account(ECHO, platform=COMPAT)
-    typed = "<Encrypt>QUJD</Encrypt>"
-    _, reply = account.deliver(text_message(typed))
-    assert parse(reply.encode()).Content == typed
+    query, _ = COMPAT.push(text_message("the truth"))
+    assert "encrypt_type=aes" in query
+    for forged in ("a forgery", "<Encrypt>QUJD</Encrypt>", f"<Encrypt>{'QUJD' * 99}</Encrypt>"):
+        assert account.post(text_message(forged), query).status_code == 403
+    assert "its query says encrypt_type=aes" in log.text
+
+
+LONG = f"<Encrypt>{'QUJD' * 99}</Encrypt>"
+
+
+@pytest.mark.parametrize("typed", ["<Encrypt>QUJD</Encrypt>", LONG, LONG * 3, f"]]></Content>{LONG}<Content><![CDATA["])
+@pytest.mark.parametrize("behind", ["<Content>", "<MsgId>", "</xml>"])
+def test_what_a_user_types_is_no_envelope(make_account, typed, behind):
+    """Wherever WeChat writes its own."""
+    query, body = COMPAT.push(text_message(typed))
+    start, end = body.rindex(b"<Encrypt>"), body.rindex(b"</xml>")
+    others, sealed = body[:start] + body[end:], body[start:end]
+    response = make_account(ECHO, platform=COMPAT).post(
+        others.replace(behind.encode(), sealed + behind.encode(), 1), query
+    )
+    assert read_fields(COMPAT.open(response.body).encode()).Content == typed
+
+
+@pytest.mark.parametrize("more", ["", "&encrypt_type=raw", f"&encrypt_type=raw&msg_signature={'0' * 40}"])
+def test_what_a_user_types_is_no_envelope_in_a_plain_push_either(make_account, more):
+    response = make_account(ECHO, platform=COMPAT).post(text_message(LONG), signed_query(TOKEN) + more)
+    assert read_fields(response.body).Content == LONG
 
 
 def test_plain_mode_refuses_a_sealed_push_and_names_the_setting(make_account, log):
@@ -170,6 +197,18 @@ def test_blanks_around_the_sealed_text_do_not_break_its_signature(make_account):
     query, body = SAFE.push(text_message("x"))
     body = body.replace(b"<Encrypt><![CDATA[", b"<Encrypt><![CDATA[\n  ").replace(b"]]></Encrypt>", b"\n]]></Encrypt>")
     assert account.post(body, query).status_code == 200
+
+
+@pytest.mark.parametrize("blank", [" ", "\n", "\r\n\t "])
+def test_blanks_around_the_cdata_section_do_not_matter(make_account, blank):
+    account = make_account(ECHO, platform=SAFE)
+    query, body = SAFE.push(text_message("x"))
+    for start, end in ((blank, blank), (blank, ""), ("", blank)):
+        spaced = body.replace(b"<Encrypt>", b"<Encrypt>" + start.encode())
+        spaced = spaced.replace(b"</Encrypt>", end.encode() + b"</Encrypt>")
+        assert account.post(spaced, query).status_code == 200
+        bare = spaced.replace(b"<![CDATA[", b"").replace(b"]]>", b"")
+        assert account.post(bare, query).status_code == 200
 
 
 def test_slashes_that_a_json_encoder_escaped_are_slashes(make_account):
@@ -250,6 +289,66 @@ def test_what_is_no_base64_is_refused_in_the_same_way(make_account, encrypted):
 )
 def test_a_body_without_a_sealed_text_is_refused_before_it_is_parsed(make_account, body):
     assert make_account(ECHO, platform=SAFE).post(body).status_code == 403
+
+
+FULL = 256 * 1024  # bytes that a body may have
+UNSIGNED = {
+    "small nodes": b"<xml>" + b"<Encrypt>QUJD</Encrypt>" * 20_000,
+    "sealed nodes": b"<xml>" + (b"<Encrypt>" + b"QUJD" * 11 + b"</Encrypt>") * 4_000,
+    "beginnings": b"<Encrypt>" * (FULL // 9),
+    "CDATA": b"<Encrypt><![CDATA[" * (FULL // 18),
+    "XML without an end": b"<Encrypt>" + b"A" * FULL,
+    "blanks in XML": b"<Encrypt>" + b" " * FULL,
+    "blanks behind a CDATA section": b"<Encrypt>" + b"A" * 44 + b"]]>" + b" " * FULL,
+    "JSON without an end": b'{"Encrypt":"' + b"A" * FULL,
+    "slashes in JSON": b'{"Encrypt":"' + b"\\/" * (FULL // 2),
+    "blanks in JSON": b'{"Encrypt"' + b" " * FULL,
+    "members": b"{" + b'"Encrypt":"A",' * (FULL // 14),
+    "sealed members": b"{" + (b'"Encrypt":"' + b"QUJD" * 11 + b'",') * 4_000,
+}
+
+
+def refuse_all(envelope, body):
+    with pytest.raises(Forbidden):
+        envelope.open(body, {"timestamp": "1", "nonce": "1", "msg_signature": "0" * 40, "encrypt_type": "aes"})
+
+
+def cost_of(envelope, body):
+    """The seconds of processor time that a body takes, and the bytes of memory."""
+    times = []
+    for _ in range(3):
+        started = time.process_time()
+        refuse_all(envelope, body)
+        times.append(time.process_time() - started)
+    tracemalloc.start()
+    refuse_all(envelope, body)
+    _, peak = tracemalloc.get_traced_memory()
+    tracemalloc.stop()
+    return min(times), peak
+
+
+@pytest.mark.parametrize("name", UNSIGNED)
+@pytest.mark.parametrize("mode", ["compat", "safe"])
+def test_an_unsigned_body_costs_no_more_than_one_long_sealed_text(mode, name):
+    environ = {"WECHAT_TOKEN": TOKEN, "WECHAT_AES_KEY": AES_KEY, "WECHAT_APPID": APPID, "WECHAT_MODE": mode}
+    envelope = envelope_for(read(environ))
+    peer_time, peer_memory = cost_of(envelope, b"<Encrypt>" + b"A" * FULL + b"</Encrypt>")
+    taken, memory = cost_of(envelope, UNSIGNED[name])
+    assert memory < 2 * peer_memory
+    assert taken < 3 * peer_time
+
+
+def test_of_20_000_nodes_no_more_than_one_is_looked_at():
+    looked_at = []
+
+    class Watched(Sealed):
+        def find_signed(self, candidates, query):
+            looked_at.append(len(candidates))
+            return super().find_signed(candidates, query)
+
+    nodes = b"".join(b"<Encrypt>" + b"QUJD" * (11 + number % 7) + b"</Encrypt>" for number in range(20_000))
+    refuse_all(Watched(read({"WECHAT_TOKEN": TOKEN, "WECHAT_AES_KEY": AES_KEY, "WECHAT_APPID": APPID})), nodes)
+    assert looked_at == [1]
 
 
 def test_signed_and_sealed_nonsense_is_400(make_account):

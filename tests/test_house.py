@@ -21,7 +21,7 @@ ORDER = str.split(
     """
     errors settings system log world
     store.base store.memory store.sqlite store.redis store.opening store.owners
-    message web protocol.signature protocol.envelope protocol.parser protocol.templates reply
+    message web protocol.signature protocol.envelope protocol.templates protocol.typed protocol.parser reply
     routing
     platform.connection platform.transport platform.files platform.hints platform.answers
     platform.access_token platform.api platform.menu

@@ -12,7 +12,7 @@ from sandbox.messages import text_message, to_json
 from tests.conftest import MESSAGES
 from wechat.errors import Unreadable
 from wechat.message import Message, without_forbidden
-from wechat.protocol.parser import parse
+from wechat.protocol.parser import parse, read_fields
 from wechat.protocol.templates import cdata
 
 COMMON = "<ToUserName>gh_1</ToUserName><FromUserName>o_1</FromUserName><MsgType>text</MsgType>"
@@ -90,8 +90,13 @@ def test_control_characters_are_dropped():
     assert message_with("<Content><![CDATA[a\x00\x1d\ufffe\uffffb\t\n]]></Content>").Content == "ab\t\n"
 
 
-def test_a_split_cdata_end_is_put_together():
-    assert "]]>" in fixture("text_hard_characters").Content
+def test_a_cdata_end_that_the_user_typed_is_part_of_the_text():
+    assert fixture("text_hard_characters").Content.endswith("\n第二行 ]]> 结束")
+
+
+def test_a_split_cdata_end_is_put_together_where_there_is_no_push():
+    document = "<xml><Title><![CDATA[a]]]]><![CDATA[>b]]></Title></xml>"
+    assert read_fields(document.encode()).Title == "a]]>b"
 
 
 def test_a_byte_order_mark_and_a_declared_encoding_change_nothing():

@@ -14,6 +14,11 @@ from wechat.log import printable, shorten
 # Users' texts arrive with such characters raw, and no XML parser takes them. https://www.w3.org/TR/xml/#charsets
 _FORBIDDEN = re.compile("[\x00-\x08\x0b\x0c\x0e-\x1f\ud800-\udfff\ufffe\uffff]")
 
+MAX_DEPTH = 32  # levels; the deepest push that is documented has 5
+
+# Nodes that repeat by design: a list even where one push holds only one of them.
+LISTS = frozenset({"item", "List", "fail_idx", "AroundBeacon", "Actions", "illegal_content"})
+
 
 def without_forbidden(text: str) -> str:
     """The text without the characters that XML 1.0 forbids."""

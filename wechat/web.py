@@ -13,7 +13,7 @@ from wechat.log import printable
 logger = logging.getLogger("wxserver")
 
 MAX_BODY = 256 * 1024  # bytes; the longest push that is documented has about 30 KB
-MAX_QUERY_FIELDS = 32  # WeChat sends 7
+MAX_QUERY_FIELDS = 32
 TEXT, XML, JSON = "text/plain; charset=utf-8", "application/xml; charset=utf-8", "application/json; charset=utf-8"
 
 
@@ -43,16 +43,23 @@ def read_body(request: Request) -> bytes:
 
 
 def read_query(request: Request) -> dict[str, str]:
-    """The query as Latin-1, so that each character is the byte that came; raises Forbidden where it is no query."""
-    text = request.environ.get("QUERY_STRING", "")
+    """The query as `parse_qsl` reads it, in Latin-1, so that each character is the byte that came.
+
+    A later field wins: WeChat appends its own to those of a URL that has some. Raises Forbidden where there are none,
+    or too many.
+    """
+    text: str = request.environ.get("QUERY_STRING", "")
+    if not text:
+        raise Forbidden("no query at all: does a proxy drop it?")
+    pairs = text.split("&")
+    if len(pairs) > MAX_QUERY_FIELDS:
+        raise Forbidden(f"a query of over {MAX_QUERY_FIELDS} fields: WeChat sends 7")
     try:
         if "%" not in text and "+" not in text:  # as WeChat sends it
-            return dict([pair.split("=") for pair in text.split("&")])
-        return dict(parse_qsl(text, keep_blank_values=True, encoding="latin-1", max_num_fields=MAX_QUERY_FIELDS))
-    except ValueError:
-        raise Forbidden(
-            "a query that is none of WeChat's" if text else "no query at all: does a proxy drop it?"
-        ) from None
+            return dict([pair.split("=") for pair in pairs])
+    except ValueError:  # a bare name, an `&` too many, or a `=` in a value
+        pass
+    return dict(parse_qsl(text, keep_blank_values=True, encoding="latin-1"))
 
 
 def respond_with(body: bytes, content_type: str, status: int | None = None) -> Response:

@@ -10,7 +10,7 @@ import subprocess
 import sys
 from pathlib import Path
 
-TARGETS = ("message", "envelope", "callable")
+TARGETS = ("message", "typed", "envelope", "callable")
 HERE = Path(__file__).parent
 LEFT = Path(".fuzz")
 DONE = re.compile(r"^#(\d+)\s+DONE\s+cov: (\d+)", re.MULTILINE)

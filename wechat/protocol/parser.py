@@ -7,22 +7,20 @@ from __future__ import annotations
 
 import json
 import re
-from typing import Any
+from collections.abc import Callable
+from contextlib import suppress
+from typing import Any, NoReturn
 from xml.etree import ElementTree
 from xml.parsers.expat import ExpatError, ParserCreate
 
 from wechat.errors import Unreadable
-from wechat.message import Message, without_forbidden
-
-MAX_DEPTH = 32  # levels; the deepest push that is documented has 5
-
-# Nodes that repeat by design: a list even where one push holds only one of them.
-LISTS = frozenset({"item", "List", "fail_idx", "AroundBeacon", "Actions", "illegal_content"})
+from wechat.message import LISTS, MAX_DEPTH, Message, without_forbidden
+from wechat.protocol.templates import SPLIT
+from wechat.protocol.typed import CONTROL, FILLED, mend
 
 REQUIRED = ("MsgType", "FromUserName", "ToUserName")  # without them nobody can answer
-SCALARS = (*REQUIRED, "CreateTime", "MsgId", "Content", "Event", "EventKey")  # what decides who answers, and once
-
-ONLY_TEXT = frozenset({str})
+SCALARS = (*CONTROL, "Content")  # what decides who answers, and once
+MATTERS = FILLED.union(CONTROL)
 
 # The nodes that hold a `List`, of which Mini Programs leave out one level or the other.
 LIST_HOLDERS = {
@@ -42,38 +40,42 @@ _BEGINNING = re.compile(r"\s*(<\?xml\s[^>]*\?>\s*)?<\w")
 
 
 def parse(content: bytes) -> Message:
-    """The message in the bytes of a push.
+    """The message in the bytes of a push, with each field as the user typed it.
 
     Raises Unreadable where there is none: neither XML nor a JSON object, a DOCTYPE, a key twice, over 32 levels, no
     MsgType, FromUserName or ToUserName.
     """
-    fields = read_fields(content)
+    fields = _read(content, _from_push, _from_json_push)
     if not all(map(fields.get, REQUIRED)):
         raise Unreadable(f"no {next(name for name in REQUIRED if not fields.get(name))} in the message")
-    if not ONLY_TEXT.issuperset(map(type, fields.values())):
-        _check_scalars(fields)
-        _complete(fields)
     return fields
-
-
-def _check_scalars(fields: Message) -> None:
-    for name in SCALARS:
-        if not isinstance(fields.get(name, ""), str):
-            raise Unreadable(f"{name} is not one text")
 
 
 def read_fields(content: bytes) -> Message:
     """The fields of a document, XML or JSON, be it a message or not; raises Unreadable where it is neither."""
+    return _read(content, _from_xml, _from_json)
+
+
+def _read(content: bytes, from_xml: Callable[[str], Message], from_json: Callable[[str], Message]) -> Message:
     # One broken character must not cost a user the answer, so it becomes U+FFFD.
     text = content.decode("utf-8", "replace").removeprefix("\ufeff")
-    read = _from_json if text.lstrip()[:1] == "{" else _from_xml
+    read = from_json if text[:1] != "<" and text.lstrip()[:1] == "{" else from_xml
     try:
         return read(text)
     except Unreadable:
         cleaned = without_forbidden(text)  # few messages have something to clean, and no other one pays for the look
         if cleaned == text:
             raise
-    return read_fields(cleaned.encode())
+    return _read(cleaned.encode(), from_xml, from_json)
+
+
+def _check(fields: Message) -> Message:
+    """The fields of a push, with its lists in their places; raises Unreadable where one is missing its only text."""
+    for name in SCALARS:
+        if not isinstance(fields.get(name, ""), str):
+            raise Unreadable(f"{name} is not one text")
+    _complete(fields)
+    return fields
 
 
 def _complete(fields: Message) -> None:
@@ -92,18 +94,71 @@ def is_probe(body: bytes) -> bool:
     return len(body) < 200 and bool(_PROBE.fullmatch(body))
 
 
+def _from_push(text: str) -> Message:
+    """The fields of a push, each as it was typed; tests/fuzz/typed.py tries to prove that wrong.
+
+    Where the XML holds no comment, and every `]]>` is the end of a node, a text with a `]]>` of the user's own is in
+    two nodes of one name: behind `]]></Content>` WeChat's own `]]></Content>` is the end of another one.
+    """
+    try:
+        root = _parse_xml(text, _refuse_markup)
+    except Unreadable:
+        return _from_mended(text)
+    if text.count("]]>") != text.count("]]></"):
+        return _from_mended(text)
+    fields = Message()
+    for node in root:  # most messages are no deeper than this
+        if len(node):
+            break
+        fields[node.tag] = node.text or ""
+    if len(fields) == len(root) and LISTS.isdisjoint(fields):
+        return fields
+    fields = _fields(root, 1)
+    return _check(fields) if _has_no_name_twice(root) else _from_mended(text)
+
+
+def _has_no_name_twice(root: ElementTree.Element) -> bool:
+    """Whether no name stands twice in a node, but those of lists, and none that matters twice anywhere."""
+    names = [node.tag for node in root.iter()]
+    if len(set(names)) == len(names):
+        return True
+    groups = [[node.tag for node in parent if node.tag not in LISTS] for parent in root.iter()]
+    groups.append([name for name in names if name in MATTERS])
+    return all(len(set(group)) == len(group) for group in groups)
+
+
+def _from_mended(text: str) -> Message:
+    fields = _check(_from_xml(mend(text)))
+    is_reply = "CreateTime" in fields and not ("MsgId" in fields or "Event" in fields)
+    if is_reply and SPLIT in text:  # ours, then; it has to be put together
+        with suppress(Unreadable):
+            reply = _check(_from_xml(text))
+            if list(reply) == list(fields) and all(reply.get(name) == fields.get(name) for name in CONTROL):
+                return reply
+    return fields
+
+
 def _from_xml(text: str) -> Message:
+    return _fields(_parse_xml(text), 1)
+
+
+def _parse_xml(text: str, on_markup: Callable[..., NoReturn] | None = None) -> ElementTree.Element:
     # ElementTree's own parser takes longer to make, and writes the namespace into each name: 2.5 GB from 200 KB.
     if not (text.startswith("<xml>") or _BEGINNING.match(text)):  # the first is what WeChat sends, and quicker
         raise Unreadable("neither JSON nor XML, or a DOCTYPE or comment before the XML: WeChat sends none")
     builder, parser = ElementTree.TreeBuilder(), ParserCreate()
     parser.StartElementHandler, parser.EndElementHandler = builder.start, builder.end
     parser.CharacterDataHandler = builder.data
+    parser.CommentHandler = parser.ProcessingInstructionHandler = on_markup
     try:
         parser.Parse(text, True)
     except ExpatError as error:
         raise Unreadable(f"not XML: {error}") from None
-    return _fields(builder.close(), 1)
+    return builder.close()
+
+
+def _refuse_markup(*_: str) -> NoReturn:
+    raise Unreadable("a comment or a processing instruction in the XML")
 
 
 def _fields(node: ElementTree.Element, depth: int) -> Message:
@@ -125,6 +180,10 @@ def _append(fields: Message, name: str, value: str | Message) -> None:
     if not isinstance(values, list):
         values = fields[name] = [values]
     values.append(value)
+
+
+def _from_json_push(text: str) -> Message:
+    return _check(_from_json(text))
 
 
 def _from_json(text: str) -> Message:

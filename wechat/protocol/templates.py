@@ -23,7 +23,9 @@ NEWS = "<ArticleCount>%d</ArticleCount><Articles>%s</Articles>"
 ARTICLE = "<item><Title>%s</Title><Description>%s</Description><PicUrl>%s</PicUrl><Url>%s</Url></item>"
 TRANSFER_TO = "<TransInfo><KfAccount>%s</KfAccount></TransInfo>"
 
+SPLIT = "]]]]><![CDATA[>"  # how a `]]>` stands inside CDATA
+
 
 def cdata(text: str) -> str:
     """The text as a CDATA section that no content can end."""
-    return f"<![CDATA[{without_forbidden(text).replace(']]>', ']]]]><![CDATA[>')}]]>"
+    return f"<![CDATA[{without_forbidden(text).replace(']]>', SPLIT)}]]>"
