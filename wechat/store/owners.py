@@ -54,7 +54,7 @@ def _place() -> str:
     try:
         if os.readlink("/proc/self") != str(os.getpid()):
             return ""  # it is the /proc of another namespace, as after `unshare --pid` alone
-        boot = Path("/proc/sys/kernel/random/boot_id").read_text().strip()
+        boot = Path("/proc/sys/kernel/random/boot_id").read_text("ascii").strip()
         return f"{boot}/{os.stat('/proc/self/ns/pid').st_ino}"
     except OSError:
         return ""
@@ -67,7 +67,7 @@ def _started(pid: int) -> str:
     """
     try:
         # The second field is the program's name in brackets, which may hold anything.
-        state, *fields = Path(f"/proc/{pid}/stat").read_text(errors="replace").rpartition(")")[2].split()
+        state, *fields = Path(f"/proc/{pid}/stat").read_text("utf-8", "replace").rpartition(")")[2].split()
         return "" if state in "ZX" else fields[18]
     except FileNotFoundError:
         if may_be_running(pid):
