@@ -12,7 +12,7 @@ from wechat.delivery.answering import Answer, Answering, Push
 from wechat.delivery.lanes import Lanes
 from wechat.delivery.ledger import Entry, Ledger
 from wechat.delivery.outbox import NOTHING, Outbox
-from wechat.delivery.record import PROMISED, READY, unpack
+from wechat.delivery.record import PROMISED, READY, Record, unpack
 from wechat.errors import GivenUp, StoreError, Unreadable
 from wechat.log import shorten, trace
 from wechat.message import Message, delivery_key, kind_of
@@ -199,11 +199,12 @@ class Delivery:
                 others = [other for other in self._ledger.open_of(push.openid) if other.key != entry.key]
                 if not others:
                     return False
-                waiting = [other for other in others if other.record.state == READY and not other.record.is_sending]
+                seen = [(other, other.record) for other in others]
+                waiting = [(other, record) for other, record in seen if record.state == READY and not record.is_sending]
                 entry.handler, entry.kind = CONTINUE, "text"
                 if not waiting:
                     self._ledger.end(entry, self._to_xml(Text(NOT_READY), push.message), None, None)
-                elif self._fetch(entry, push, waiting[0], is_more=len(waiting) > 1):
+                elif self._fetch(entry, push, *waiting[0], is_more=len(waiting) > 1):
                     return True
         except StoreError as error:
             logger.warning("what waits for 继续 cannot be fetched: %s", error)
@@ -211,11 +212,11 @@ class Delivery:
         self._ledger.end(entry, b"", None, None)  # where it was promised meanwhile: the user asks again
         return True
 
-    def _fetch(self, entry: Entry, push: Push, waiting: Entry, is_more: bool) -> bool:
-        reply = unpack(waiting.record.reply)
+    def _fetch(self, entry: Entry, push: Push, waiting: Entry, seen: Record, is_more: bool) -> bool:
+        reply = unpack(seen.reply)
         now, rest = self._fit(reply, is_more)
         entry.kind = reply.kind
-        return self._ledger.fetch(entry, waiting, self._to_xml(now or reply, push.message), rest)
+        return self._ledger.fetch(entry, waiting, seen, self._to_xml(now or reply, push.message), rest)
 
     def _fit(self, reply: Reply | None, is_more: bool) -> tuple[Reply | None, Reply | None]:
         """What of the reply is the direct answer, and what follows it another way."""

@@ -123,24 +123,26 @@ class Ledger:
         left = entry.record.ended(self._owners.me, entry.record.document, rest)
         return self._move_mine(entry, (READY,), state=left.state, reply=left.reply, is_sending=False)
 
-    def fetch(self, entry: Entry, waiting: Entry, document: bytes, rest: Reply | None) -> bool:
+    def fetch(self, entry: Entry, waiting: Entry, seen: Record, document: bytes, rest: Reply | None) -> bool:
         """Give what waits as the direct answer of another message, the 继续, in one step. Whether it did.
 
-        Raises StoreError.
+        It does not where what waits is not as it was seen any more. Raises StoreError.
         """
         with entry.lock, waiting.lock:
-            moves = [(waiting, waiting.record.ended("", waiting.record.document, rest))]
-            if self._is_shared:
-                moves.append((entry, entry.record.ended(entry.record.owner, document, None)))
-            changes = [self._change(moved, record) for moved, record in moves]
+            if waiting.record != seen or not entry.is_running:
+                return False
+            given = entry.record.ended(entry.record.owner, document, None)
+            moves = [(waiting, seen.ended("", seen.document, rest)), (entry, given)]
+            changes = [self._change(moved, record) for moved, record in moves if self._is_shared or moved is waiting]
             if not self._store.swap(*changes):
                 for moved, _ in moves:
                     self._read(moved)
                 return False
-            for (moved, record), change in zip(moves, changes, strict=True):
+            for (moved, record), change in zip(moves, changes, strict=False):  # in memory the 继续 is not stored
                 moved.raw, moved.linked = change.new, record.indexes
+            for moved, record in moves:
                 self._put(moved, record)
-        return self._is_shared or bool(self.end(entry, document, None, None))
+        return True
 
     def adopt(self, entry: Entry, *states: str) -> bool:
         """Whether the caller goes on with a message whose owner is dead."""
