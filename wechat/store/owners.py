@@ -20,7 +20,7 @@ logger = logging.getLogger("wxserver")
 RENEW = 3.0  # seconds between two signs of life
 LIFE = 15.0  # seconds without one after which a process counts as dead
 FORGOTTEN = 2 * 86_400.0  # seconds; what a process owns lasts a day
-REMEMBERED = (
+REMEMBERED = 60.0  # seconds without a sign of life; then WeChat asks no more, and who waits for a lock has looked
     60.0  # seconds without a sign of life; by then WeChat's attempts are over, and who waits for a lock has looked
 )
 
