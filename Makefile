@@ -3,7 +3,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 SECONDS ?= 60
 
-.PHONY: run test fuzz bench clean
+.PHONY: run test crash fuzz bench clean
 
 run: $(VENV)/run.done  ## the server on this machine, with a chat page to try it
 	$(BIN)/python -m sandbox
@@ -18,6 +18,9 @@ test: $(VENV)/fuzz.done  ## every check and test; nothing is rewritten
 	-command -v chromedriver >/dev/null || { apt-get update -qq && apt-get install -y -qq chromium chromium-driver; }
 	$(BIN)/python -m pytest
 	$(BIN)/python -m tests.fuzz $(SECONDS)
+
+crash: $(VENV)/dev.done  ## kill -9 at every write and every call of the platform; `make test` takes a sample
+	CRASH_POINTS=all $(BIN)/python -m pytest -s tests/test_crash_points.py
 
 fuzz: $(VENV)/fuzz.done  ## SECONDS of it for each target, all at once
 	$(BIN)/python -m tests.fuzz $(SECONDS)

@@ -23,7 +23,7 @@ from wechat.delivery.ledger import Ledger
 from wechat.delivery.outbox import Outbox
 from wechat.delivery.sessions import Sessions
 from wechat.errors import NotFound, Refusal, StartError, Unreadable
-from wechat.log import collect_less, trace
+from wechat.log import collect_less, log_error
 from wechat.log import configure as configure_log
 from wechat.platform.api import Api
 from wechat.protocol.envelope import Clock, envelope_for
@@ -96,7 +96,7 @@ class Application:
         except Refusal as refusal:
             response = refuse(request, refusal)
         except Exception as error:  # a fault of ours: the next attempt would fail in the same way, and show the banner
-            logger.error("a request failed\n%s", trace(error))
+            log_error(logger, "a request failed", error)
             response = acknowledge()
         body: Iterable[bytes] = response(environ, start_response)
         return body

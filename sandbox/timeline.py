@@ -11,7 +11,7 @@ from collections.abc import Callable
 from contextvars import ContextVar
 from typing import Any
 
-from wechat.log import FORMAT
+from wechat.log import LineFormatter
 
 Event = dict[str, Any]
 
@@ -63,7 +63,7 @@ class LogLines(logging.Handler):
 
     def __init__(self, timeline: Timeline, where: Callable[[str], str]) -> None:
         super().__init__()
-        self.setFormatter(logging.Formatter(FORMAT))
+        self.setFormatter(LineFormatter())
         self._timeline = timeline
         self._where = where
 

@@ -23,8 +23,12 @@ from webob import Request
 
 from sandbox.messages import APPID, text_message
 from sandbox.platform import Platform, signed_query
+from wechat.errors import StoreError
 from wechat.routing import load
 from wechat.settings import read
+from wechat.store.memory import MemoryStore
+from wechat.store.owners import Identity, Owners
+from wechat.world import REAL, World
 from wxserver import Application, make_application
 
 pytest_plugins = ["sandbox.testing"]
@@ -111,13 +115,18 @@ def account():
 def make_account(tmp_path):
     """An account whose handlers are the given source, with further settings and a clock if wanted."""
 
+    made = []
+
     def make(source, clock=time.time, platform=PLAIN, **environ):
         (tmp_path / "mine.py").write_text("import re\nfrom wechat.routing import on\n" + source, encoding="utf-8")
         sealed = {**SEALED, "WECHAT_MODE": platform.mode} if platform is not PLAIN else {}
         settings = read({"WECHAT_TOKEN": TOKEN, **sealed, **environ})
-        return Account(Application(settings, load(tmp_path), clock), platform)
+        made.append(Account(Application(settings, load(tmp_path), clock), platform))
+        return made[-1]
 
-    return make
+    yield make
+    for account in made:  # replies that are tried again would be, in the midst of other tests
+        account.app.delivery.close()
 
 
 @pytest.fixture
@@ -280,15 +289,70 @@ def shared_store(request, tmp_path):
     return url
 
 
-class Clock:
-    """A clock that goes when it is told to."""
+class Time(World):
+    """A world whose time passes only when a test says so."""
 
-    now = 0.0
+    def __init__(self):
+        self.now = 1000.0
 
-    def __call__(self):
+    def monotonic(self):
         return self.now
+
+    def sleep(self, seconds):
+        self.now += seconds
 
 
 @pytest.fixture
-def clock():
-    return Clock()
+def world():
+    return Time()
+
+
+class FaultyStore(MemoryStore):
+    """A store that is away, or does what it is told and loses the answer, while `fault` says so.
+
+    `times` is how often; `only` the beginning of the keys that it happens to.
+    """
+
+    fault, times, only = "", 10**9, ""
+
+    def get(self, key):
+        self._fail(key, "away")
+        return super().get(key)
+
+    def linked(self, index):
+        self._fail(index, "away")
+        return super().linked(index)
+
+    def swap(self, *changes):
+        self._fail(changes[0].key, "away")
+        is_done = super().swap(*changes)
+        self._fail(changes[0].key, "lost")
+        return is_done
+
+    def _fail(self, key, fault):
+        if self.fault == fault and self.times > 0 and key.startswith(self.only):
+            self.times -= 1
+            raise StoreError(fault)
+
+
+class Machine:
+    """Processes that share a store, and can be ended; each sees which of the others on the machine have."""
+
+    def __init__(self, store, world=REAL):
+        self.store, self.world, self.ended = store, world, set()
+
+    def start(self, name):
+        """A new process, as its `Owners`."""
+        owners = Owners(self.store, self.world, lambda: Known(name, self.ended))
+        owners.show_life()
+        return owners
+
+
+class Known(Identity):
+    """A process of which it is known whether it has ended."""
+
+    def __init__(self, name, ended):
+        self.name, self.ended = name, ended
+
+    def has_ended(self, owner):
+        return owner in self.ended

@@ -13,13 +13,15 @@ import pytest
 
 from sandbox.cloud_wire import Media
 from sandbox.testing import APPID, SECRET
-from tests.conftest import ROOT, TOKEN
+from tests.conftest import ROOT, TOKEN, FaultyStore, Machine
 from wechat.errors import ApiError, TransportError, WeChatError
+from wechat.platform.access_token import TokenCache
 from wechat.platform.api import Api, Call, check_errcode, read_json
 from wechat.platform.files import LONGEST_NAME, safe_name
 from wechat.reply import Article, Image, Music, News, Raw, Text, Transfer, Video, Voice
 from wechat.settings import read
 from wechat.store.opening import open_store
+from wechat.world import World
 
 USER = "o9AgO5Kd5ggOC-bXrbNODIiE3bGY"
 MENU = {"button": [{"type": "click", "name": "今日歌曲", "key": "SONG"}]}
@@ -33,9 +35,9 @@ def make_api():
     def make(url, store="memory:", **environ):
         credentials = {"WECHAT_TOKEN": TOKEN, "WECHAT_APPID": APPID, "WECHAT_SECRET": SECRET}
         settings = read({**credentials, "WECHAT_API_URL": url, "WECHAT_STORE": store, **environ})
-        pauses = []
-        api = Api(settings, open_store(settings.store), sleep=pauses.append)
-        api.pauses = pauses
+        world = World()
+        api, api_pauses = Api(settings, open_store(settings.store), world=world), []
+        world.sleep, api.pauses = api_pauses.append, api_pauses
         made.append(api)
         return api
 
@@ -167,6 +169,101 @@ def test_a_40001_that_never_ends_costs_each_call_one_renewal_and_one_retry(api, 
         assert paths.count("/cgi-bin/get_api_domain_ip") <= 2
         assert sum(call.body["force_refresh"] for call in cloud.journal if call.path == "/cgi-bin/stable_token") <= 1
         assert paths.count("/cgi-bin/stable_token") <= 2
+
+
+def test_a_token_is_forced_once_in_30_seconds_whoever_asks(make_api, cloud, tmp_path):
+    """The platform allows no more, and each one ends everybody's token."""
+    apis = [make_api(cloud.url, f"sqlite:{tmp_path}/tokens.db") for _ in range(2)]
+    cloud.fail("/cgi-bin/get_api_domain_ip", "invalid", times=None)
+    for api in apis * 3:
+        with pytest.raises(WeChatError):
+            api.get("/cgi-bin/get_api_domain_ip")
+    assert sum(call.body["force_refresh"] for call in cloud.journal if call.path == "/cgi-bin/stable_token") == 1
+
+
+# Processes that die while they have the token's locks
+
+
+class Killed(BaseException):
+    """The process ends here: nothing is given back."""
+
+
+def cache(machine, name, fetch):
+    """The token as a process of the machine sees it; its `fetch` gives the token, or raises Killed."""
+    owners = machine.start(name)
+    if isinstance(fetch, str):
+        return TokenCache(machine.store, owners, lambda force: {"access_token": fetch, "expires_in": 7200})
+
+    def die(force):
+        machine.ended.add(name)
+        machine.store.fault, machine.store.only = "away", "token:"  # its locks stay
+        raise Killed
+
+    return TokenCache(machine.store, owners, die)
+
+
+@pytest.fixture
+def machine():
+    return Machine(FaultyStore())
+
+
+def test_a_fetch_whose_process_is_killed_blocks_nobody(machine):
+    """Else each call would wait for 30 s, and what waits for it would be kept without a word."""
+    with pytest.raises(Killed):
+        cache(machine, "dying", None).get()
+    machine.store.fault = ""
+    assert machine.store.get("token:lock").startswith("dying")
+    started = time.monotonic()
+    assert cache(machine, "next", "fresh").get() == "fresh"
+    assert time.monotonic() - started < 10
+    assert machine.store.get("token:lock") is None
+
+
+def test_a_forced_refresh_whose_process_is_killed_blocks_nobody(machine):
+    cache(machine, "first", "stale").get()
+    dying = cache(machine, "dying", "stale")
+    dying._fetch_and_keep = lambda force=False: "stale" if not force else machine.ended.add("dying") or kill()
+
+    def kill():
+        raise Killed
+
+    with pytest.raises(Killed):
+        dying.renew("stale")
+    assert machine.store.get("token:forced").startswith("dying")
+    forced = []
+    survivor = cache(machine, "next", "stale")
+    fetch = survivor._fetch
+    survivor._fetch = lambda force: forced.append(force) or fetch(force)
+    survivor.renew("stale")
+    assert True in forced
+
+
+def test_a_process_that_is_alive_keeps_the_others_from_fetching(machine):
+    first, second = cache(machine, "first", "one"), cache(machine, "second", "two")
+    fetching, may_go_on, given = threading.Event(), threading.Event(), []
+    fetch = first._fetch
+    first._fetch = lambda force: fetching.set() or (may_go_on.wait(10) and fetch(force))
+    threads = [threading.Thread(target=lambda: given.append(first.get()))]
+    threads[0].start()
+    fetching.wait(5)
+    threads.append(threading.Thread(target=lambda: given.append(second.get())))
+    threads[1].start()
+    time.sleep(0.1)
+    assert given == []
+    may_go_on.set()
+    for thread in threads:
+        thread.join(10)
+    assert given == ["one", "one"]
+
+
+@pytest.mark.parametrize("fault", ["away", "lost"])
+def test_a_token_is_had_though_the_store_fails(machine, fault):
+    machine.store.only, tokens = "token", cache(machine, "me", "token")
+    machine.store.fault = fault
+    assert tokens.get() == "token"
+    assert tokens.get() == "token"
+    machine.store.fault = ""
+    assert tokens.get() == "token"
 
 
 def test_without_credentials_a_call_says_what_is_missing(make_api, cloud):

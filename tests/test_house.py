@@ -20,7 +20,7 @@ ORDER = str.split(
     platform.transport platform.files platform.hints platform.access_token platform.api platform.menu
     delivery.sessions delivery.answering delivery.lanes delivery.record delivery.remembered delivery.ledger
     delivery.outbox delivery.delivery
-    serving console __main__
+    connections serving console __main__
     """
 )
 CODE = [

@@ -5,9 +5,12 @@ import subprocess
 import sys
 import time
 
+import pytest
+
 from tests.conftest import ROOT
-from wechat.log import BatchHandler, printable, shorten, trace
-from wechat.message import Message, kind_of
+from tests.fuzz.hostile import FORGED, LINE
+from wechat.log import BatchHandler, LineFormatter, log_error, printable, shorten, trace
+from wechat.message import Message, kind_of, label
 
 WORDS = "what the user said"
 
@@ -31,8 +34,22 @@ def test_kinds_are_named_and_cannot_break_a_line():
     assert len(printable("x" * 1000)) == 64
 
 
-def test_an_openid_is_shortened():
-    assert shorten("o9AgO5Kd5ggOC-bXrbNODIiE3bGY") == "o9AgO5…"
+def test_an_openid_is_shortened_to_its_end_which_followers_of_one_account_do_not_share():
+    assert shorten("o9AgO5Kd5ggOC-bXrbNODIiE3bGY") == "…iE3bGY"
+    assert shorten("o9AgO5Kd5ggOC-bXrbNODIiE3b\n\x1b").isprintable()
+
+
+@pytest.mark.parametrize(
+    ("fields", "said"),
+    [
+        ({"MsgType": "text", "MsgId": "24563189712345678"}, "text from …iE3bGY, MsgId 24563189712345678"),
+        ({"MsgType": "event", "Event": "CLICK"}, "event/CLICK from …iE3bGY"),
+        ({"MsgType": "text", "MsgId": "1\n" + FORGED}, f"text from …iE3bGY, MsgId '1\\n{FORGED}'"),
+        ({"MsgType": None, "MsgId": 5}, "None from …iE3bGY, MsgId 5"),  # as a handler may hand it on
+    ],
+)
+def test_a_message_is_named_by_kind_end_of_the_openid_and_msgid(fields, said):
+    assert label(Message({"FromUserName": "o9AgO5Kd5ggOC-bXrbNODIiE3bGY", **fields})) == said
 
 
 def test_a_traceback_shows_the_way_and_not_what_the_errors_say(caplog):
@@ -73,15 +90,112 @@ def test_a_warning_is_written_at_once_after_what_came_before_it():
     assert [line.split(": ")[1] for line in written.getvalue().splitlines()] == ["before", "now"]
 
 
-def test_a_record_that_cannot_be_formatted_costs_only_itself(capsys):
+def test_a_record_that_cannot_be_formatted_is_a_line_without_its_values(capsys):
+    """logging itself would print the values, over many lines."""
     written = io.StringIO()
     handler = BatchHandler(written)
-    broken = record(logging.INFO, "%d")
-    broken.args = ("no number",)
+    broken = record(logging.INFO, "%d books")
+    broken.args = (WORDS,)
     handler.handle(broken)
     handler.handle(record(logging.WARNING, "after"))
-    assert "after" in written.getvalue()
-    assert "Logging error" in capsys.readouterr().err
+    first, second = written.getvalue().splitlines()
+    assert first.endswith(" INFO wxserver: a line cannot be formatted, TypeError: %d books")
+    assert second.endswith("after")
+    assert capsys.readouterr().err == ""
+
+
+def test_a_console_that_cannot_show_a_character_gets_it_escaped():
+    """As Windows has one in China; a lone surrogate fits into no encoding."""
+    written = io.BytesIO()
+    handler = BatchHandler(io.TextIOWrapper(written, "gbk"))
+    handler.handle(record(logging.WARNING, "查书 😀 \udc80"))
+    assert written.getvalue().decode("gbk").endswith(" WARNING wxserver: 查书 \\U0001f600 \\udc80\n")
+
+
+# Lines
+
+
+def line_of(record):
+    return LineFormatter().format(record)
+
+
+def test_a_line_begins_as_that_of_the_standard_library():
+    made = record(logging.INFO, "listening")
+    made.msecs = 7.0
+    assert line_of(made) == logging.Formatter("%(asctime)s %(levelname)s %(name)s: %(message)s").format(made)
+
+
+@pytest.mark.parametrize(
+    "char",
+    [*"\n\r\t\x00\x0b\x1b\x1c\x7f\x85\x9b\u2028\u2029\u202a\u202e\u2066\u2069\u200f\ufeff\ud800\udfff", "\r\n"],
+    ids=ascii,
+)
+def test_what_does_not_print_is_escaped_in_a_line(char):
+    line = line_of(record(logging.INFO, f"GET /{char}{FORGED}"))
+    assert line.isprintable()
+    assert line.endswith(f"GET /{char.encode('unicode_escape').decode()}{FORGED}")
+    assert LINE.match(line)
+
+
+@pytest.mark.parametrize("text", ["三体，刘慈欣", "😀", "é", "→ “quoted” …"])
+def test_what_prints_stays_as_it_is(text):
+    assert line_of(record(logging.INFO, text)).endswith(" INFO wxserver: " + text)
+
+
+def test_the_lines_of_a_traceback_are_indented_and_cannot_pass_for_others():
+    made = record(logging.ERROR, "failed\n" + FORGED)
+    error = error_about(f"said\n{FORGED}\u2028{FORGED}\x1b[2J")
+    made.exc_info, made.stack_info = (type(error), error, error.__traceback__), "Stack:\n" + FORGED
+    first, *below = line_of(made).splitlines()
+    assert LINE.match(first)
+    assert len(below) > 8
+    assert [line for line in below if not line.startswith("    ") or not line.isprintable()] == []
+
+
+def test_a_traceback_that_another_formatter_has_made_is_indented_too():
+    made = record(logging.ERROR, "failed")
+    error = error_about(FORGED)
+    made.exc_info = (type(error), error, error.__traceback__)
+    logging.Formatter().format(made)
+    assert [line for line in line_of(made).splitlines() if FORGED in line and not line.startswith("    ")] == []
+
+
+def test_an_error_is_logged_with_its_way_by_any_formatter(caplog):
+    caplog.set_level(logging.INFO, "wechat.log")
+    log_error(logging.getLogger("wxserver"), "handlers.mine.fails failed", error_about(WORDS))
+    (made,) = caplog.records
+    assert made.getMessage() == "handlers.mine.fails failed"
+    assert line_of(made).endswith("\n    RuntimeError (LOG_LEVEL=DEBUG shows what it says)")
+    for shown in (line_of(made), logging.Formatter().format(made)):
+        assert "test_log.py" in shown
+        assert WORDS not in shown
+
+
+def test_at_debug_what_an_error_says_stays_on_its_line(caplog):
+    caplog.set_level(logging.DEBUG, "wechat.log")
+    assert trace(error_about("said\n" + FORGED)).endswith(f"\nRuntimeError: said\\n{FORGED}")
+
+
+FOREIGN = f"""
+import logging, sys
+from wechat.log import configure, log_error
+logging.basicConfig(format="%(message)s", level="INFO", stream=sys.stdout)
+configure("INFO")
+logging.getLogger("waitress").info("Client disconnected while serving %s" % "/\\n{FORGED}")
+logging.getLogger("wxserver").info("%d%% of %s", 5, "\\x1b\\ud800")
+"""
+
+
+def test_what_a_process_logs_that_has_logging_set_up_is_escaped_too():
+    done = subprocess.run([sys.executable, "-c", FOREIGN], cwd=ROOT, capture_output=True, text=True, check=True)
+    assert done.stdout.splitlines() == [
+        f"Client disconnected while serving /\\n{FORGED}",
+        "5% of \\x1b\\ud800",
+    ]
+    assert done.stderr == ""
+
+
+# The process
 
 
 def test_nothing_is_lost_at_the_end_of_the_process():

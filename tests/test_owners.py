@@ -1,96 +1,338 @@
+"""Which process is alive, and whose a lock is."""
+
 import os
-import socket
 import subprocess
 import sys
 import threading
-import time
 
 import pytest
-import wechat.delivery.owners
-from wechat.delivery.owners import LIFE, Heartbeat, Owners
 
-from tests.conftest import ROOT
-from wechat.store.memory import MemoryStore
+import wechat.store.owners
+from tests.conftest import ROOT, FaultyStore, Machine
+from wechat.errors import StoreError
+from wechat.store.owners import LIFE, RENEW, Heartbeat, Identity
 
-HERE = socket.gethostname()
+HERE = Identity()
 
 
 @pytest.fixture
-def owners(clock):
-    return Owners(MemoryStore(clock))
+def store(world):
+    return FaultyStore(world)
+
+
+@pytest.fixture
+def machine(store, world):
+    return Machine(store, world)
+
+
+@pytest.fixture
+def owners(machine):
+    return machine.start("me")
+
+
+@pytest.fixture
+def other(machine):
+    return machine.start("elsewhere")
+
+
+def watch(owners, world, seconds, *living):
+    """Lets the time pass in the steps of a heart; those that live show it."""
+    for _ in range(round(seconds / RENEW)):
+        world.now += RENEW
+        for process in living:
+            process.show_life()
+        owners.look()
+
+
+# Who can be looked at
+
+
+def name_of(pid, started, place=HERE.place):
+    return f"{place}/{pid}/{started}/abc"
+
+
+def started(pid):
+    with open(f"/proc/{pid}/stat") as file:
+        return file.read().rpartition(")")[2].split()[19]
+
+
+def test_two_processes_are_never_taken_for_one():
+    assert Identity().name != Identity().name
 
 
 def test_this_process_is_alive(owners):
     assert not owners.is_dead(owners.me)
+    assert not HERE.has_ended(HERE.name)
 
 
-def test_on_this_host_one_can_look(owners):
-    other = subprocess.Popen([sys.executable, "-c", "input()"], stdin=subprocess.PIPE)
-    owner = f"{HERE}/{other.pid}/abc"
-    owners._store.set(f"alive:{owner}", "1", LIFE)
-    assert not owners.is_dead(owner)
-    other.communicate(b"\n")
-    assert owners.is_dead(owner)
+def test_a_process_here_is_alive_until_it_ends():
+    child = subprocess.Popen([sys.executable, "-c", "input()"], stdin=subprocess.PIPE)
+    name = name_of(child.pid, started(child.pid))
+    assert not HERE.has_ended(name)
+    child.stdin.close()
+    child.wait()
+    assert HERE.has_ended(name)
 
 
-def test_a_number_that_went_to_another_program_is_no_sign_of_life(owners):
-    assert owners.is_dead(f"{HERE}/{os.getppid()}/abc")
+def test_a_zombie_has_ended():
+    child = subprocess.Popen([sys.executable, "-c", "input()"], stdin=subprocess.PIPE)
+    name = name_of(child.pid, started(child.pid))
+    child.stdin.close()
+    os.waitid(os.P_PID, child.pid, os.WEXITED | os.WNOWAIT)  # it ends, and nobody has asked for its status
+    assert HERE.has_ended(name)
+    child.wait()
 
 
-def test_a_former_process_with_our_own_number_is_dead(owners):
+@pytest.mark.parametrize("pid", [os.getpid(), os.getppid()], ids=["ours", "another's"])
+def test_a_number_that_went_to_a_later_process_is_no_sign_of_life(pid):
     """As in a container, where every process is number 1."""
-    assert owners.is_dead(f"{HERE}/{os.getpid()}/former")
+    assert HERE.has_ended(name_of(pid, int(started(pid)) - 1))
 
 
-def test_of_another_host_30_seconds_without_a_sign_of_life_mean_dead(owners, clock):
-    other = Owners(owners._store)
-    other.me = "elsewhere/1/abc"
-    assert owners.is_dead(other.me)
-    other.show_life()
-    clock.now = LIFE - 1
+def test_a_program_may_be_called_what_it_likes(tmp_path):
+    """The name stands between brackets in the midst of the numbers."""
+    code = "import ctypes; ctypes.CDLL(None).prctl(15, b') Z (1 2'); print(); input()"
+    child = subprocess.Popen([sys.executable, "-c", code], stdin=subprocess.PIPE, stdout=subprocess.PIPE)
+    child.stdout.readline()
+    assert not HERE.has_ended(name_of(child.pid, started(child.pid)))
+    child.communicate(b"\n")
+
+
+@pytest.mark.parametrize("place", ["another-boot/4026531836", HERE.place + "1", HERE.place.split("/")[0] + "/1", ""])
+def test_a_process_of_another_boot_or_namespace_cannot_be_looked_at(place):
+    """Two containers may have one host name, and the same numbers."""
+    assert not HERE.has_ended(name_of(os.getpid(), "1", place))
+
+
+def test_where_the_system_does_not_say_where_a_process_runs_nobody_can_be_looked_at():
+    identity = Identity()
+    identity.place = ""
+    assert not identity.has_ended(name_of(os.getpid(), "1", ""))
+
+
+@pytest.mark.parametrize("name", ["", "host/1/2", HERE.place, f"{HERE.place}/", f"{HERE.place}/x"])
+def test_a_name_of_another_version_ends_nothing(name, owners):
+    owners._identity = Identity()
+    assert not owners.is_dead(name)
+
+
+def test_a_process_that_may_not_be_looked_at_has_not_ended(monkeypatch):
+    """`/proc` mounted with hidepid=2 shows no process of another user."""
+
+    def hide(path, *_, **__):
+        raise FileNotFoundError
+
+    monkeypatch.setattr(wechat.store.owners.Path, "read_text", hide)
+    assert not HERE.has_ended(name_of(os.getppid(), "1"))
+    assert HERE.has_ended(name_of(2**22, "1"))  # no process has a number as high
+
+
+# Signs of life
+
+
+def test_of_another_place_15_seconds_without_a_sign_of_life_say_that_it_is_dead(owners, other, world):
+    owners.look()
+    watch(owners, world, LIFE - RENEW)
     assert not owners.is_dead(other.me)
-    clock.now = LIFE + 1
+    watch(owners, world, RENEW)
     assert owners.is_dead(other.me)
+    assert owners.dead() == [other.me]
+
+
+def test_who_shows_life_lives(owners, other, world):
+    watch(owners, world, 3600, other)
+    assert not owners.is_dead(other.me)
+    assert owners.dead() == []
+
+
+def test_who_shows_life_again_lives_again(owners, other, world):
+    watch(owners, world, 60)
+    assert owners.is_dead(other.me)
+    watch(owners, world, RENEW, other)
+    assert not owners.is_dead(other.me)
+
+
+def test_who_never_showed_life_is_dead_15_seconds_after_it_was_first_asked_for(owners, world):
+    assert not owners.is_dead("never seen")
+    watch(owners, world, LIFE - RENEW)
+    assert not owners.is_dead("never seen")
+    watch(owners, world, RENEW)
+    assert owners.is_dead("never seen")
+
+
+def test_a_process_that_stood_still_itself_holds_that_against_nobody(owners, other, world):
+    watch(owners, world, 2 * RENEW, other)
+    for pause in (40.0, 3600.0):
+        world.now += pause
+        owners.look()
+        assert not owners.is_dead(other.me)
+        watch(owners, world, RENEW, other)
+
+
+def test_while_the_store_is_away_nobody_dies(owners, other, store, world):
+    watch(owners, world, RENEW, other)
+    store.fault = "away"
+    for _ in range(20):
+        world.now += RENEW
+        with pytest.raises(StoreError):
+            owners.look()
+    store.fault = ""
+    owners.look()
+    assert not owners.is_dead(other.me)
+    watch(owners, world, LIFE - 2 * RENEW)
+    assert not owners.is_dead(other.me)
+
+
+def test_clocks_of_processes_need_not_agree(store, machine, world):
+    """The counter is watched by the watcher's own clock; nothing in the store is a time."""
+    theirs = machine.start("skewed")
+    theirs._world = type(world)()
+    theirs._world.now = 10**9
+    ours = machine.start("ours")
+    watch(ours, world, 60, theirs)
+    theirs._world.now = 0
+    watch(ours, world, 60, theirs)
+    assert not ours.is_dead("skewed")
+    assert [float(value) < 100 for value in store.linked("owners").values()] == [True, True]
+
+
+def test_what_is_forgotten_is_no_longer_counted_among_the_dead(owners, other, store, world):
+    watch(owners, world, 60)
+    owners.forget(other.me)
+    assert owners.dead() == []
+    assert list(store.linked("owners")) == ["alive:me"]
+
+
+def test_who_leaves_leaves_nothing_behind(owners, other, store, world):
+    watch(owners, world, RENEW, other)
+    other.leave()
+    assert list(store.linked("owners")) == ["alive:me"]
+    assert store.get("alive:elsewhere") is None
+
+
+# Locks
+
+
+def test_a_lock_is_one_process_s_until_it_is_given_back(owners, other):
+    assert owners.take("lock", 30)
+    assert not other.take("lock", 30)
+    other.release("lock")
+    assert not other.take("lock", 30)
+    owners.release("lock")
+    assert other.take("lock", 30)
+
+
+def test_a_lock_ends_with_its_time(owners, other, world):
+    assert owners.take("lock", 30)
+    world.now += 31
+    assert other.take("lock", 30)
+    owners.release("lock")
+    assert not owners.take("lock", 30)
+
+
+def test_of_two_threads_with_tickets_of_their_own_one_has_the_lock(owners):
+    assert owners.take("lock", 30, "one")
+    assert not owners.take("lock", 30, "two")
+    owners.release("lock", "two")
+    assert not owners.take("lock", 30, "two")
+    owners.release("lock", "one")
+    assert owners.take("lock", 30, "two")
+
+
+def test_a_lock_of_a_dead_process_is_taken_over_once(owners, other, machine):
+    third = machine.start("third")
+    assert other.take("lock", 3600)
+    machine.ended.add(other.me)
+    assert owners.take("lock", 30)
+    assert not third.take("lock", 30)
+
+
+def test_of_many_who_would_take_a_lock_of_a_dead_process_one_gets_it(machine):
+    for number in range(30):
+        dead = machine.start(f"dead-{number}")
+        dead.take(f"lock {number}", 3600)
+        machine.ended.add(dead.me)
+        takers, taken = [machine.start(f"{number}.{place}") for place in range(4)], []
+        threads = [
+            threading.Thread(target=lambda o=owners, n=number, t=taken: t.append(o.take(f"lock {n}", 30)))
+            for owners in takers
+        ]
+        for thread in threads:
+            thread.start()
+        for thread in threads:
+            thread.join()
+        assert sorted(taken) == [False, False, False, True]
+
+
+def test_a_lock_is_had_though_the_store_lost_the_answer(owners, other, store):
+    store.fault, store.times = "lost", 1
+    with pytest.raises(StoreError):
+        owners.take("lock", 30)
+    assert not other.take("lock", 30)
+    assert owners.take("lock", 30)
+    owners.release("lock")
+    assert other.take("lock", 30)
+
+
+def test_a_lock_that_a_store_could_not_give_is_no_lock(owners, other, store):
+    store.fault = "away"
+    with pytest.raises(StoreError):
+        owners.take("lock", 30)
+    store.fault = ""
+    assert other.take("lock", 30)
+
+
+# The heart
+
+
+class Impatient(threading.Event):
+    """An event that nobody waits for long."""
+
+    def wait(self, timeout=None):
+        return super().wait(0.01)
 
 
 def test_the_heartbeat_shows_life_and_does_its_task(owners):
     done = []
     heartbeat = Heartbeat(owners, lambda: done.append(1) or heartbeat.stop(), done.clear)
     heartbeat.start()
-    assert heartbeat._ended.wait(5)
+    heartbeat._thread.join(5)
     assert done == [1]
-    assert owners._store.get(f"alive:{owners.me}") == "1"
+    assert int(owners._store.get("alive:me")) > 1
 
 
 def test_for_a_forked_process_the_one_it_comes_from_is_another():
-    code = "import os, time; from wechat.store.memory import MemoryStore; from wechat.delivery.owners import Owners\n"
-    code += "owners = Owners(MemoryStore())\nif os.fork(): os._exit(0)\n"
-    code += "time.sleep(0.2); print(owners.is_dead(owners.me))"
+    code = "import os, time; from wechat.store.memory import MemoryStore; from wechat.store.owners import Owners\n"
+    code += "owners = Owners(MemoryStore()); parent = owners.me\n"
+    code += "if os.fork(): os._exit(0)\n"
+    code += "owners.be_born(); time.sleep(0.2); print(owners.is_dead(parent), owners.me != parent)"
     done = subprocess.run([sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True, check=True)
-    assert done.stdout == "True\n"
+    assert done.stdout == "True True\n"
 
 
-def test_a_heart_goes_on_after_a_failure_of_any_kind(owners, monkeypatch, log):
-    monkeypatch.setattr(wechat.delivery.owners, "RENEW", 0.01)
+@pytest.mark.parametrize("failure", [KeyError("a record of another version"), StoreError("away")])
+def test_a_heart_goes_on_after_a_failure_of_any_kind(owners, log, failure):
     beats = []
 
     def task():
         beats.append(1)
         if len(beats) == 3:
             heartbeat.stop()
-        raise KeyError("a debt of another version")
+        raise failure
 
     heartbeat = Heartbeat(owners, task, beats.clear)
+    heartbeat._ended = Impatient()
     heartbeat.start()
     heartbeat._thread.join(5)
     assert len(beats) == 3
-    assert "the heartbeat goes on after a failure" in log.text
+    assert log.text.count("the heartbeat goes on" if isinstance(failure, KeyError) else "cannot be looked after") == 3
 
 
 def test_who_stops_a_heart_waits_until_it_stands_still(owners):
-    at_work, is_over = threading.Event(), []
-    heartbeat = Heartbeat(owners, lambda: at_work.set() or time.sleep(0.2) or is_over.append(1), is_over.clear)
+    at_work, may_end, is_over = threading.Event(), threading.Event(), []
+    heartbeat = Heartbeat(owners, lambda: at_work.set() or (may_end.wait(5) and is_over.append(1)), is_over.clear)
     heartbeat.start()
     at_work.wait(5)
+    threading.Timer(0.1, may_end.set).start()
     heartbeat.stop()
     assert is_over

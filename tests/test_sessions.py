@@ -1,23 +1,25 @@
 import contextlib
-import os
 import threading
 
 import pytest
-from wechat.delivery.owners import Owners
 
-from tests.test_runs import Silent
+from tests.conftest import FaultyStore, Machine
 from wechat.delivery.sessions import LIFE, Sessions
-from wechat.store.memory import MemoryStore
 
 
 @pytest.fixture
-def store(clock):
-    return MemoryStore(clock)
+def store(world):
+    return FaultyStore(world)
 
 
 @pytest.fixture
-def sessions(store):
-    return Sessions(store, Owners(store))
+def machine(store, world):
+    return Machine(store, world)
+
+
+@pytest.fixture
+def sessions(store, machine):
+    return Sessions(store, machine.start("me"))
 
 
 def read(sessions, openid="o"):
@@ -32,12 +34,12 @@ def test_a_session_is_the_users_own(sessions):
     assert read(sessions, "other") == {}
 
 
-def test_a_session_lasts_a_day_after_it_changed(sessions, clock):
+def test_a_session_lasts_a_day_after_it_changed(sessions, world):
     with sessions.open("o") as session:
         session["a"] = 1
-    clock.now = LIFE - 1
+    world.now += LIFE - 1
     assert read(sessions) == {"a": 1}
-    clock.now = LIFE + 1
+    world.now += 2
     assert read(sessions) == {}
 
 
@@ -46,7 +48,7 @@ def test_a_session_that_is_empty_leaves_nothing_behind(sessions, store):
         with sessions.open("o") as session:
             session.clear()
             session.update(change)
-    assert store.keys("") == []
+    assert set(store._entries) <= {"alive:me"}
 
 
 def test_a_handler_that_raises_changes_nothing_and_holds_up_nobody(sessions):
@@ -76,21 +78,53 @@ def test_messages_at_the_same_time_lose_no_update(sessions):
     assert read(sessions) == {"n": 200}
 
 
-def test_the_lock_of_a_process_that_died_is_taken_over(sessions, store):
-    dead = f"{Owners(store).me.split('/')[0]}/{os.getpid()}/dead"
-    store.add("lock:o", f"{dead} 1", 1000)
-    assert read(sessions) == {}
+def test_the_lock_of_a_process_that_died_is_taken_over(sessions, store, machine):
+    """Its time would be an hour."""
+    with Sessions(store, machine.start("dead")).open("o"):
+        assert sessions.is_taken("o")
+        machine.ended.add("dead")
+        assert read(sessions) == {}
 
 
-def test_a_store_that_is_away_gives_an_empty_session(caplog):
-    sessions = Sessions(Silent(), Owners(MemoryStore()))
+def test_the_lock_that_was_taken_over_is_not_given_back_by_the_one_it_was_taken_from(sessions, store, machine):
+    with Sessions(store, machine.start("frozen")).open("o"):
+        machine.ended.add("frozen")
+        ours = sessions.open("o")
+        ours.__enter__()
+    assert sessions.is_taken("o")
+    ours.__exit__(None, None, None)
+    assert not sessions.is_taken("o")
+
+
+def test_a_store_that_is_away_gives_an_empty_session(sessions, store, log):
+    store.fault = "away"
     with sessions.open("o") as session:
         session["a"] = 1
-    assert "a session is lost" in caplog.text
+    assert "a session is lost" in log.text
+    assert not sessions.is_taken("o")
 
 
-def test_a_lock_that_could_not_be_given_back_is_no_lock(sessions, store):
+def test_a_lock_that_could_not_be_given_back_is_no_lock(sessions, store, log):
     """The store was away for a moment."""
-    store.add("lock:o", f"{sessions._owners.me} gone", 1000)
+    with sessions.open("o"):
+        store.fault = "away"
+    store.fault = ""
+    assert "the lock of a session stays for a while" in log.text
+    assert sessions.is_taken("o")
+    assert read(sessions, "another user") == {}
+    assert not sessions.is_taken("o"), "given back with the next one"
+
+
+def test_the_next_message_of_the_user_does_not_wait_for_a_lock_that_could_not_be_given_back(sessions, store):
+    with sessions.open("o"):
+        store.fault = "away"
+    store.fault = ""
+    assert read(sessions) == {}
+    assert not sessions.is_taken("o")
+
+
+def test_a_lock_whose_answer_got_lost_is_given_back_all_the_same(sessions, store):
+    """Else the user's messages at other processes would wait for it, for an hour."""
+    store.fault, store.times, store.only = "lost", 1, "lock:"
     assert read(sessions) == {}
     assert not sessions.is_taken("o")

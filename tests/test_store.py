@@ -24,10 +24,12 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from wechat.errors import StartError, StoreError
+from wechat.store.base import Change
 from wechat.store.memory import MemoryStore
 from wechat.store.opening import open_store
 from wechat.store.redis import RedisStore
-from wechat.store.sqlite import SQLiteStore
+from wechat.store.sqlite import LINKED, SQLiteStore
+from wechat.world import World
 
 PASSWORD = "hunter2"
 LONG = 60.0  # seconds; nothing expires or wakes by itself within a test
@@ -81,11 +83,13 @@ class Place:
     advance: Any  # by seconds
 
 
-class Clock:
+class Ahead(World):
+    """The machine's time, and what a test adds to it."""
+
     ahead = 0.0
 
-    def __call__(self):
-        return time.time() + self.ahead
+    def monotonic(self):
+        return time.monotonic() + self.ahead
 
     def advance(self, seconds):
         self.ahead += seconds
@@ -128,20 +132,21 @@ def other_process():
 
 
 def memory_place(request):
-    clock = Clock()
-    store = MemoryStore(clock)
-    return Place(store, "memory:", None, lambda: len(store._entries), clock.advance)
+    world = Ahead()
+    store = MemoryStore(world)
+    return Place(store, "memory:", None, lambda: len(store._entries), world.advance)
 
 
 def sqlite_place(request):
-    clock = Clock()
+    world = Ahead()
     file = request.getfixturevalue("tmp_path") / "store.db"
 
     def rows():
         with closing(sqlite3.connect(file)) as connection:
-            return connection.execute("SELECT count(*) FROM entries").fetchone()[0]
+            return connection.execute("SELECT count(*) FROM records").fetchone()[0]
 
-    return Place(SQLiteStore(str(file), clock), f"sqlite:{file}", lambda: SQLiteStore(str(file)), rows, clock.advance)
+    store = SQLiteStore(str(file), "", world)
+    return Place(store, f"sqlite:{file}", lambda: SQLiteStore(str(file)), rows, world.advance)
 
 
 def redis_place(request):
@@ -189,7 +194,7 @@ def timed_wait(store, key, seen):
 
 def test_nothing_is_there_at_first(store):
     assert store.get("key") is None
-    assert store.keys("") == []
+    assert store.linked("index") == {}
 
 
 def test_set_overwrites_what_was_there(store):
@@ -237,13 +242,127 @@ def test_delete_takes_the_entry_away_and_minds_no_absence(store):
     assert store.get("key") is None
 
 
-def test_keys_are_those_that_begin_so_in_order(store):
-    for key in ("job:2", "job:10", "job", "jobs", "other", "job:é", "job:*", "j*b:1"):
-        store.set(key, "value", LONG)
-    assert store.keys("job:") == ["job:*", "job:10", "job:2", "job:é"]
-    assert store.keys("j*") == ["j*b:1"]
-    assert store.keys("none") == []
-    assert len(store.keys("")) == 8
+# Several changes in one step, and indexes
+
+
+def test_all_changes_are_made_in_one_step_or_none(store):
+    store.set("a", "1", LONG)
+    store.set("b", "1", LONG)
+    assert store.swap(Change("a", "1", "2", LONG), Change("b", "1", None), Change("c", None, "2", LONG)) is True
+    assert [store.get(key) for key in "abc"] == ["2", None, "2"]
+    for changes in (
+        (Change("a", "2", "3", LONG), Change("b", "1", "3", LONG)),
+        (Change("b", None, "3", LONG), Change("a", "1", "3", LONG)),
+        (Change("d", ..., "3", LONG, link=("index",)), Change("c", None, "3", LONG)),
+        (Change("a", ..., None, unlink=("index",)), Change("c", "", "3", LONG)),
+    ):
+        assert store.swap(*changes) is False
+        assert [store.get(key) for key in "abcd"] == ["2", None, "2", None]
+        assert store.linked("index") == {}
+
+
+def test_a_swap_of_many_keys_wakes_who_waits_for_any_of_them(store):
+    store.look_again = store.listening = LONG
+    with waiting(store, "b", None) as (future,):
+        store.swap(Change("a", None, "1", LONG), Change("b", None, "2", LONG))
+        assert future.result()[0] == "2"
+
+
+def move_between(store):
+    """Moves what is left of one number to another one, as often as it takes."""
+    for _ in range(50):
+        while True:
+            a, b = store.get("a"), store.get("b")
+            if store.swap(Change("a", a, str(int(a) - 1), LONG), Change("b", b, str(int(b) + 1), LONG)):
+                break
+
+
+def test_what_two_keys_hold_together_stays_the_same_under_many_swaps(place, other_process):
+    place.store.set("a", "0", LONG)
+    place.store.set("b", "0", LONG)
+    crowds(place, move_between, other_process)
+    assert (place.store.get("a"), place.store.get("b")) == (str(-50 * 2 * THREADS), str(50 * 2 * THREADS))
+
+
+def test_an_index_holds_the_entries_that_were_linked_sorted_by_key(store):
+    for key in ("m:2", "m:10", "m:é", "other"):
+        store.swap(Change(key, None, "value " + key, LONG, link=("index", "second") if key != "other" else ()))
+    assert list(store.linked("index").items()) == [(key, "value " + key) for key in ("m:10", "m:2", "m:é")]
+    assert store.linked("index") == store.linked("second")
+    assert store.linked("ind") == store.linked("index2") == {}
+
+
+def test_a_key_enters_and_leaves_indexes_in_the_step_that_changes_it(store):
+    store.swap(Change("key", None, "1", LONG, link=("a", "b")))
+    assert store.swap(Change("key", "other", "2", LONG, unlink=("a",))) is False
+    assert store.linked("a") == {"key": "1"}
+    assert store.swap(Change("key", "1", "2", LONG, link=("c", "b"), unlink=("a",))) is True
+    assert [store.linked(index) for index in "abc"] == [{}, {"key": "2"}, {"key": "2"}]
+    store.set("key", "3", LONG)
+    assert store.linked("b") == {"key": "3"}, "another write leaves it where it is"
+
+
+def test_what_is_deleted_or_has_expired_is_in_no_index(place):
+    store = place.store
+    store.swap(Change("deleted", None, "1", LONG, link=("index",)))
+    store.swap(Change("expires", None, "1", 0.2, link=("index",)))
+    store.swap(Change("stays", None, "1", LONG, link=("index",)))
+    store.delete("deleted")
+    place.advance(0.21)
+    assert store.linked("index") == {"stays": "1"}
+
+
+def test_an_index_outlives_its_entry_that_lives_longest(place):
+    store = place.store
+    store.swap(Change("long", None, "1", LONG, link=("index",)))
+    store.swap(Change("short", None, "1", 0.2, link=("index",)))
+    place.advance(0.3)
+    assert store.linked("index") == {"long": "1"}
+
+
+def test_an_index_costs_what_is_in_it_and_not_what_else_there_is(place):
+    """A scan of all keys took half a second at 500,000 keys of other programs in one Redis."""
+    store = place.store
+    for number in range(3):
+        store.swap(Change(f"mine:{number}", None, "value", LONG, link=("mine",)))
+    if isinstance(store, SQLiteStore):
+        plan = store._connection().execute("EXPLAIN QUERY PLAN " + LINKED, ("mine", 0.0)).fetchall()
+        assert not any("SCAN" in step[-1] for step in plan), plan
+        return
+    for number in range(100):
+        for batch in range(20):
+            store.swap(*(Change(f"{number}.{batch}.{one}", None, "v", LONG, link=(f"i{number}",)) for one in range(5)))
+    if isinstance(store, RedisStore):
+        with redis.Redis.from_url(place.url) as client:
+            client.config_resetstat()
+            assert len(store.linked("mine")) == 3
+            calls = {name: stats["calls"] for name, stats in client.info("commandstats").items()}
+        assert not {"cmdstat_scan", "cmdstat_keys"} & set(calls)
+        assert calls["cmdstat_get"] == 3
+    else:
+        looked = []
+        store.get = lambda key: looked.append(key) or MemoryStore.get(store, key)
+        assert len(store.linked("mine")) == 3
+        assert len(looked) == 3
+
+
+# Accounts
+
+
+def test_accounts_that_share_a_store_see_nothing_of_each_other(shared_place):
+    url = shared_place.url
+    with closing(open_store(url, "wx1")) as one, closing(open_store(url, "wx2")) as two:
+        for store, value in ((one, "1"), (two, "2")):
+            assert store.add("key", value, LONG)
+            assert store.swap(Change("linked", None, value, LONG, link=("index",)))
+        assert (one.get("key"), two.get("key")) == ("1", "2")
+        assert (one.linked("index"), two.linked("index")) == ({"linked": "1"}, {"linked": "2"})
+        two.delete("key")
+        assert one.get("key") == "1"
+        with waiting(one, "key", "1") as (future,):
+            two.set("key", "3", LONG)
+            one.set("key", "4", LONG)
+            assert future.result()[0] == "4"
 
 
 @settings(max_examples=60, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
@@ -252,7 +371,8 @@ def test_any_text_comes_back_the_same(store, text, key):
     store.delete("k" + key)
     assert store.add("k" + key, text, LONG) is True
     assert store.get("k" + key) == text
-    assert store.keys("k" + key)[0] == "k" + key
+    assert store.swap(Change("k" + key, text, text, LONG, link=("i" + key,))) is True
+    assert store.linked("i" + key) == {"k" + key: text}
     assert store.replace("k" + key, text, text + "\0", LONG) is True
     assert store.get("k" + key) == text + "\0"
 
@@ -264,7 +384,7 @@ def test_a_lone_surrogate_is_refused_and_harms_nothing(store, operation):
     with pytest.raises(ValueError, match="surrogates not allowed"):
         getattr(store, operation)("a\ud800", "value", LONG)
     store.set("key", "value", LONG)
-    assert store.keys("") == ["key"]
+    assert store.get("key") == "value"
 
 
 # Time to live
@@ -272,14 +392,13 @@ def test_a_lone_surrogate_is_refused_and_harms_nothing(store, operation):
 
 def test_an_entry_is_gone_after_its_time(place):
     store = place.store
-    store.set("set", "value", 0.1)
-    store.add("add", "value", 0.1)
+    store.set("set", "value", 0.3)
+    store.add("add", "value", 0.3)
     store.set("replace", "old", LONG)
-    store.replace("replace", "old", "new", 0.1)
-    assert store.keys("") == ["add", "replace", "set"]
-    place.advance(0.11)
+    store.replace("replace", "old", "new", 0.3)
+    assert None not in [store.get(key) for key in ("set", "add", "replace")]
+    place.advance(0.31)
     assert [store.get(key) for key in ("set", "add", "replace")] == [None] * 3
-    assert store.keys("") == []
     assert store.replace("set", "value", "new", LONG) is False
     assert store.add("add", "again", LONG) is True
 
@@ -291,7 +410,7 @@ def test_a_write_starts_the_time_anew(place):
     store.set("set", "value", LONG)
     store.replace("replace", "value", "new", LONG)
     place.advance(0.11)
-    assert store.keys("") == ["replace", "set"]
+    assert (store.get("set"), store.get("replace")) == ("value", "new")
 
 
 def test_what_has_expired_is_really_removed(place):
@@ -302,7 +421,104 @@ def test_what_has_expired_is_really_removed(place):
     place.advance(0.31)
     for number in range(300):
         place.store.set(f"new:{number % 3}", "value", LONG)
+    place.advance(1)
+    place.store.set("new:0", "value", LONG)
     eventually(lambda: place.rows() == 4)
+
+
+class Wall:
+    """A wall clock that is set an hour forward, and back."""
+
+    def __init__(self, monkeypatch):
+        self.real, self.ahead = time.time, 0.0
+        monkeypatch.setattr(time, "time", lambda: self.real() + self.ahead)
+
+
+@pytest.mark.parametrize("ahead", [3600.0, -3600.0])
+def test_no_entry_minds_the_wall_clock(place, monkeypatch, ahead):
+    wall, store = Wall(monkeypatch), place.store
+    store.set("before", "value", LONG)
+    wall.ahead = ahead
+    store.set("after", "value", 0.3)
+    assert (store.get("before"), store.get("after")) == ("value", "value")
+    wall.ahead = 0.0
+    place.advance(0.31)
+    assert (store.get("before"), store.get("after")) == ("value", None)
+
+
+def open_file(tmp_path, world):
+    return SQLiteStore(str(tmp_path / "store.db"), "", world)
+
+
+def test_the_clock_of_a_file_is_that_of_all_its_processes(tmp_path):
+    """Their own clocks need not agree: those of two machines, or of two boots, begin anywhere."""
+    one, two = Ahead(), Ahead()
+    one.ahead, two.ahead = 10_000.0, -10_000.0
+    with closing(open_file(tmp_path, one)) as ours, closing(open_file(tmp_path, two)) as theirs:
+        ours.set("ours", "value", 100)
+        theirs.set("theirs", "value", 100)
+        for world in (one, two):
+            world.advance(95)
+        ours.set("tick", "", 1)
+        theirs.set("tick", "", 1)
+        assert [store.get(key) for store in (ours, theirs) for key in ("ours", "theirs")] == ["value"] * 4
+        for world in (one, two):
+            world.advance(10)
+        assert [store.get(key) for store in (ours, theirs) for key in ("ours", "theirs")] == [None] * 4
+
+
+def test_the_clock_of_a_file_stands_still_while_nobody_uses_it(tmp_path):
+    """What was promised before the host was switched off is there when it is back."""
+    world = Ahead()
+    with closing(open_file(tmp_path, world)) as store:
+        store.set("key", "value", 10)
+    world.advance(1_000_000)
+    with closing(open_file(tmp_path, world)) as store:
+        assert store.get("key") == "value"
+        world.advance(11)
+        assert store.get("key") is None
+
+
+def test_a_process_that_stood_still_sets_no_clock_back(tmp_path):
+    one, two = Ahead(), Ahead()
+    with closing(open_file(tmp_path, one)) as ours, closing(open_file(tmp_path, two)) as theirs:
+        ours.set("key", "value", 50)
+        theirs.set("tick", "", 1)
+        one.advance(60)
+        ours.set("tick", "", 1)
+        theirs.set("tick", "", 1)
+        two.advance(2)
+        theirs.set("tick", "", 1)
+        assert theirs.get("key") is None
+        assert ours.get("key") is None
+
+
+def test_a_file_does_not_grow_for_ever_under_load(tmp_path):
+    """Each message leaves a record; what comes in at 1,000 a second has to go out as fast."""
+    world = Ahead()
+    with closing(open_file(tmp_path, world)) as store:
+        for second in range(15):
+            world.advance(1)
+            for number in range(20):
+                link = (f"index {number}",)
+                store.swap(*(Change(f"{second}.{number}.{one}", None, "v", 2, link=link) for one in range(50)))
+        rows = store._connection().execute("SELECT (SELECT count(*) FROM records), (SELECT count(*) FROM links)")
+        assert max(rows.fetchone()) <= 5_000
+
+
+def test_links_of_what_expired_are_found_without_a_scan(tmp_path):
+    with closing(open_file(tmp_path, Ahead())) as store:
+        plan = store._connection().execute("EXPLAIN QUERY PLAN DELETE FROM links WHERE key = ?", ("k",)).fetchall()
+    assert not any("SCAN" in step[-1] for step in plan), plan
+
+
+def test_entries_of_the_first_version_go(tmp_path):
+    with closing(sqlite3.connect(tmp_path / "store.db")) as old:
+        old.execute("CREATE TABLE entries (key TEXT PRIMARY KEY, value TEXT NOT NULL, expires REAL NOT NULL)")
+    with closing(open_store(f"sqlite:{tmp_path}/store.db")) as store:
+        store.set("key", "value", LONG)
+        tables = store._connection().execute("SELECT name FROM sqlite_master WHERE type = 'table'").fetchall()
+    assert "entries" not in {name for (name,) in tables}
 
 
 def test_a_waiter_notices_that_an_entry_expires(store):
@@ -499,7 +715,7 @@ def test_a_redis_that_is_down_is_a_fault_at_the_start(scheme):
     with socket.create_server(("127.0.0.1", 0)) as free:
         port = free.getsockname()[1]
     fault = fault_of(f"{scheme}://user:{PASSWORD}@127.0.0.1:{port}/0?socket_timeout=1")
-    assert fault == "WECHAT_STORE: Redis did not delete: ConnectionError; " + RedisStore.advice
+    assert fault == "WECHAT_STORE: Redis did not write: ConnectionError; " + RedisStore.advice
 
 
 def test_a_wrong_password_is_a_fault_at_the_start(server):
@@ -523,7 +739,7 @@ def test_redis_is_reached_by_a_unix_socket(server):
 
 def test_a_directory_that_does_not_exist_is_a_fault_at_the_start(tmp_path):
     fault = fault_of(f"sqlite:{tmp_path}/none/store.db")
-    assert fault == "WECHAT_STORE: SQLite did not delete: FileNotFoundError; " + SQLiteStore.advice
+    assert fault == "WECHAT_STORE: SQLite did not write: FileNotFoundError; " + SQLiteStore.advice
 
 
 def test_a_file_that_is_no_database_is_a_fault_at_the_start(tmp_path):
@@ -569,33 +785,93 @@ def errors_of(store):
         lambda: store.add("secretkey", "secretvalue", LONG),
         lambda: store.replace("secretkey", "secretvalue", None, LONG),
         lambda: store.delete("secretkey"),
-        lambda: store.keys("secretkey"),
+        lambda: store.swap(Change("secretkey", None, "secretvalue", LONG, link=("secretindex",))),
+        lambda: store.linked("secretindex"),
         lambda: store.wait("secretkey", None, 1),
     ]
     texts = []
     for call in calls:
+        store._rests_until = 0.0  # each one is to try
         with pytest.raises(StoreError) as info:
             call()
         assert isinstance(info.value.__cause__, store.failures)
         texts.append(str(info.value))
+    store._rests_until = 0.0
     assert not any(secret in text for text in texts for secret in (PASSWORD, "secret", "127.0.0.1", "store.db"))
     return texts
 
 
 def test_a_file_that_breaks_later_is_a_store_error(tmp_path):
     with closing(open_store(f"sqlite:{tmp_path}/store.db")) as store, closing(sqlite3.connect(store._file)) as other:
-        other.execute("DROP TABLE entries")
+        other.execute("DROP TABLE records")
         texts = errors_of(store)
-    assert texts[0] == "SQLite did not get: no such table: entries"
-    assert [text.split()[3] for text in texts] == ["get:", "set:", "add:", "replace:", "delete:", "list", "get:"]
+    assert texts[0] == "SQLite did not get: no such table: records"
+    assert [text.split()[3] for text in texts] == ["get:", *["write:"] * 5, "list:", "get:"]
 
 
 def test_a_value_of_a_wrong_kind_is_a_store_error_that_does_not_quote(server):
-    server.ask("LPUSH", "wxserver:secretkey", "secretvalue")
+    server.ask("LPUSH", "wxserver::secretkey", "secretvalue")
     with closing(RedisStore(server.url)) as store:
         for call in (lambda: store.get("secretkey"), lambda: store.add("secretkey", "x", LONG)):
-            with pytest.raises(StoreError, match=r"^Redis did not (get|add): ResponseError$"):
+            store._rests_until = 0.0
+            with pytest.raises(StoreError, match=r"^Redis did not (get|write): ResponseError$"):
                 call()
+
+
+class Broken(MemoryStore):
+    """Fails while it is told to, and counts how often it was asked."""
+
+    name, failures, is_broken, asked = "Broken", (ConnectionError,), True, 0
+
+    def _swap(self, changes):
+        self.asked += 1
+        if self.is_broken:
+            raise ConnectionError
+        return super()._swap(changes)
+
+
+def test_a_store_that_failed_is_left_alone_for_a_moment(world):
+    """Each try may cost half a second, and WeChat's five go on."""
+    store = Broken(world)
+    with pytest.raises(StoreError, match="did not write: ConnectionError"):
+        store.set("key", "value", LONG)
+    store.is_broken = False
+    for _ in range(100):
+        with pytest.raises(StoreError, match="is left alone for a moment"):
+            store.set("key", "value", LONG)
+    assert store.asked == 1
+    world.now += store.rest
+    store.set("key", "value", LONG)
+    assert store.get("key") == "value"
+
+
+def test_a_file_that_another_process_locks_costs_half_a_second_once(tmp_path):
+    """As when a process is frozen in the midst of a write."""
+    with closing(open_store(f"sqlite:{tmp_path}/store.db")) as store, closing(sqlite3.connect(store._file)) as other:
+        store.set("key", "value", LONG)
+        other.execute("BEGIN IMMEDIATE")
+        started = time.monotonic()
+        for _ in range(50):
+            with pytest.raises(StoreError):
+                store.set("key", "other", LONG)
+        assert time.monotonic() - started < 5  # fifty times half a second would be 25
+        store._rests_until = 0.0
+        assert store.get("key") == "value", "one can still read"
+        other.rollback()
+        store.set("key", "other", LONG)
+        assert store.get("key") == "other"
+
+
+def test_threads_that_write_while_the_file_is_locked_do_not_queue_up(tmp_path):
+    with closing(open_store(f"sqlite:{tmp_path}/store.db")) as store, closing(sqlite3.connect(store._file)) as other:
+        store.get("key")
+        other.execute("BEGIN IMMEDIATE")
+        started = time.monotonic()
+        with ThreadPoolExecutor(32) as pool:
+            futures = [pool.submit(store.set, f"{number}", "x", LONG) for number in range(32)]
+            assert all(isinstance(future.exception(), StoreError) for future in futures)
+        assert time.monotonic() - started < 5  # one after the other: 16
+        other.rollback()
 
 
 def test_a_redis_that_is_killed_is_a_store_error_and_works_again_after_its_restart(mortal_server, capfd):
@@ -604,21 +880,30 @@ def test_a_redis_that_is_killed_is_a_store_error_and_works_again_after_its_resta
             mortal_server.kill()
             with pytest.raises(StoreError):
                 future.result()
-        started = time.monotonic()
         texts = errors_of(store)
-        assert time.monotonic() - started < 1
         assert texts[0] == "Redis did not get: ConnectionError"
-        assert store.look_again == store.deaf
+        eventually(lambda: store.look_again == store.deaf)
         mortal_server.start()
         assert store.add("key", "1", LONG)
         assert store.replace("key", "1", "2", LONG)
         store.listening = LONG
         with waiting(store, "key", "2") as (future,), closing(open_store(mortal_server.url)) as other:
-            changed = time.time()
             other.set("key", "3", LONG)
             assert future.result()[0] == "3"
-            assert future.result()[1] - changed < 0.3
     assert capfd.readouterr().err == ""
+
+
+def test_a_write_whose_answer_a_redis_loses_is_an_error_and_may_have_been_made(mortal_server):
+    """It must not be tried again by itself: the second `add` would find the first one's value, and nobody would win."""
+    with closing(open_store(mortal_server.url)) as store:
+        mortal_server.ask("CONFIG", "SET", "busy-reply-threshold", "0")
+        store.add("warm", "x", LONG)
+        mortal_server.process.send_signal(signal.SIGSTOP)
+        with pytest.raises(StoreError, match=r"^Redis did not write: TimeoutError$"):
+            store.add("key", "value", LONG)
+        mortal_server.process.send_signal(signal.SIGCONT)
+        store._rests_until = 0.0
+        eventually(lambda: store.get("key") == "value")
 
 
 def test_while_the_listener_is_down_a_waiter_looks_by_itself(server):
@@ -636,18 +921,8 @@ def test_while_the_listener_is_down_a_waiter_looks_by_itself(server):
 
 def test_noise_in_the_channel_does_not_end_the_listening(server):
     with closing(RedisStore(server.url)) as store, waiting(store, "key", None) as (future,):
-        server.ask("PUBLISH", "wxserver:changes", b"\xff\xfe")
-        server.ask("PUBLISH", "wxserver:changes", json.dumps({}))
+        server.ask("PUBLISH", "wxserver::changes", b"\xff\xfe")
+        server.ask("PUBLISH", "wxserver::changes", json.dumps({}))
         assert store._listener.is_alive()
         store.set("key", "value", LONG)
         assert future.result()[0] == "value"
-
-
-def test_a_redis_that_hangs_holds_a_thread_for_two_seconds(mortal_server):
-    with closing(open_store(mortal_server.url)) as store:
-        mortal_server.process.send_signal(signal.SIGSTOP)
-        started = time.monotonic()
-        with pytest.raises(StoreError, match=r"^Redis did not add: TimeoutError$"):
-            store.add("key", "value", LONG)
-        assert 1.9 < time.monotonic() - started < 2.5
-        mortal_server.process.send_signal(signal.SIGCONT)

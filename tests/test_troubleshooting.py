@@ -13,6 +13,7 @@ from sandbox.platform import Endpoint, Platform
 from sandbox.testing import APPID, SECRET
 from tests.conftest import PLAIN, ROOT, SAFE, SEALED, TOKEN
 from wechat.errors import StartError
+from wechat.log import LineFormatter
 from wechat.routing import load, prepare
 from wechat.settings import read
 from wechat.store.memory import MemoryStore
@@ -54,11 +55,11 @@ class Lines(logging.Handler):
 
     def __init__(self):
         super().__init__()
-        self.setFormatter(logging.Formatter("%(levelname)s %(name)s: %(message)s"))
+        self.setFormatter(LineFormatter())
         self.text = ""
 
     def emit(self, record):
-        self.text += self.format(record) + "\n"
+        self.text += self.format(record)[len("2026-11-26 12:00:00,000 ") :] + "\n"
 
 
 class AwayStore(MemoryStore):
@@ -110,7 +111,7 @@ class Troubled:
         self.say(app, "hello", "unmarked", "broken", "report")
         view = compose("event", {"Event": "VIEW", "EventKey": "https://example.com/"})
         self.deliver(app, *PLAIN.push(view))
-        self.wait_for("for o9AgO5…: kept")
+        self.wait_for("for …iE3bGY: kept")
         self.say(app, "继续")
 
     def refused_replies(self):
@@ -181,7 +182,7 @@ def test_each_line_of_the_log_is_what_the_server_writes(troubled):
 
 def reasons():
     """Why requests are refused with 403, each as a pattern."""
-    for file in (ROOT / "wechat").glob("*.py"):
+    for file in (ROOT / "wechat").glob("**/*.py"):
         for node in ast.walk(ast.parse(file.read_text("utf-8"))):
             if isinstance(node, ast.Call) and getattr(node.func, "id", "") == "Forbidden":
                 yield from texts(node.args[0])

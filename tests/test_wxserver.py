@@ -3,6 +3,7 @@
 import http.client
 import io
 import os
+import re
 import socket
 import subprocess
 import sys
@@ -218,7 +219,7 @@ RAISES = '@on("text")\ndef fails(msg): raise ValueError(msg.Content)\n'
 def test_a_handler_that_raises_is_answered_by_the_error_handler(make_account, log):
     account = make_account(RAISES + '@on("error")\ndef sorry(msg, error): return "sorry " + type(error).__name__\n')
     assert account.say("secret words")["Content"] == "sorry ValueError"
-    assert "handlers.mine.fails failed" in log.text
+    assert "handlers.mine.fails failed on text from …iE3bGY, MsgId " in log.text
     assert "mine.py" in log.text
     assert "secret words" not in log.text
 
@@ -264,10 +265,10 @@ def test_what_is_handed_on_and_claimed_by_nobody_is_not_handed_back(make_account
 
 
 def test_each_message_has_one_line_that_quotes_nobody(make_account, log):
-    make_account(ECHO).say("secret words")
+    make_account(ECHO).post(text_message("secret words").replace("<MsgId>", "<MsgId>4711"))
     (record,) = log.records
     assert record.levelname == "INFO"
-    assert record.message.startswith("text from o9AgO5… -> handlers.mine.echo: text, ")
+    assert re.match(r"text from …iE3bGY, MsgId 4711\d+ -> handlers.mine.echo: text, ", record.message)
     assert record.message.endswith(" ms")
     assert "secret words" not in log.text
 

@@ -1,4 +1,7 @@
-"""What may stand in a log: never what a user said, and nothing from outside that could break a line."""
+"""Logging that never records message text, and in which nothing from outside can forge a line.
+
+A record begins with its time at the start of a line; all further lines of it, those of a traceback, are indented.
+"""
 
 from __future__ import annotations
 
@@ -12,7 +15,25 @@ from collections.abc import Iterator
 from contextlib import suppress
 from typing import TextIO
 
-FORMAT = "%(asctime)s %(levelname)s %(name)s: %(message)s"
+INDENT = " " * 4  # before each line that does not begin a record
+
+
+class LineFormatter(logging.Formatter):
+    """`TIME LEVEL LOGGER: MESSAGE`, control characters escaped; below it the lines of a traceback, indented."""
+
+    _second, _written = 0, ""  # to write the time is half of the cost, and most lines are of the second before
+
+    def format(self, record: logging.LogRecord) -> str:
+        second = int(record.created)
+        if second != self._second:
+            self._written = time.strftime("%Y-%m-%d %H:%M:%S", time.localtime(second))
+            self._second = second
+        begin = f"{self._written},{int(record.msecs):03} {record.levelname} {record.name}: "
+        line = escape(begin + record.getMessage())
+        below = record.exc_text or (self.formatException(record.exc_info) if record.exc_info else "")
+        if below or record.stack_info:
+            line += indented(below) + indented(record.stack_info or "")
+        return line
 
 
 class BatchHandler(logging.StreamHandler[TextIO]):
@@ -25,7 +46,7 @@ class BatchHandler(logging.StreamHandler[TextIO]):
 
     def __init__(self, stream: TextIO | None = None) -> None:
         super().__init__(stream)
-        self.setFormatter(logging.Formatter(FORMAT))
+        self.setFormatter(LineFormatter())
         self._begin()
         # A forked worker has no threads of its parent's, and may have locks that one of those held.
         os.register_at_fork(after_in_child=self._begin)
@@ -55,16 +76,25 @@ class BatchHandler(logging.StreamHandler[TextIO]):
             lines = "".join(self._take_lines())
             with suppress(OSError, ValueError):  # a full disk or a closed pipe costs the lines, and not the answer
                 if lines:
-                    self.stream.write(lines)
-                    self.stream.flush()
+                    self._write(lines)
+
+    def _write(self, lines: str) -> None:
+        try:
+            self.stream.write(lines)
+        except UnicodeEncodeError:  # a console of another encoding, as GBK; sys.stderr itself would not mind
+            encoding = self.stream.encoding
+            self.stream.write(lines.encode(encoding, "backslashreplace").decode(encoding))
+        self.stream.flush()
 
     def _take_lines(self) -> Iterator[str]:
         while self.records:
             record = self.records.popleft()
             try:
                 yield self.format(record) + self.terminator
-            except Exception:
-                self.handleError(record)
+            except Exception as error:  # somebody's "%d" for a text; logging itself would print the text too
+                said = f"a line cannot be formatted, {type(error).__name__}: {record.msg!s:.200}"
+                record.msg, record.args, record.exc_info, record.exc_text = said, None, None, None
+                yield self.format(record) + self.terminator
 
     def _write_in_batches(self) -> None:
         while self.are_there_records.wait():
@@ -74,16 +104,26 @@ class BatchHandler(logging.StreamHandler[TextIO]):
 
 
 def configure(level: str, stream: TextIO | None = None) -> None:
-    """Logs to stderr from `level` on, a name like `info`; a process that has logging set up keeps what it has."""
+    """Log to stderr from `level` on, a name like `info`.
+
+    A process that has logging set up keeps it; what the server and waitress say there is escaped as well.
+    """
     if logging.root.handlers:
+        for name in ("wxserver", "waitress"):
+            logging.getLogger(name).addFilter(_escape_message)
         return
     logging.basicConfig(level=level.upper(), handlers=[BatchHandler(stream)])
     # One line for each request that waits a moment would hide all others.
     logging.getLogger("waitress.queue").setLevel(logging.ERROR)
 
 
+def _escape_message(record: logging.LogRecord) -> bool:
+    record.msg, record.args = escape(record.getMessage()), None
+    return True
+
+
 def collect_less() -> None:
-    """What FORMAT does not show is not collected, in a process where nobody else's format may show it.
+    """What a line does not show is not collected, in a process where nobody else's format may show it.
 
     https://docs.python.org/3/howto/logging.html#optimization
     """
@@ -91,9 +131,24 @@ def collect_less() -> None:
     logging._srcfile = None
 
 
+def escape(text: str) -> str:
+    """The text as one line: newlines, ESC, bidirectional overrides, whatever does not print becomes `\\n`, `\\x1b` …
+
+    waitress logs paths as they were decoded, so that `GET /%0a2026-…` would write a line of its own.
+    """
+    if text.isprintable():
+        return text
+    return "".join(char if char.isprintable() else char.encode("unicode_escape").decode() for char in text)
+
+
+def indented(text: str) -> str:
+    """Each line of the text as a line below a record: after a newline, indented, escaped."""
+    return "".join(f"\n{INDENT}{escape(line)}" for line in text.splitlines())
+
+
 def shorten(openid: str) -> str:
-    """Enough of an openid to follow one user through a log."""
-    return printable(openid[:6]) + "…"
+    """Enough of an openid to follow one user through a log: followers of one account share its beginning."""
+    return "…" + printable(openid[-6:])
 
 
 def printable(text: str) -> str:
@@ -101,8 +156,16 @@ def printable(text: str) -> str:
     return text[:64] if text.isascii() and text.isprintable() else ascii(text[:64])
 
 
+def log_error(logger: logging.Logger, said: str, error: BaseException | None) -> None:
+    """Log at ERROR what failed, with the traceback of the error below it, in which nobody is quoted (`trace`)."""
+    if logger.isEnabledFor(logging.ERROR):
+        record = logger.makeRecord(logger.name, logging.ERROR, __file__, 0, said, (), None)
+        record.exc_text = trace(error)  # which every formatter puts below the line
+        logger.handle(record)
+
+
 def trace(error: BaseException | None) -> str:
-    """The traceback of an error and of its causes.
+    """The traceback of an error and of its causes, for `log_error`.
 
     What the errors say is left out unless LOG_LEVEL is DEBUG: it may quote the user.
     """
@@ -111,7 +174,7 @@ def trace(error: BaseException | None) -> str:
     seen: set[int] = set()
     while error is not None and id(error) not in seen:  # `raise error from error` is its own cause
         seen.add(id(error))
-        said = f": {error}" if is_debug else " (LOG_LEVEL=DEBUG shows what it says)"
+        said = f": {escape(str(error))}" if is_debug else " (LOG_LEVEL=DEBUG shows what it says)"
         parts[:0] = [*traceback.format_tb(error.__traceback__), type(error).__name__ + said + "\n"]
         error = error.__cause__ or (None if error.__suppress_context__ else error.__context__)
     return "".join(parts).rstrip()

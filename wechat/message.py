@@ -9,7 +9,7 @@ import re
 from hashlib import sha1
 from typing import Any
 
-from wechat.log import printable
+from wechat.log import printable, shorten
 
 # Users' texts arrive with such characters raw, and no XML parser takes them. https://www.w3.org/TR/xml/#charsets
 _FORBIDDEN = re.compile("[\x00-\x08\x0b\x0c\x0e-\x1f\ud800-\udfff\ufffe\uffff]")
@@ -58,5 +58,12 @@ def delivery_key(message: Message, content: bytes) -> str:
 
 def kind_of(message: Message) -> str:
     """What sort of message it is, for the log: `text`, `event/CLICK`."""
-    kind: str = message.MsgType
-    return printable(f"{kind}/{message.get('Event', '')}" if kind == "event" else kind)
+    kind: str = message.get("MsgType", "")
+    return printable(f"{kind}/{message.get('Event', '')}" if kind == "event" else str(kind))
+
+
+def label(message: Message) -> str:
+    """The message as lines of the log name it: `text from …iE3bGY, MsgId 24563189712345678`; an event has no MsgId."""
+    msg_id = message.get("MsgId")
+    said = f"{kind_of(message)} from {shorten(str(message.get('FromUserName', '')))}"
+    return f"{said}, MsgId {printable(str(msg_id))}" if msg_id else said

@@ -15,6 +15,7 @@ from waitress import wasyncore
 from waitress.channel import HTTPChannel
 from waitress.task import WSGITask
 
+from wechat.connections import MAX_HEAD, Connections
 from wechat.delivery.delivery import Delivery
 from wechat.errors import StartError
 from wechat.settings import Settings
@@ -49,8 +50,10 @@ def bind(app: Served) -> BaseWSGIServer:
             host=settings.host,
             port=settings.port,
             threads=settings.threads,
+            max_request_header_size=MAX_HEAD,
             max_request_body_size=MAX_BODY + 1,  # waitress refuses a body of this size
             connection_limit=1000,
+            log_socket_errors=False,  # a client that vanishes is none of our faults, and needs no traceback
             asyncore_use_poll=True,  # select() fails on the 1,024th open file
             send_bytes=18_000,  # above any answer: the loop, which wakes up anyway, sends head and body at once
         )
@@ -84,10 +87,12 @@ def serve(app: Served, server: BaseWSGIServer) -> None:
         for dispatcher in list(sockets.values()):  # so that the loop looks at once
             getattr(dispatcher, "pull_trigger", bool)()
 
+    connections = Connections(sockets, server.adj.connection_limit)
     signal.signal(signal.SIGTERM, drain)
     signal.signal(signal.SIGINT, drain)
     while not deadline or (time.monotonic() < deadline and not is_idle(app, sockets)):
         wasyncore.loop(timeout=LOOK_WHILE_DRAINING if deadline else LOOK, map=sockets, use_poll=True, count=1)
+        connections.look_after(time.monotonic())
         if deadline:
             turn_away(sockets)
     logger.info("stopped")

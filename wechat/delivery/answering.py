@@ -7,8 +7,8 @@ from contextlib import nullcontext
 from typing import Any, NamedTuple
 
 from wechat.delivery.sessions import Sessions
-from wechat.log import trace
-from wechat.message import Message
+from wechat.log import log_error
+from wechat.message import Message, label
 from wechat.platform.api import Api
 from wechat.reply import Reply, to_reply
 from wechat.routing import Found, Handler, Router
@@ -81,7 +81,7 @@ class Answering:
                 result = self._call(found.handler, message, match=found.match)
             return Answer(found.handler.name, to_reply(result))
         except BaseException as error:  # a handler may raise what it likes
-            logger.error("%s failed\n%s", found.handler.name, trace(error))
+            log_error(logger, f"{found.handler.name} failed on {label(message)}", error)
             return self.apologise(message, error)
 
     def apologise(self, message: Message, error: BaseException) -> Answer:
@@ -92,7 +92,7 @@ class Answering:
         try:
             return Answer(handler.name, to_reply(self._call(handler, message, error=error)))
         except BaseException as second:
-            logger.error("%s, the error handler, failed\n%s", handler.name, trace(second))
+            log_error(logger, f"{handler.name}, the error handler, failed on {label(message)}", second)
             return Answer(handler.name)
 
     def _call(self, handler: Handler, message: Message, **offers: Any) -> Any:

@@ -14,8 +14,8 @@ from wechat.delivery.ledger import Entry, Ledger
 from wechat.delivery.outbox import NOTHING, Outbox
 from wechat.delivery.record import PROMISED, READY, Record, unpack
 from wechat.errors import GivenUp, StoreError, Unreadable
-from wechat.log import shorten, trace
-from wechat.message import Message, delivery_key, kind_of
+from wechat.log import log_error
+from wechat.message import Message, delivery_key, kind_of, label
 from wechat.protocol.envelope import Clock
 from wechat.protocol.parser import parse
 from wechat.reply import TEXT_LIMIT, Reply, Text, is_long, split_text, to_xml
@@ -89,8 +89,7 @@ class Delivery:
             if entry.record.state == READY:
                 self._outbox.deliver(entry, BEHIND_A_CRASH if entry.record.document else 0.0)
             elif push := self._read(entry):
-                said = f"{kind_of(push.message)} from {shorten(push.openid)}"
-                logger.info(f"{said}: taken over from a process that died")
+                logger.info(f"{label(push.message)}: taken over from a process that died")
                 self._do_in_lane(entry, push)
             else:
                 self._end_without_reply(entry)
@@ -158,7 +157,7 @@ class Delivery:
             if not (is_continue and self._continue(entry, push)):
                 self._run(entry, push, is_in_lane)
         except BaseException as error:
-            logger.error("a message is not answered\n%s", trace(error))
+            log_error(logger, f"a message is not answered: {label(push.message)}", error)
             self._end_without_reply(entry)
 
     def _run(self, entry: Entry, push: Push, is_in_lane: bool) -> None:
@@ -174,10 +173,10 @@ class Delivery:
         document = self._to_xml(now, push.message) if now else b""
         before = self._ledger.end(entry, document, rest, _whole(answer.reply))
         if before == PROMISED and answer.reply and answer.reply.is_direct:
-            logger.error(
-                "%s: a %s reply can only be the direct answer, and it is too late", answer.handler, answer.kind
-            )
+            said = f"{answer.handler} on {label(push.message)}: a {answer.kind} reply can only be the direct answer"
+            logger.error("%s, and it is too late", said)
         if before and entry.record.state == READY:
+            entry.msg_id = push.message.get("MsgId", "")
             self._outbox.deliver(entry, BEHIND if entry.record.document else 0.0)
 
     def _end_without_reply(self, entry: Entry) -> None:
@@ -186,7 +185,8 @@ class Delivery:
 
     def _give_up(self, push: Push) -> Answer:
         handler = push.found.handler.name if push.found else "nobody"
-        logger.error("%s: its process ended at each of %d starts, the message is given up", handler, MOST_STARTS)
+        said = f"{handler} on {label(push.message)}"
+        logger.error("%s: its process ended at each of %d starts, the message is given up", said, MOST_STARTS)
         return self._answering.apologise(push.message, GivenUp("the process ended each time the message was answered"))
 
     def _is_continue(self, push: Push) -> bool:
@@ -200,7 +200,7 @@ class Delivery:
                 if not others:
                     return False
                 seen = [(other, other.record) for other in others]
-                waiting = [(other, record) for other, record in seen if record.state == READY and not record.is_sending]
+                waiting = [pair for pair in seen if pair[1].state == READY and not pair[1].is_sending]
                 entry.handler, entry.kind = CONTINUE, "text"
                 if not waiting:
                     self._ledger.end(entry, self._to_xml(Text(NOT_READY), push.message), None, None)
@@ -209,12 +209,12 @@ class Delivery:
         except StoreError as error:
             logger.warning("what waits for 继续 cannot be fetched: %s", error)
             return False
-        self._ledger.end(entry, b"", None, None)  # where it was promised meanwhile: the user asks again
+        self._ledger.end(entry, b"", None, None)  # one that was promised takes nothing: its user asks again
         return True
 
     def _fetch(self, entry: Entry, push: Push, waiting: Entry, seen: Record, is_more: bool) -> bool:
         reply = unpack(seen.reply)
-        now, rest = self._fit(reply, is_more)
+        now, rest = self._fit(reply, is_more or (isinstance(reply, Text) and is_long(reply)))  # the rest waits, too
         entry.kind = reply.kind
         return self._ledger.fetch(entry, waiting, seen, self._to_xml(now or reply, push.message), rest)
 
@@ -244,13 +244,14 @@ class Delivery:
         """One line about the attempt, which quotes nobody; gives the document."""
         if logger.isEnabledFor(logging.INFO):
             milliseconds = (self._world.monotonic() - push.started) * 1000
-            kind, openid, found = kind_of(push.message), shorten(push.openid), push.found
+            found = push.found
             handler = entry.handler or (found.handler.name if found else "nobody")
             is_claimed = handler == CONTINUE or (found and found.handler is not self._answering.router.default)
-            hint = "" if is_claimed else f"; to answer these: @on({describe(kind.split('/'))})"
+            hint = "" if is_claimed else f"; to answer these: @on({describe(kind_of(push.message).split('/'))})"
             tries = f" at attempt {attempt}" if attempt > 1 else ""
             how = (how or ("direct" if attempt == 1 else "retry")) if document or entry.kind == "success" else "later"
-            logger.info(f"{kind} from {openid} -> {handler}: {entry.kind}, {how}{tries}, {milliseconds:.1f} ms{hint}")
+            said = f"{entry.kind}, {how}{tries}, {milliseconds:.1f} ms{hint}"
+            logger.info(f"{label(push.message)} -> {handler}: {said}")
         return document
 
 

@@ -11,7 +11,7 @@ from heapq import heappop, heappush
 from itertools import count
 from typing import NamedTuple
 
-from wechat.log import trace
+from wechat.log import log_error
 from wechat.world import REAL, World
 
 logger = logging.getLogger("wxserver")
@@ -83,7 +83,7 @@ class Lanes:
     # With the lock held
 
     def _queue(self, lane: str, after: float = 0.0) -> None:
-        if after > 0:
+        if after > 0 and not self._is_closing:
             heappush(self._paused, (self._world.monotonic() + after, next(self._numbers), lane))
         else:
             (self._resumed if self._lanes[lane][0].is_resumed else self._ready).append(lane)
@@ -118,6 +118,8 @@ class Lanes:
             jobs.popleft()
         if jobs:
             self._queue(lane, again or 0.0)
+            if again and self._idle:
+                self._idle.pop().set()  # it may wait for the end of a longer pause
         else:
             del self._lanes[lane]
             self._look_whether_empty()
@@ -157,5 +159,5 @@ class Lanes:
         try:
             return job.context.run(job.task)
         except BaseException as error:
-            logger.error("%s: a task failed\n%s", self._name, trace(error))
+            log_error(logger, f"{self._name}: a task failed", error)
         return None

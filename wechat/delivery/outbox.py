@@ -8,7 +8,7 @@ from wechat.delivery.lanes import Lanes
 from wechat.delivery.ledger import Entry, Ledger
 from wechat.delivery.record import READY, unpack
 from wechat.errors import ApiError, StoreError, TransportError, WeChatError
-from wechat.log import shorten, trace
+from wechat.log import log_error, printable, shorten
 from wechat.platform.api import BUSY, Api
 from wechat.reply import Reply, Text
 from wechat.settings import Settings
@@ -83,7 +83,7 @@ class Outbox:
         if not reply:
             return None
         if self._is_miniprogram and reply.kind not in MINIPROGRAM_KINDS:
-            logger.error("%s: Mini Programs have no %s reply, it is dropped", entry.handler, reply.kind)
+            logger.error("%s: Mini Programs have no %s reply, it is dropped", _who(entry), reply.kind)
             self._ledger.sent(entry, None)
         elif not self.can_push():
             self._keep(entry, reply)
@@ -99,10 +99,13 @@ class Outbox:
         if is_passing and self._world.monotonic() < sending.ends:
             self._ledger.unsent(entry)
             sending.tries += 1
-            logger.warning("the %s reply of %s is tried again: %s", reply.kind, entry.handler, error)
+            logger.warning("the %s reply of %s is tried again: %s", reply.kind, _who(entry), error)
             return PAUSES[min(sending.tries, len(PAUSES)) - 1]
-        said = error if isinstance(error, ApiError) else trace(error)
-        logger.error("the %s reply of %s was not sent: %s", reply.kind, entry.handler, said)
+        said = f"the {reply.kind} reply of {_who(entry)} was not sent"
+        if isinstance(error, ApiError):
+            logger.error("%s: %s", said, error)
+        else:
+            log_error(logger, said, error)
         if isinstance(error, WeChatError) and error.errcode == UNAUTHORIZED:
             self._forbid_push()
         self._keep(entry, reply)
@@ -122,7 +125,7 @@ class Outbox:
             logger.warning("a 48001 is forgotten: %s", error)
 
     def _log(self, entry: Entry, reply: Reply, how: str) -> None:
-        logger.info(f"{reply.kind} of {entry.handler} for {shorten(entry.record.openid)}: {how}")
+        logger.info(f"{reply.kind} of {_who(entry)}: {how}")
 
 
 class Sending:
@@ -130,3 +133,9 @@ class Sending:
 
     def __init__(self, entry: Entry, ends: float) -> None:
         self.entry, self.ends, self.tries = entry, ends, 0
+
+
+def _who(entry: Entry) -> str:
+    """Whose reply it is, for the log."""
+    said = f"{entry.handler or 'a process that died'} for {shorten(entry.record.openid)}"
+    return f"{said}, MsgId {printable(entry.msg_id)}" if entry.msg_id else said

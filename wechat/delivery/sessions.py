@@ -25,6 +25,7 @@ class Sessions:
 
     def __init__(self, store: Store, owners: Owners) -> None:
         self._store, self._owners = store, owners
+        self._left: dict[str, str] = {}  # tickets to be given back, and whose sessions they are for
 
     def is_taken(self, openid: str) -> bool:
         """Whether somebody has the user's session just now."""
@@ -40,7 +41,7 @@ class Sessions:
         What is no JSON is a TypeError or ValueError then.
         """
         ticket = secrets.token_hex(4)
-        is_locked = self._lock(openid, ticket)
+        self._lock(openid, ticket)
         try:
             before = self._read(openid)
             session: dict[str, Any] = json.loads(before)
@@ -49,26 +50,31 @@ class Sessions:
             if after != before:
                 self._write(openid, after)
         finally:
-            if is_locked:
-                self._unlock(openid, ticket)
+            self._unlock(openid, ticket)
 
-    def _lock(self, openid: str, ticket: str) -> bool:
-        """Wait for the session; False where the store cannot say whose it is."""
+    def _lock(self, openid: str, ticket: str) -> None:
+        """Wait for the session, for as long as the store can say whose it is."""
         key = f"lock:{openid}"
         try:
             while not self._owners.take(key, LONGEST, ticket):
+                self._give_back()
                 if holder := self._store.get(key):
                     self._store.wait(key, holder, LOOK_AT_OWNER)
         except StoreError as error:
             logger.warning("a session is used without its lock: %s", error)
-            return False
-        return True
 
     def _unlock(self, openid: str, ticket: str) -> None:
+        self._left[ticket] = openid
         try:
-            self._owners.release(f"lock:{openid}", ticket)
+            self._give_back()
         except StoreError as error:
             logger.warning("the lock of a session stays for a while: %s", error)
+
+    def _give_back(self) -> None:
+        """Give back what is left, also of earlier failures: nobody else may take a lock of a process that lives."""
+        for ticket, openid in list(self._left.items()):
+            self._owners.release(f"lock:{openid}", ticket)
+            self._left.pop(ticket, None)
 
     def _read(self, openid: str) -> str:
         try:

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import json
 import logging
+import secrets
 import time
 from collections.abc import Callable
 from typing import Any
@@ -156,7 +157,9 @@ class TokenCache:
 
     def _may_force(self) -> bool:
         try:
-            return self._owners.take(FORCED_KEY, FORCE_EVERY)
+            return self._owners.take(
+                FORCED_KEY, FORCE_EVERY, secrets.token_hex(4)
+            )  # this process may not twice, either
         except StoreError:
             return False
 

@@ -11,7 +11,7 @@ from contextlib import suppress
 from pathlib import Path
 
 from wechat.errors import StoreError
-from wechat.log import trace
+from wechat.log import log_error
 from wechat.store.base import Change, Store
 from wechat.world import REAL, World
 
@@ -20,7 +20,7 @@ logger = logging.getLogger("wxserver")
 RENEW = 3.0  # seconds between two signs of life
 LIFE = 15.0  # seconds without one after which a process counts as dead
 FORGOTTEN = 2 * 86_400.0  # seconds; what a process owns lasts a day
-REMEMBERED = 60.0  # seconds without a sign of life; then WeChat asks no more, and who waits for a lock has looked
+REMEMBERED = (
     60.0  # seconds without a sign of life; by then WeChat's attempts are over, and who waits for a lock has looked
 )
 
@@ -41,8 +41,8 @@ class Identity:
         """Whether the process is one that can be looked at from here, and is gone."""
         if not self.place or not owner.startswith(self.place + "/"):
             return False
-        pid, started = owner.removeprefix(self.place + "/").split("/")[:2]
-        with suppress(PermissionError):
+        with suppress(PermissionError, ValueError):  # one that may not be looked at, or a name of another version
+            pid, started = owner.removeprefix(self.place + "/").split("/")[:2]
             return _started(int(pid)) != started  # its number may have gone to another program
         return False
 
@@ -203,7 +203,7 @@ class Heartbeat:
             except StoreError as error:
                 logger.warning("messages of processes that died cannot be looked after: %s", error)
             except Exception as error:  # a heart that stops would have the others take what this process is at
-                logger.error("the heartbeat goes on after a failure\n%s", trace(error))
+                log_error(logger, "the heartbeat goes on after a failure", error)
             if self._ended.wait(RENEW):
                 return
 

@@ -17,6 +17,7 @@ PRAGMA journal_mode = WAL; PRAGMA synchronous = NORMAL;
 CREATE TABLE IF NOT EXISTS records (key TEXT PRIMARY KEY, value TEXT NOT NULL, expires REAL NOT NULL) WITHOUT ROWID;
 CREATE INDEX IF NOT EXISTS records_expires ON records (expires);
 CREATE TABLE IF NOT EXISTS links (name TEXT, key TEXT, PRIMARY KEY (name, key)) WITHOUT ROWID;
+CREATE INDEX IF NOT EXISTS links_key ON links (key);
 CREATE TABLE IF NOT EXISTS clock (id INTEGER PRIMARY KEY, now REAL NOT NULL);
 INSERT OR IGNORE INTO clock VALUES (1, 0);
 DROP TABLE IF EXISTS entries;"""  # of the first version
@@ -24,7 +25,7 @@ GET = "SELECT value FROM records WHERE key = ? AND expires > ?"
 LINKED = """
 SELECT links.key, value FROM links JOIN records ON records.key = links.key
 WHERE name = ? AND expires > ? ORDER BY links.key"""
-EXPIRED = "SELECT key FROM records WHERE expires <= ? LIMIT 256"  # at once, so that no lock takes long
+EXPIRED = "SELECT key FROM records WHERE expires <= ? LIMIT ?"
 
 PATIENCE = 0.5  # seconds to wait for another writer, in this process and in others
 
@@ -41,12 +42,14 @@ class SQLiteStore(Store):
     failures = (sqlite3.Error, OSError)
     look_again = 0.05  # nobody tells of changes by other processes
     tick_every = 1.0  # seconds
+    swept = 256  # entries at once, so that no lock takes long; under load two for each that came
 
     def __init__(self, file: str, account: str = "", world: World = REAL) -> None:
         super().__init__(world)
         self._file, self._prefix = os.path.abspath(file), account + ":"
         self._connections: dict[threading.Thread, sqlite3.Connection] = {}
         self._writing = threading.Lock()
+        self._written = 0  # since the last sweep
         self._clock: tuple[float, float] = 0.0, -self.tick_every  # what the clock of the file was, and when that was
 
     def get(self, key: str) -> str | None:
@@ -70,6 +73,7 @@ class SQLiteStore(Store):
         try:
             with connection:  # commits, or rolls back
                 connection.execute("BEGIN IMMEDIATE")
+                self._written += len(changes)
                 self._keep_time(connection)
                 for change in changes:
                     if change.old is not ... and self._value(connection, change.key) != change.old:
@@ -110,7 +114,8 @@ class SQLiteStore(Store):
         if self._world.monotonic() - self._clock[1] < self.tick_every:
             return
         self._look_at_clock(connection, self._now())
-        for expired in connection.execute(EXPIRED, (self._clock[0],)).fetchall():
+        most, self._written = max(self.swept, 2 * self._written), 0
+        for expired in connection.execute(EXPIRED, (self._clock[0], most)).fetchall():
             connection.execute("DELETE FROM records WHERE key = ?", expired)
             connection.execute("DELETE FROM links WHERE key = ?", expired)
 

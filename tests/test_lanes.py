@@ -1,0 +1,289 @@
+"""Threads for what may take long: who is served when."""
+
+import threading
+import time
+from contextvars import ContextVar
+
+import pytest
+
+from tests.test_promises import wait_until
+from wechat.delivery.lanes import Lanes
+from wechat.world import World
+
+LONG = 60.0  # seconds; longer than any test
+
+
+class Gate:
+    """A task that waits until it is let go on; notes its start and its end in `done`."""
+
+    def __init__(self, done, name):
+        self.done, self.name, self.has_begun, self.may_end = done, name, threading.Event(), threading.Event()
+
+    def __call__(self):
+        self.has_begun.set()
+        self.may_end.wait(LONG)
+        self.done.append(self.name)
+
+
+@pytest.fixture
+def make():
+    """A function that makes lanes with so many threads."""
+    made, gates = [], []
+
+    def lanes(threads, world=None):
+        made.append(Lanes(threads, "test", world or World()))
+        return made[-1]
+
+    lanes.gate = lambda done, name: gates.append(Gate(done, name)) or gates[-1]
+    yield lanes
+    for gate in gates:
+        gate.may_end.set()
+    for one in made:
+        one.close()
+
+
+def note(done, name):
+    return lambda: done.append(name)
+
+
+def test_tasks_of_a_lane_run_one_after_the_other_in_the_order_they_came(make):
+    lanes, done, running = make(8), [], []
+
+    def task(number):
+        running.append(number)
+        assert len(running) == 1
+        time.sleep(0.001)
+        running.remove(number)
+        done.append(number)
+
+    for number in range(50):
+        lanes.submit("a", lambda number=number: task(number))
+    assert wait_until(lambda: not len(lanes))
+    assert done == list(range(50))
+
+
+def test_nobody_waits_for_another_ones_lane(make):
+    lanes, done = make(2), []
+    gate = make.gate(done, "a1")
+    lanes.submit("a", gate)
+    for number in range(5):
+        lanes.submit("a", note(done, f"a{number + 2}"))
+    lanes.submit("b", note(done, "b"))
+    assert wait_until(lambda: done == ["b"])
+    assert len(lanes) == 1
+    gate.may_end.set()
+    assert wait_until(lambda: done == ["b", "a1", "a2", "a3", "a4", "a5", "a6"])
+
+
+def test_threads_go_round_the_lanes(make):
+    """Whoever writes ten messages at once keeps nobody from his first answer."""
+    lanes, done = make(1), []
+    first = make.gate(done, "first")
+    lanes.submit("first", first)
+    for number in range(3):
+        lanes.submit("a", note(done, f"a{number}"))
+    for lane in "bc":
+        lanes.submit(lane, note(done, lane))
+    first.may_end.set()
+    assert wait_until(lambda: not len(lanes))
+    assert done == ["first", "a0", "b", "c", "a1", "a2"]
+
+
+def test_there_are_no_more_threads_than_allowed_and_they_end_after_a_while(make, monkeypatch):
+    monkeypatch.setattr("wechat.delivery.lanes.IDLE", 0.05)
+    lanes, done = make(3), []
+    gates = [make.gate(done, number) for number in range(5)]
+    for number, gate in enumerate(gates):
+        lanes.submit(str(number), gate)
+    assert all(gate.has_begun.wait(5) for gate in gates[:3])
+    assert lanes._alive == 3
+    assert not gates[3].has_begun.wait(0.05)
+    for gate in gates:
+        gate.may_end.set()
+    assert wait_until(lambda: lanes._alive == 0)
+    lanes.submit("again", note(done, "again"))
+    assert wait_until(lambda: done[-1] == "again")
+
+
+# Pauses
+
+
+def test_a_task_that_asks_for_it_is_called_again_before_its_lane_goes_on(make):
+    lanes, done, answers = make(2), [], iter([0.01, 0.01, None])
+
+    def task():
+        done.append("try")
+        return next(answers)
+
+    lanes.submit("a", task)
+    lanes.submit("a", note(done, "next"))
+    assert wait_until(lambda: not len(lanes))
+    assert done == ["try", "try", "try", "next"]
+
+
+def test_a_lane_that_pauses_holds_no_thread(make):
+    lanes, done = make(1), []
+    for number in range(20):
+        lanes.submit(f"paused {number}", note(done, "late"), LONG)
+    lanes.submit("a", note(done, "a"))
+    assert wait_until(lambda: done == ["a"])
+    assert len(lanes) == 20
+
+
+def test_a_task_that_is_to_wait_runs_after_its_time_and_what_comes_later_behind_it(make):
+    lanes, done, started = make(2), [], time.monotonic()
+    lanes.submit("a", lambda: done.append(time.monotonic() - started), 0.2)
+    lanes.submit("a", note(done, "next"))
+    assert wait_until(lambda: not len(lanes))
+    assert done[0] >= 0.2
+    assert done[1:] == ["next"]
+
+
+def test_a_short_pause_is_not_held_up_by_a_thread_that_waits_for_a_longer_one(make):
+    lanes, done, answers = make(2), [], iter([0.05, None])
+    lanes.submit("long", note(done, "long"), LONG)
+    assert wait_until(lambda: len(lanes._idle) == 1)
+    gate = make.gate(done, "gate")
+
+    def task():
+        if not done:
+            gate()
+        return next(answers)
+
+    lanes.submit("short", task)
+    lanes.submit("other", note([], ""))
+    assert gate.has_begun.wait(5)
+    assert wait_until(lambda: len(lanes._idle) == 1), "one waits for the long pause"
+    gate.may_end.set()
+    started = time.monotonic()
+    assert wait_until(lambda: len(lanes) == 1)
+    assert time.monotonic() - started < 5  # not the ten seconds for which a thread is idle
+
+
+# What is resumed after a crash
+
+
+def test_what_is_resumed_gets_half_of_the_threads(make):
+    lanes, done = make(4), []
+    gates = [make.gate(done, number) for number in range(6)]
+    for number, gate in enumerate(gates):
+        lanes.submit(f"old {number}", gate, is_resumed=True)
+    assert all(gate.has_begun.wait(5) for gate in gates[:2])
+    fresh = make.gate(done, "fresh")
+    lanes.submit("new", fresh)
+    assert fresh.has_begun.wait(5)
+    assert not any(gate.has_begun.is_set() for gate in gates[2:])
+    gates[0].may_end.set()
+    assert gates[2].has_begun.wait(5)
+
+
+def test_a_single_thread_resumes_too(make):
+    lanes, done = make(1), []
+    lanes.submit("old", note(done, "old"), is_resumed=True)
+    assert wait_until(lambda: done == ["old"])
+
+
+def test_a_message_of_a_user_whose_old_one_is_resumed_comes_behind_it(make):
+    lanes, done = make(4), []
+    gate = make.gate(done, "old")
+    lanes.submit("a", gate, is_resumed=True)
+    lanes.submit("a", note(done, "new"))
+    gate.may_end.set()
+    assert wait_until(lambda: done == ["old", "new"])
+    assert lanes._resuming == 0
+
+
+# Failures, and the end
+
+
+def test_a_task_that_fails_ends_neither_its_lane_nor_its_thread(make, log):
+    lanes, done = make(1), []
+
+    def fail():
+        raise SystemExit("a user's words")
+
+    lanes.submit("a", fail)
+    lanes.submit("a", note(done, "next"))
+    assert wait_until(lambda: done == ["next"])
+    assert "test: a task failed" in log.text
+
+
+def test_a_task_runs_in_the_context_in_which_it_was_handed_in(make):
+    variable, lanes, done = ContextVar("variable", default="none"), make(1), []
+    gate = make.gate(done, "gate")
+    lanes.submit("a", gate)
+    for value in ("one", "two"):
+        variable.set(value)
+        lanes.submit("a", lambda: done.append(variable.get()))
+    gate.may_end.set()
+    assert wait_until(lambda: done == ["gate", "one", "two"])
+
+
+class Threadless(World):
+    """An interpreter that ends: https://docs.python.org/3/library/threading.html#threading.Thread.start"""
+
+    def start(self, task, name):
+        raise RuntimeError("can't create new thread at interpreter shutdown")
+
+
+def test_where_no_thread_can_be_started_the_caller_does_it_itself(make):
+    lanes, done = make(2, Threadless()), []
+    lanes.submit("a", note(done, "a"))
+    assert done == ["a"]
+    assert not len(lanes)
+
+
+def test_where_one_thread_more_cannot_be_started_those_there_are_do_it(make):
+    world = World()
+    lanes, done = make(2, world), []
+    gate = make.gate(done, "gate")
+    lanes.submit("a", gate)
+    assert gate.has_begun.wait(5)
+    world.start = Threadless().start
+    lanes.submit("b", note(done, "b"))
+    gate.may_end.set()
+    assert wait_until(lambda: done == ["gate", "b"])
+
+
+def close_in_time(lanes):
+    thread = threading.Thread(target=lanes.close, daemon=True)
+    thread.start()
+    thread.join(5)
+    return not thread.is_alive()
+
+
+def test_close_waits_for_what_runs_and_what_is_ready_and_drops_what_is_paused(make):
+    lanes, done = make(1), []
+    gate = make.gate(done, "a")
+    lanes.submit("a", gate)
+    lanes.submit("a", note(done, "a2"))
+    lanes.submit("b", note(done, "b"))
+    lanes.submit("paused", note(done, "never"), LONG)
+    threading.Timer(0.1, gate.may_end.set).start()
+    assert close_in_time(lanes)
+    assert sorted(done) == ["a", "a2", "b"]
+    assert not len(lanes)
+
+
+def test_close_waits_for_no_second_try_and_lets_what_is_behind_it_run(make):
+    lanes, done = make(1), []
+    gate = make.gate(done, "tried")
+    lanes.submit("a", lambda: gate() or LONG)
+    lanes.submit("a", note(done, "behind"))
+    assert gate.has_begun.wait(5)
+    threading.Timer(0.1, gate.may_end.set).start()
+    assert close_in_time(lanes)
+    assert done == ["tried", "behind"]
+
+
+def test_lanes_of_nobody_close_at_once(make):
+    assert close_in_time(make(4))
+
+
+def test_a_forked_process_begins_with_no_lanes(make):
+    lanes, done = make(1), []
+    lanes.submit("paused", note(done, "of the parent"), LONG)
+    lanes.begin()
+    assert not len(lanes)
+    lanes.submit("paused", note(done, "of the child"))
+    assert wait_until(lambda: done == ["of the child"])

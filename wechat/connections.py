@@ -1,0 +1,163 @@
+"""Connections whose client is slow or hostile: each has ten seconds for a request, and none keeps others out.
+
+waitress reads requests in the one thread that serves all sockets, and waits for a client as long as that client likes.
+"""
+
+from __future__ import annotations
+
+import logging
+import re
+import time
+from typing import Any
+
+from waitress.channel import HTTPChannel
+from waitress.parser import HTTPRequestParser, ParsingError
+
+logger = logging.getLogger("wxserver")
+
+WITHIN = 10.0  # seconds for a request, head and body, and as many to take the answer; WeChat hangs up after 5
+IDLE = 120.0  # seconds between two requests
+LOOK = 1.0  # seconds between two looks at all connections
+GRACE = 0.2  # seconds in which a client that has just connected may send its request
+BATCH = 100  # connections that are accepted in a row
+REPORT = 60.0  # seconds between two lines about them in the log
+MAX_HEAD = 16 * 1024  # bytes; WeChat sends about 500, a proxy adds a few hundred. Node.js takes as many
+
+_START_LINE = re.compile(rb"[^ ]+ [^ ]+(?: HTTP/[0-9]\.[0-9])?")
+_LONG_GAP = b" " * 32
+
+
+class Parser(HTTPRequestParser):  # type: ignore[misc]
+    """waitress's parser, without the heads that stop it: it parses in the thread that serves all sockets."""
+
+    def parse_header(self, head: bytes) -> None:
+        """Read the first line and the headers; raise ParsingError, which is answered with 400."""
+        check_head(head)
+        try:
+            super().parse_header(head)
+        except ValueError as error:  # of urlsplit() and int(): `GET http://[ HTTP/1.1`, a length of 5,000 digits
+            raise ParsingError("Bad URI or length") from error
+
+
+def check_head(head: bytes) -> None:
+    """Raise ParsingError for a head on which waitress's regular expressions take time that grows with its square.
+
+    waitress 3.0.2 takes 25 s for `GET a://111…` of 16 KB that does not end in a version, and 1 s for 16 KB of blanks
+    after a header's colon. RFC 9112, section 5.2, lets a server refuse folded lines, which join to such blanks.
+    """
+    first_line = head.partition(b"\r\n")[0].rstrip()
+    if not _START_LINE.fullmatch(first_line):
+        raise ParsingError("Start line is invalid")
+    blanks = head.replace(b"\t", b" ")
+    if b"\r\n " in blanks or _LONG_GAP in blanks:
+        raise ParsingError("Folded header, or too many blanks")
+
+
+class Channel(HTTPChannel):  # type: ignore[misc]
+    """A connection that knows since when its client is waited for. Only the thread of the sockets changes that."""
+
+    parser_class = Parser
+    is_new = True  # no request has come as a whole
+
+    def __init__(self, *arguments: Any, **more: Any) -> None:
+        super().__init__(*arguments, **more)
+        self.since = time.monotonic()
+
+    def received(self, data: bytes) -> Any:
+        """Take what came; the time runs from the accept for a first request, from the first byte for a later one."""
+        before = self.request
+        if before is None:
+            data = data.lstrip(b"\r\n")  # RFC 9112, section 2.2; waitress would take some of them for a whole request
+        is_taken = super().received(data)
+        if not data:
+            return is_taken
+        if self.request is None or self.requests or before not in (None, self.request):  # one has come as a whole
+            self.is_new, self.since = False, time.monotonic()
+        elif before is None and not self.is_new:  # another one begins
+            self.since = time.monotonic()
+        return is_taken
+
+    def handle_expt(self) -> None:
+        """Close: nobody who speaks HTTP sends urgent data, and waitress would log it for ever."""
+        self.handle_close()
+
+    def is_overdue(self, now: float) -> bool:
+        """Whether the client has had its time: for a request, for taking an answer, or between two requests."""
+        if self.requests:  # a worker has one of them
+            self.since = now
+            return False
+        return now - self.since > (WITHIN if self.is_awaited() else IDLE)
+
+    def is_awaited(self) -> bool:
+        """Whether the client owes the rest of a request, or is to take an answer."""
+        is_sending = self.total_outbufs_len or self.close_when_flushed or self.will_close
+        return bool(self.is_new or self.request is not None or is_sending)
+
+    def may_go(self) -> bool:
+        """Whether nothing would be lost with it but a request that has not come as a whole."""
+        return not (self.requests or self.total_outbufs_len or self.close_when_flushed)  # in this order: see service()
+
+
+class Connections:
+    """The connections among `sockets`, which is waitress's map; there is to be room for one more below `limit`."""
+
+    def __init__(self, sockets: dict[int, Any], limit: int) -> None:
+        self._sockets, self._limit = sockets, limit
+        self._listening = [dispatcher for dispatcher in sockets.values() if dispatcher.accepting]
+        for server in self._listening:
+            server.channel_class = Channel
+        self._known = len(sockets)
+        self._slow, self._early = 0, 0  # connections closed since the last line about them
+        self._look_at = self._report_at = 0.0
+
+    def look_after(self, now: float) -> None:
+        """Close what is overdue, and what has waited longest where there is no room; accept who waits for that."""
+        if now >= self._look_at:
+            self._look_at = now + LOOK
+            self._close_overdue(now)
+            self._report(now)
+        is_growing = len(self._sockets) > self._known
+        self._make_room(now)
+        if is_growing:
+            self._accept_more(now)
+        self._known = len(self._sockets)
+
+    def _channels(self) -> list[Channel]:
+        return [dispatcher for dispatcher in list(self._sockets.values()) if isinstance(dispatcher, Channel)]
+
+    def _close_overdue(self, now: float) -> None:
+        for channel in self._channels():
+            if channel.is_overdue(now):
+                self._slow += channel.is_awaited()
+                channel.handle_close()
+
+    def _make_room(self, now: float) -> None:
+        while len(self._sockets) >= self._limit:
+            candidates = filter(Channel.may_go, self._channels())
+            oldest = min(candidates, key=lambda channel: channel.since, default=None)
+            if not oldest or now - oldest.since < GRACE:
+                return
+            oldest.handle_close()
+            self._early += 1
+
+    def _accept_more(self, now: float) -> None:
+        """Accept others: waitress takes one in a round, and a round takes milliseconds among 1,000 connections."""
+        for server in self._listening:
+            for _ in range(BATCH):
+                before = len(self._sockets)
+                if before >= self._limit or not server.accepting:
+                    break
+                server.handle_accept()
+                if len(self._sockets) == before:
+                    break
+                self._make_room(now)
+
+    def _report(self, now: float) -> None:
+        if now < self._report_at or not (self._slow or self._early):
+            return
+        if self._early:
+            why = "those that waited longest without a whole request; a proxy in front would wait for slow clients"
+            logger.warning("connections ran out: closed %d early, %s", self._early, why)
+        if self._slow:
+            logger.info("closed %d connections that took over %g s for a request or an answer", self._slow, WITHIN)
+        self._slow, self._early, self._report_at = 0, 0, now + REPORT
