@@ -8,14 +8,11 @@ SECONDS ?= 60
 run: $(VENV)/run.done  ## the server on this machine, with a chat page to try it
 	$(BIN)/python -m sandbox
 
-test: $(VENV)/fuzz.done  ## every check and test; nothing is rewritten
+test: $(VENV)/fuzz.done  ## every check and test, on PYTHON; nothing is rewritten
 	$(BIN)/ruff format --check .
 	$(BIN)/ruff check .
 	$(BIN)/mypy
-	PATH="$$PATH:/usr/sbin"; missing=; \
-	for tool in redis-server nginx openssl curl; do command -v $$tool >/dev/null || missing="$$missing $$tool"; done; \
-	[ -z "$$missing" ] || { apt-get update -qq && apt-get install -y -qq $$missing; }
-	-command -v chromedriver >/dev/null || { apt-get update -qq && apt-get install -y -qq chromium chromium-driver; }
+	$(BIN)/mypy --platform win32 --cache-dir .mypy_cache/win32
 	$(BIN)/python -m pytest
 	$(BIN)/python -m tests.fuzz $(SECONDS)
 
@@ -26,22 +23,30 @@ fuzz: $(VENV)/fuzz.done  ## SECONDS of it for each target, all at once
 	$(BIN)/python -m tests.fuzz $(SECONDS)
 
 bench: $(VENV)/bench.done  ## the benchmarks, beside the peers
-	command -v wrk >/dev/null || apt-get install -y wrk
+	@command -v wrk >/dev/null || { echo "wrk is missing; on Debian or Ubuntu: sudo apt-get install wrk"; exit 1; }
 	$(BIN)/python tests/bench/inprocess.py
 	$(BIN)/python tests/bench/served.py
 	$(BIN)/python tests/bench/footprint.py
 	$(BIN)/python tests/bench/slow.py
 	$(BIN)/python tests/bench/picture.py
 
-$(VENV)/bin/python:
+$(BIN)/python:
+	@$(PYTHON) wechat/__init__.py  # ends here with a line where it is too old
+	rm -rf $(VENV)
 	$(PYTHON) -m venv $(VENV)
 
-$(VENV)/run.done: requirements.txt requirements-dev.txt | $(VENV)/bin/python
+# An environment that another Python made is made anew.
+identity = $(shell $(1) -c "import sys; print(sys.version + sys.base_prefix)" 2>/dev/null)
+ifneq ($(call identity,$(PYTHON)),$(call identity,$(BIN)/python))
+.PHONY: $(BIN)/python
+endif
+
+$(VENV)/run.done: requirements.txt requirements-dev.txt $(BIN)/python
 	# cryptography is for the page's switch to safe mode; its version is the one that is tested
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check -r requirements.txt -c requirements-dev.txt cryptography
 	touch $@
 
-$(VENV)/dev.done: requirements.txt requirements-dev.txt | $(VENV)/bin/python
+$(VENV)/dev.done: requirements.txt requirements-dev.txt $(BIN)/python
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check -r requirements-dev.txt
 	touch $@
 
@@ -49,9 +54,9 @@ $(VENV)/fuzz.done: tests/fuzz/requirements.txt $(VENV)/dev.done
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check -r tests/fuzz/requirements.txt
 	touch $@
 
-$(VENV)/bench.done: requirements.txt tests/bench/requirements.txt | $(VENV)/bin/python
+$(VENV)/bench.done: requirements.txt tests/bench/requirements.txt $(BIN)/python
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check -r requirements.txt -r tests/bench/requirements.txt
 	touch $@
 
 clean:
-	rm -rf $(VENV) .fuzz
+	rm -rf $(VENV) $(VENV)-* .fuzz

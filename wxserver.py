@@ -1,12 +1,12 @@
 """The WSGI callable for a WeChat account, and the way a message takes through it.
 
-`python wxserver.py` serves it with waitress; `wxserver:application` is what any other WSGI server imports.
-Importing this module reads no environment.
+`python wxserver.py` serves it with waitress; `wxserver:application`, or `wsgi:application`, is what another WSGI server
+imports. Importing this module reads no environment.
 """
 
-from __future__ import annotations
+import wechat  # noqa: F401, it tells an old Python which one is needed; newer syntax must not stand here
 
-import argparse
+# isort: split
 import logging
 import os
 import sys
@@ -23,6 +23,7 @@ from wechat.delivery.ledger import Ledger
 from wechat.delivery.outbox import Outbox
 from wechat.delivery.sessions import Sessions
 from wechat.errors import NotFound, Refusal, StartError, Unreadable
+from wechat.hosting import check_uwsgi
 from wechat.log import collect_less, log_error
 from wechat.log import configure as configure_log
 from wechat.platform.api import Api
@@ -34,12 +35,14 @@ from wechat.settings import Settings
 from wechat.store.base import Store
 from wechat.store.opening import open_store
 from wechat.store.owners import Heartbeat, Owners
+from wechat.terminal import Parser, complain
+from wechat.terminal import run as run_command
 from wechat.web import JSON, TEXT, XML, acknowledge, check_method, read_body, read_query, refuse, respond_with
 
 if TYPE_CHECKING:
     from _typeshed.wsgi import StartResponse, WSGIEnvironment
 
-    application: Application
+    application: "Application"
 
 logger = logging.getLogger("wxserver")
 
@@ -89,7 +92,7 @@ class Application:
         self.api.close()
         self.store.close()
 
-    def __call__(self, environ: WSGIEnvironment, start_response: StartResponse) -> Iterable[bytes]:
+    def __call__(self, environ: "WSGIEnvironment", start_response: "StartResponse") -> Iterable[bytes]:
         request = Request(environ)
         try:
             response = self.respond(request)
@@ -143,10 +146,11 @@ def make_application(environ: Mapping[str, str], handlers: str | Path = HANDLERS
 
 
 def start(environ: Mapping[str, str]) -> Application:
-    """The same for a process of its own: logs to stderr, and what stops the start ends the process with status 2."""
+    """Build the application for a process of its own: log to stderr, and exit with status 2 where it cannot start."""
     try:
         settings, routes = prepare(environ, HANDLERS)
         configure_log(settings.log_level)
+        check_uwsgi(sys.modules.get("uwsgi"))
         return Application(settings, routes)
     except StartError as error:
         give_up(error)
@@ -154,9 +158,8 @@ def start(environ: Mapping[str, str]) -> Application:
 
 def give_up(error: StartError) -> NoReturn:
     """Says what stops the start, a line for each fault, and ends the process with status 2."""
-    for fault in error.faults:
-        print(f"wxserver: {fault}", file=sys.stderr)
-    raise SystemExit(2)
+    complain(*(f"wxserver: {fault}" for fault in error.faults))
+    raise SystemExit(2) from None
 
 
 def run(app: Application) -> NoReturn:
@@ -180,6 +183,11 @@ def __getattr__(name: str) -> Any:
     return app
 
 
-if __name__ == "__main__":
-    argparse.ArgumentParser(description="Serves the account; all settings come from the environment.").parse_args()
+def main(arguments: list[str]) -> NoReturn:
+    """Serve until it is stopped: `python wxserver.py`."""
+    Parser(description="Serve the account; all settings come from the environment.").parse_args(arguments)
     run(start(os.environ))
+
+
+if __name__ == "__main__":
+    run_command(main)

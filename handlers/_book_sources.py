@@ -2,6 +2,7 @@
 
 import csv
 import json
+import logging
 import re
 import unicodedata
 from contextlib import closing, suppress
@@ -15,6 +16,8 @@ from urllib.parse import quote, urlencode, urlsplit
 from handlers._isbn import isbn13
 from wechat.errors import SettingsError
 from wechat.settings import own
+
+logger = logging.getLogger(__name__)
 
 CATALOGUE = Path(__file__).with_name("books.csv")
 COLUMNS = ["isbn", "title", "authors", "publisher", "published", "price", "rating", "cover", "url"]
@@ -81,6 +84,9 @@ def _folded(text):
 
 
 def _read_catalogue(file):
+    if not file.exists():
+        logger.warning("%s is not there: no book will be found; BOOKS_SOURCE=openlibrary needs no list", file.name)
+        return
     with open(file, encoding="utf-8-sig", newline="") as lines:
         rows = csv.DictReader(lines)
         if rows.fieldnames != COLUMNS:

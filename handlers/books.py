@@ -1,4 +1,4 @@
-"""Looks up books: send an ISBN, a title or an author, get the book."""
+"""Looks up books: send an ISBN, a title or an author, or scan a code that is an ISBN, and get the book."""
 
 import logging
 import re
@@ -11,6 +11,7 @@ from wechat.routing import on
 logger = logging.getLogger(__name__)
 
 ISBN = re.compile(r"(?:ISBN(?:-1[03])?)?[-–—\s:：]*(?:97[89][-–—\s]*)?(?:\d[-–—\s]*){9}[\dXx]", re.IGNORECASE)
+SCENE = re.compile(r"97[89][-–—\s]*(?:\d[-–—\s]*){9}\d")  # of a QR code on a sticker in a library
 BAD_ISBN = "这个 ISBN 的校验位不对，请核对书背面的 10 位或 13 位数字。"
 FAILED = "书目服务暂时连不上，请稍后再试。"
 ASK = "发送书名、作者或 ISBN 查书。"
@@ -30,6 +31,18 @@ def book_by_words(msg):
     """Every text that nobody else claims is taken for a title or an author."""
     words = msg.get("Content", "").strip(" 《》\n")[:LONGEST_QUERY]
     return answer(words, SOURCE.search) if words else ASK
+
+
+@on("event", "SCAN", SCENE, slow=IS_REMOTE)
+def book_by_scene(msg):
+    return answer_isbn(msg.EventKey)
+
+
+@on("event", "subscribe", re.compile(f"qrscene_({SCENE.pattern})"), slow=IS_REMOTE)
+def book_for_new_follower(msg, match):
+    """Who follows by a sticker gets the book, and a welcome where there is none."""
+    found = answer_isbn(match[1])
+    return found if isinstance(found, News) else f"欢迎关注！发送“帮助”看看我会什么。\n\n{found}"
 
 
 def answer_isbn(text):

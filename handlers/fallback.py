@@ -4,6 +4,8 @@ from wechat.routing import on
 
 
 @on("default")
+@on("text", "【收到不支持的消息类型，暂无法显示】")  # what arrives in place of a sticker
+@on("text", "[Unsupported Message]")
 def default(msg):
     """An event that nobody handles asks for no answer; a person does."""
     if msg.MsgType == "event":

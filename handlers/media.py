@@ -1,6 +1,5 @@
 """A picture comes back; a voice message that WeChat understood is answered like a text."""
 
-from handlers import books
 from wechat.message import Message
 from wechat.reply import Image
 from wechat.routing import on
@@ -11,7 +10,7 @@ def image(msg):
     return Image(msg.MediaId)
 
 
-@on("voice", slow=books.IS_REMOTE)
+@on("voice")
 def voice(msg):
     """`Recognition` is there while speech recognition is switched on for the account; it ends in a full stop."""
     heard = msg.get("Recognition", "").rstrip("。.！!")

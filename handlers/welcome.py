@@ -2,8 +2,6 @@
 
 import re
 
-from handlers import books
-from wechat.reply import Reply
 from wechat.routing import on
 
 HELP = """发送书名、作者或 ISBN，马上查到这本书。
@@ -25,24 +23,16 @@ def subscribe(msg):
     return WELCOME
 
 
-@on("event", "subscribe", re.compile("qrscene_(?P<scene>.+)"), slow=books.IS_REMOTE)
+@on("event", "subscribe", re.compile("qrscene_(?P<scene>.+)"))
 def subscribe_by_scene(msg, match):
     """Somebody scanned a QR code of ours and followed with it."""
-    answer = answer_scene(match["scene"])
-    return answer if isinstance(answer, Reply) else f"{WELCOME}\n\n{answer}"
+    return f"{WELCOME}\n\n你扫描的场景是：{match['scene']}"
 
 
-@on("event", "SCAN", slow=books.IS_REMOTE)
+@on("event", "SCAN")
 def scan(msg):
     """A follower scanned a QR code of ours; its scene is the EventKey."""
-    return answer_scene(msg.get("EventKey", ""))
-
-
-def answer_scene(scene):
-    """A scene that is an ISBN, on a sticker in a library, is answered with the book."""
-    if scene.startswith(("978", "979")) and books.ISBN.fullmatch(scene):
-        return books.answer_isbn(scene)
-    return f"你扫描的场景是：{scene}"
+    return f"你扫描的场景是：{msg.get('EventKey', '')}"
 
 
 @on("event", "unsubscribe")

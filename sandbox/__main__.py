@@ -31,6 +31,9 @@ from wechat.log import configure
 from wechat.routing import prepare
 from wechat.settings import Settings
 from wechat.store.opening import open_store
+from wechat.system import END_SIGNALS
+from wechat.terminal import Parser, complain
+from wechat.terminal import run as run_command
 
 HOST = "127.0.0.1"  # whatever HOST says: who reaches the page can read and send everything
 LOOK = 0.3  # seconds between two looks at the handlers
@@ -39,7 +42,7 @@ THREADS = 64  # of the page and the API; each open page takes one
 DEFAULTS = {"WECHAT_TOKEN": "sandbox", "WECHAT_APPID": APPID, "WECHAT_SECRET": "sandbox-secret"}
 UNSEALED = {"WECHAT_AES_KEY": "sandbox" + "0" * 36, "WECHAT_MODE": "plain"}
 ALWAYS = {
-    "WECHAT_STORE": "memory:",  # never the real account's: its debts would be paid to the stand-in
+    "WECHAT_STORE": "memory:",  # never the real account's: what it promised would be sent to the stand-in
     "WECHAT_MAX_AGE": "0",  # a push from the history of a shell is welcome
     "LOG_LEVEL": "debug",  # what errors say quotes nobody but oneself
 }
@@ -50,17 +53,13 @@ def main(arguments: list[str]) -> int:
     environ = {name: value for name, value in os.environ.items() if value}
     environ = {**DEFAULTS, **({} if "WECHAT_AES_KEY" in environ else UNSEALED), **environ}
     options = make_parser(environ).parse_args(arguments)
-    try:
-        status: int = options.run(options)
-    except BrokenPipeError:  # whoever read the output has seen enough
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-        return 1
+    status: int = options.run(options)
     return status
 
 
 def make_parser(environ: Mapping[str, str]) -> argparse.ArgumentParser:
     """The parser of all commands, whose defaults are the settings."""
-    parser = argparse.ArgumentParser(prog="python -m sandbox", description=__doc__)
+    parser = Parser(prog="python -m sandbox", description=__doc__)
     parser.set_defaults(run=lambda _: serve({**environ, **ALWAYS}))
     commands = parser.add_subparsers(
         metavar="COMMAND", title="commands", description="without one: the server, its chat page, and a stand-in API"
@@ -81,7 +80,7 @@ def make_parser(environ: Mapping[str, str]) -> argparse.ArgumentParser:
 
 def serve(environ: Mapping[str, str]) -> NoReturn:
     """Serves on loopback, loading handlers anew as they change, until it is stopped."""
-    for number in (signal.SIGINT, signal.SIGTERM):
+    for number in END_SIGNALS:
         signal.signal(number, end)
     try:
         folder = start(environ)
@@ -116,7 +115,7 @@ def start(environ: Mapping[str, str]) -> Folder:
     chat = Chat(f"http://{HOST}:{settings.port}{settings.path}", settings, cloud, timeline)
 
     def tell(faults: list[str]) -> None:
-        print(*faults or ["the handlers are loaded"], sep="\n", file=sys.stderr)
+        complain(*faults or ["the handlers are loaded"])
         timeline.add("handlers", faults=faults)
 
     folder = Folder(wxserver.HANDLERS, seen, environ, accounts.use, chat.show_menu, tell)
@@ -160,4 +159,4 @@ A change in handlers/ is loaded at once. Ctrl-C ends this.
 
 
 if __name__ == "__main__":
-    sys.exit(main(sys.argv[1:]))
+    run_command(main)

@@ -5,16 +5,15 @@ from __future__ import annotations
 import threading
 from collections.abc import Callable, Iterable
 from dataclasses import replace
-from importlib.util import find_spec
 from typing import Protocol
 from urllib.parse import urlsplit
 from wsgiref.types import StartResponse, WSGIEnvironment
 
 from sandbox.timeline import answering
 from wechat.routing import Routes, name_of, where
-from wechat.settings import Settings
+from wechat.settings import CRYPTOGRAPHY, Settings, package_fault
 
-MODES = ("plain", "compat", "safe") if find_spec("cryptography") else ("plain",)
+MODES = ("plain",) if package_fault(CRYPTOGRAPHY) else ("plain", "compat", "safe")
 KINDS = ("official", "unverified", "miniprogram")  # an unverified account may not send customer messages
 
 ACCOUNT_HEADER, MESSAGE_HEADER = "X-Sandbox-Account", "X-Sandbox-Message"

@@ -6,7 +6,6 @@ import argparse
 import itertools
 import re
 import secrets
-import sys
 import time
 from collections import Counter
 from collections.abc import Iterator
@@ -22,6 +21,7 @@ from sandbox.verdict import Verdict, judge
 from wechat.errors import SettingsError
 from wechat.protocol.parser import parse
 from wechat.protocol.templates import cdata
+from wechat.terminal import complain
 
 OK, WARN, FAIL = "ok", "warn", "FAIL"  # FAIL breaks the account, or opens it to others; WARN does not today
 DAY = 86_400  # seconds
@@ -113,7 +113,7 @@ def run(options: argparse.Namespace) -> int:
         if not is_address(options.url) or "?" in options.url:
             raise ValueError("URL takes an address like https://your.host/weixin, without a query")
     except (SettingsError, ValueError) as error:
-        print(error, file=sys.stderr)
+        complain(error)
         return 2
     marks: Counter[str] = Counter()
     for tried, came, mark, advice in check(Server(options.url, platform, itertools.count(int(time.time())))):

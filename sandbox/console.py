@@ -35,7 +35,11 @@ class Console:
     def __init__(self, chat: Chat, cloud: Cloud, settings: Settings) -> None:
         self._chat, self._cloud = chat, cloud
         self._page = PAGE.read_bytes()
-        self._headers = {"Content-Security-Policy": policy(self._page), "Referrer-Policy": "no-referrer"}
+        self._headers = {
+            "Content-Security-Policy": policy(self._page),
+            "Referrer-Policy": "no-referrer",
+            "X-Content-Type-Options": "nosniff",
+        }
         self._offer = {
             "run": secrets.token_hex(8),
             "users": USERS,
@@ -44,7 +48,7 @@ class Console:
             "defaults": {"mode": settings.mode, "account": settings.account},
         }
         self._answers: dict[tuple[str, str], Callable[[Request], Response]] = {
-            ("GET", "/"): lambda _: Response(self._page, headers=self._headers, content_type="text/html"),
+            ("GET", "/"): self._show_page,
             ("GET", "/events"): self._events,
             ("POST", "/push"): self._push,
             ("POST", "/media"): self._keep,
@@ -64,6 +68,11 @@ class Console:
             respond = self._answers.get((environ["REQUEST_METHOD"], path))
             answer = respond(request) if respond else refuse_json(404, "no such page")
         return answer(environ, start_response)
+
+    def _show_page(self, _: Request) -> Response:
+        response = Response(self._page, content_type="text/html", charset="utf-8")
+        response.headers.update(self._headers)  # as an argument of Response, they would replace the Content-Type too
+        return response
 
     def _events(self, request: Request) -> Response:
         after = request.environ.get("QUERY_STRING", "").removeprefix("after=")

@@ -23,6 +23,7 @@ from sandbox.platform import Attempt, Endpoint, Platform, is_address
 from sandbox.plot import Chart, percentiles, plot_file, to_svg
 from sandbox.verdict import Verdict, judge
 from wechat.errors import SettingsError
+from wechat.terminal import complain
 
 MOST_RATE = 5_000  # a second
 MOST_SECONDS = 3_600
@@ -61,7 +62,7 @@ def run(options: argparse.Namespace) -> int:
         platform = Platform.of(read_account(options))
         check_target(options.url, options.anywhere)
     except (SettingsError, ValueError) as error:
-        print(error, file=sys.stderr)
+        complain(error)
         return 2
     most = min(MOST_IN_FLIGHT, math.ceil(options.rate * (ATTEMPTS * options.hang_up + 1)))
     tally = Tally(options.hang_up, most)
@@ -221,7 +222,7 @@ def _progress(tally: Tally) -> Iterator[None]:
     def show() -> None:
         while not is_over.wait(0.2):
             line = f"{tally.sent:,} sent, {tally.in_flight:,} in flight, {tally.banners:,} with the banner"
-            print(f"\r{line}\x1b[K", end="", file=sys.stderr, flush=True)
+            print(f"\r{line:79}", end="", file=sys.stderr, flush=True)
 
     thread = threading.Thread(target=show, daemon=True)
     thread.start()
@@ -230,4 +231,4 @@ def _progress(tally: Tally) -> Iterator[None]:
     finally:
         is_over.set()
         thread.join()
-        print("\r\x1b[K", end="", file=sys.stderr, flush=True)
+        print(f"\r{'':79}\r", end="", file=sys.stderr, flush=True)

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import argparse
-import sys
 from collections.abc import Mapping
 
 from sandbox.messages import FIELDS, USER, build, to_json
@@ -12,6 +11,7 @@ from sandbox.platform import Endpoint, Platform, is_address
 from sandbox.verdict import BANNER, judge
 from wechat.errors import StartError
 from wechat.protocol.parser import parse
+from wechat.terminal import complain
 
 
 def add_arguments(parser: argparse.ArgumentParser, environ: Mapping[str, str]) -> None:
@@ -32,18 +32,19 @@ def run(options: argparse.Namespace) -> int:
         settings = read_account(options)
         if url and not is_address(url):
             raise ValueError("--url takes an address like http://127.0.0.1:8080/weixin")
+        platform = Platform.of(settings)
         content = build(options.kind, options.values, options.openid)
-    except (StartError, ValueError) as error:
-        print(error, file=sys.stderr)
+        content = to_json(parse(content.encode())) if options.json else content
+        push = platform.push(content, openid=options.openid)
+    except (StartError, ValueError) as error:  # also where an argument is not in the terminal's encoding
+        complain(error)
         return 2
-    platform = Platform.of(settings)
-    content = to_json(parse(content.encode())) if options.json else content
     endpoint = Endpoint(url or f"http://127.0.0.1:{settings.port}{settings.path}")
-    attempts = list(endpoint.deliver(*platform.push(content, openid=options.openid)))
+    attempts = list(endpoint.deliver(*push))
     verdict = judge(platform, attempts[-1], options.kind == "event", options.openid)
     for number, attempt in enumerate(attempts, 1):
         came = attempt.status or attempt.problem or "no answer"
-        print(f"attempt {number}: {came}, {attempt.seconds:.2f} s", file=sys.stderr)
+        complain(f"attempt {number}: {came}, {attempt.seconds:.2f} s")
     if verdict.is_banner:
         print(f"{BANNER}\n({verdict.fault})")
         return 1

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import sys
 import threading
 from collections.abc import Callable, Iterable, Mapping
@@ -10,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from wechat.errors import StartError
-from wechat.platform.menu import menu_faults
+from wechat.platform.menu import menu_faults, read_menu
 from wechat.routing import PACKAGE, Routes, load
 
 Snapshot = dict[str, tuple[int, int]]
@@ -77,8 +76,8 @@ class Folder:
     def _load_menu(self) -> Iterable[str]:
         file = self._folder / "menu.json"
         try:
-            menu = json.loads(file.read_text("utf-8")) if file.exists() else {}
-        except (OSError, ValueError, RecursionError) as error:
+            menu = read_menu(file) if file.exists() else {}
+        except (OSError, ValueError) as error:
             return [f"{file.name}: {error}"]
         faults = menu_faults(menu) if menu or file.exists() else []
         if not faults and menu != self._menu:

@@ -23,6 +23,7 @@ from webob import Request
 
 from sandbox.messages import APPID, text_message
 from sandbox.platform import Platform, signed_query
+from tests.tools import advice, which
 from wechat.errors import StoreError
 from wechat.routing import load
 from wechat.settings import read
@@ -34,12 +35,29 @@ from wxserver import Application, make_application
 pytest_plugins = ["sandbox.testing"]
 
 ROOT = Path(__file__).parents[1]
+QUIET = ["-W", "ignore:This process:DeprecationWarning"]  # 3.12 warns of a fork with threads, which is what is tried
 TOKEN = "testtoken"
 AES_KEY = "abcdefghijklmnopqrstuvwxyz0123456789ABCDEFG"
 PLAIN, COMPAT, SAFE = (Platform(TOKEN, mode, b64decode(AES_KEY + "="), APPID) for mode in ("plain", "compat", "safe"))
 SEALED = {"WECHAT_AES_KEY": AES_KEY, "WECHAT_APPID": APPID}
 SECONDS = itertools.count(1714037059)  # no two messages of a user are the same
 MESSAGES = sorted((ROOT / "tests/messages").glob("*.xml"))
+
+
+def pytest_report_header():
+    return advice() or None
+
+
+def pytest_terminal_summary(terminalreporter):
+    if advice():
+        terminalreporter.write_line(advice(), yellow=True)
+
+
+def program(name):
+    """The path of a program; without it a test is skipped, but never in CI."""
+    if not (path := which(name)):
+        (pytest.fail if os.environ.get("CI") else pytest.skip)(f"{name} is not installed")
+    return path
 
 
 class Account:
@@ -206,7 +224,7 @@ def serve():
 
 def copy_project(folder):
     """Puts what users deploy into the folder."""
-    for name in ("wxserver.py", "wechat", "sandbox", "handlers"):
+    for name in ("wxserver.py", "wsgi.py", "wechat", "sandbox", "handlers"):
         copy = shutil.copytree if (ROOT / name).is_dir() else shutil.copy
         copy(ROOT / name, folder / name)
 
@@ -260,7 +278,7 @@ def redis_url(tmp_path_factory):
     port = free_port()
     options = ["--port", str(port), "--bind", "127.0.0.1", "--save", "", "--appendonly", "no"]
     process = subprocess.Popen(
-        ["redis-server", *options], cwd=tmp_path_factory.mktemp("redis"), stdout=subprocess.DEVNULL
+        [program("redis-server"), *options], cwd=tmp_path_factory.mktemp("redis"), stdout=subprocess.DEVNULL
     )
     wait_for_port(port)
     yield f"redis://127.0.0.1:{port}/0"
@@ -356,3 +374,17 @@ class Known(Identity):
 
     def has_ended(self, owner):
         return owner in self.ended
+
+
+class Clock:
+    """A clock that goes when it is told to."""
+
+    now = 0.0
+
+    def __call__(self):
+        return self.now
+
+
+@pytest.fixture
+def clock():
+    return Clock()

@@ -14,6 +14,7 @@ from tests.conftest import TOKEN, Account
 from tests.test_promises import shown, store, wait_until  # noqa: F401, a fixture
 from wechat.routing import on
 from wechat.settings import read
+from wechat.store.memory import MemoryStore
 from wechat.world import World
 from wxserver import Application
 
@@ -83,6 +84,24 @@ def test_the_same_bytes_run_no_handler_again_62_seconds_and_5000_messages_later(
     for _ in range(2):
         assert account.post(body, query).status_code == 200
     assert runs.count("once") == 1
+
+
+def test_a_process_forgets_the_messages_of_others_that_it_has_promised():
+    @on("text", slow=True)
+    def work(msg):
+        time.sleep(2.5)
+
+    environ = {"WECHAT_TOKEN": TOKEN, "WECHAT_STORE": "sqlite:/of/no/use", "WECHAT_REPLY_WITHIN": "0.1"}
+    shared, push = MemoryStore(), text_message("work").encode()
+    one, two = (Application(read(environ), {("text",): work}, store=shared) for _ in range(2))
+    with ThreadPoolExecutor(1) as pool:
+        pool.submit(one.delivery.answer, push)
+        assert wait_until(lambda: one.delivery._ledger._entries)
+        assert two.delivery.answer(push) == b""
+    assert not two.delivery._ledger._entries
+    assert wait_until(one.delivery.is_idle)
+    for app in (one, two):
+        app.close()
 
 
 def test_continue_looks_through_no_keys(redis_url):

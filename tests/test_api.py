@@ -2,11 +2,13 @@
 
 import io
 import logging
+import os
 import subprocess
 import sys
 import threading
 import time
 import tracemalloc
+from concurrent.futures import ThreadPoolExecutor
 from http.server import BaseHTTPRequestHandler
 
 import pytest
@@ -16,8 +18,9 @@ from sandbox.testing import APPID, SECRET
 from tests.conftest import ROOT, TOKEN, FaultyStore, Machine
 from wechat.errors import ApiError, TransportError, WeChatError
 from wechat.platform.access_token import TokenCache
-from wechat.platform.api import Api, Call, check_errcode, read_json
-from wechat.platform.files import LONGEST_NAME, safe_name
+from wechat.platform.api import Api, Call, read_json
+from wechat.platform.files import LARGEST_FILE, LONGEST_NAME, multipart, safe_name
+from wechat.platform.hints import HINTS, hint_for
 from wechat.reply import Article, Image, Music, News, Raw, Text, Transfer, Video, Voice
 from wechat.settings import read
 from wechat.store.opening import open_store
@@ -120,6 +123,147 @@ def test_a_token_is_kept_until_five_minutes_before_its_end_or_for_half_of_a_shor
     assert api.token() == first
     now[0] += 1
     assert api.token() != first
+
+
+class Scripted(BaseHTTPRequestHandler):
+    """Answers each path with the bytes that stand for it, and notes the paths with their queries."""
+
+    answers, asked = {}, []
+
+    def do_GET(self):
+        self.rfile.read(int(self.headers["Content-Length"] or 0))
+        self.asked.append(self.path)
+        status, kind, body = self.answers.get(self.path.partition("?")[0], (200, "application/json", b'{"errcode":0}'))
+        body = body.replace(b"HOST", self.headers["Host"].encode())
+        self.send_response(status)
+        self.send_header("Content-Type", kind)
+        self.send_header("Content-Length", str(len(body)))
+        self.end_headers()
+        self.wfile.write(body)
+
+    def do_POST(self):
+        self.do_GET()
+
+    def log_message(self, *_):
+        pass
+
+
+TOKEN_PATH = "/cgi-bin/stable_token"
+
+
+@pytest.fixture
+def script(http_server, make_api):
+    """A function that makes an Api for a platform which answers these paths with these bytes; `api.asked` notes."""
+
+    def make(answers, **environ):
+        full = {TOKEN_PATH: b'{"access_token":"t","expires_in":7200}', **answers}
+        full = {
+            path: said if isinstance(said, tuple) else (200, "application/json", said) for path, said in full.items()
+        }
+        server = type("Server", (Scripted,), {"answers": full, "asked": []})
+        api = make_api(http_server(server), **environ)
+        api.asked = server.asked
+        return api
+
+    return make
+
+
+@pytest.mark.parametrize(
+    ("expires_in", "life"),
+    [
+        *(('"7200"', 6900), ("7200.0", 6900), ('"7199.5"', 6899.5), ("86400", 6900), ("1e12", 6900), ('"10"', 5)),
+        *((said, 60) for said in ("null", '""', "-1", "0", '"soon"', "[7200]", "{}", "NaN", "9" * 400, "9" * 5000)),
+    ],
+)
+def test_a_token_is_kept_for_a_sensible_time_whatever_is_said_about_it(script, clock, expires_in, life):
+    api = script({TOKEN_PATH: b'{"access_token":"t","expires_in":%s}' % expires_in.encode()})
+    api._tokens._clock = clock
+    assert api.token() == "t"
+    clock.now += life - 0.5
+    api.token()
+    assert len(api.asked) == 1
+    clock.now += 1
+    api.token()
+    assert len(api.asked) == 2
+
+
+def test_a_token_without_an_end_is_kept_for_a_minute(script, clock):
+    api = script({TOKEN_PATH: b'{"access_token":"t"}'})
+    api._tokens._clock = clock
+    assert (api.token(), api.token(), len(api.asked)) == ("t", "t", 1)
+    clock.now += 61
+    assert (api.token(), len(api.asked)) == ("t", 2)
+
+
+@pytest.mark.parametrize("store", ["memory:", "sqlite"])
+@pytest.mark.parametrize(
+    "token",
+    [
+        '"\\ud800"',
+        '"a\\nb"',
+        '"a\\u0000"',
+        '"\\u007f"',
+        '"令牌"',
+        '""',
+        "null",
+        "5",
+        "true",
+        "[]",
+        '["t"]',
+        "{}",
+        f'"{"t" * 5000}"',
+    ],
+)
+def test_an_access_token_that_cannot_be_used_is_a_transport_error_that_does_not_quote_it(
+    script, tmp_path, token, store
+):
+    answer = b'{"access_token":%s,"expires_in":7200}' % token.encode()
+    api = script({TOKEN_PATH: answer}, store=f"sqlite:{tmp_path}/s.db" if store == "sqlite" else store)
+    with pytest.raises(TransportError, match="the platform's answer holds no access_token that can be used"):
+        api.get("/cgi-bin/get_api_domain_ip")
+
+
+@pytest.mark.parametrize("fault", ["invalid", "expired", "code:40014"])
+@pytest.mark.parametrize(
+    "call",
+    [
+        lambda api: api.get("/cgi-bin/get_api_domain_ip", access_token="theirs"),
+        lambda api: api.get("/cgi-bin/get_api_domain_ip?access_token=theirs"),
+        lambda api: api.get("/cgi-bin/get_api_domain_ip?a=1&access%5Ftoken=theirs", b="2"),
+        lambda api: api.get("/cgi-bin/get_api_domain_ip", access_token=""),
+        lambda api: api.get("/cgi-bin/get_api_domain_ip", component_access_token="theirs"),
+        lambda api: api.post("/cgi-bin/clear_quota?access_token=theirs", {}),
+    ],
+    ids=["query", "path", "escaped", "empty", "component", "post"],
+)
+def test_25_refusals_of_a_callers_own_token_renew_nothing(api, cloud, call, fault):
+    cloud.fail("/cgi-bin/", fault, times=None)
+    for _ in range(25):
+        with pytest.raises(WeChatError, match=r"4\d{4}"):
+            call(api)
+    assert {call.path for call in cloud.journal} <= {"/cgi-bin/get_api_domain_ip", "/cgi-bin/clear_quota"}
+    assert len(cloud.journal) == 25
+
+
+def test_a_callers_own_token_is_the_one_that_is_sent(script):
+    api = script({})
+    api.get("/x", access_token="theirs")
+    api.get("/y?access_token=theirs", a="1")
+    assert api.asked == ["/x?access_token=theirs", "/y?access_token=theirs&a=1"]
+
+
+@pytest.mark.parametrize("path", ["/sns/jscode2session", "/cgi-bin/clear_quota/v2", "/cgi-bin/token"])
+def test_a_call_that_has_keys_of_its_own_needs_no_token(script, path):
+    api = script({path: b'{"errcode":40001}'})
+    with pytest.raises(WeChatError, match="40001"):
+        api.get(path, appid="a")
+    assert api.asked == [f"{path}?appid=a"]
+
+
+def test_a_query_with_half_a_character_is_sent(script):
+    api = script({})
+    api.get("/x", access_token="t", openid="a\ud800")
+    assert api.asked == ["/x?access_token=t&openid=a%3F"]
 
 
 @pytest.mark.parametrize("fault", ["revoked", "expired", "code:40014"])
@@ -386,12 +530,185 @@ def test_a_chinese_file_name_stays():
     assert not safe_name("a" * 200 + "." + "b" * (LONGEST_NAME - 1)).startswith(".")
 
 
-def test_a_download_that_cannot_have_its_name_leaves_nothing_behind(api, cloud, tmp_path):
+DEVICES = ["CON", "nul", "Aux.txt", "COM1.jpg", "lpt9", "COM¹", "con .jpg", "PRN.", "NUL...", "CONIN$", "nul.tar.gz"]
+
+
+@pytest.mark.parametrize("name", DEVICES)
+def test_a_name_that_is_a_device_on_windows_is_another_one(name):
+    safe = safe_name(name)
+    assert safe.startswith("_")
+    assert not safe.endswith((".", " "))
+
+
+@pytest.mark.parametrize("name", ["a.jpg.", "a.jpg ", "a.jpg. . ", ". a.jpg"])
+def test_dots_and_blanks_around_a_name_go(name):
+    assert safe_name(name) == "a.jpg"
+
+
+@pytest.mark.parametrize("name", ["console.jpg", "com.jpg", "com10", "nullable", "auxiliary.py"])
+def test_a_name_that_only_begins_like_a_device_stays(name):
+    assert safe_name(name) == name
+
+
+def names(folder):
+    return sorted(file.name for file in folder.iterdir())
+
+
+def test_a_download_overwrites_nothing(http_server, make_api, tmp_path):
+    (tmp_path / "wxserver2.py").write_text("mine")
+    (tmp_path / "wxserver2-2.py").symlink_to(tmp_path / "nowhere")
+    (tmp_path / "wxserver2-3.py").mkdir()
+    api = make_api(http_server(file_server(name="wxserver2.py")))
+    files = [api.download("media", tmp_path).name for _ in range(2)]
+    assert files == ["wxserver2-4.py", "wxserver2-5.py"]
+    assert (tmp_path / "wxserver2.py").read_text() == "mine"
+    assert names(tmp_path) == ["wxserver2-2.py", "wxserver2-3.py", *files, "wxserver2.py"]
+
+
+def test_downloads_at_the_same_time_have_a_file_each(http_server, make_api, tmp_path):
+    api = make_api(http_server(file_server(name="照片.jpg", size=4096)))
+    with ThreadPoolExecutor(8) as pool:
+        files = list(pool.map(lambda _: api.download("media", tmp_path), range(16)))
+    assert len(set(files)) == 16
+    assert {file.stat().st_size for file in files} == {4096}
+    assert names(tmp_path) == sorted(file.name for file in files)
+
+
+def test_a_download_among_thousands_of_its_name_finds_another_one(http_server, make_api, tmp_path):
+    for number in range(300):
+        (tmp_path / (f"x-{number}" if number > 1 else "x")).touch()
+    file = make_api(http_server(file_server(name="x"))).download("media", tmp_path)
+    assert file.name.startswith("x-")
+    assert file.read_bytes() == b"x" * 10
+
+
+def test_a_name_in_gbk_is_read(http_server, make_api, tmp_path):
+    class Server(FileServer):
+        def wfile_header(self, line):
+            self._headers_buffer.append(line.replace("NAME", "照片").encode("gbk") + b"\r\n")
+
+    assert make_api(http_server(type("S", (Server,), {"name": "NAME.jpg"}))).download("m", tmp_path).name == "照片.jpg"
+
+
+@pytest.mark.parametrize(
+    "name", ['a"; filename*0*=a; filename*0*=b; filename*1=c\x00', "a\"; filename*=x%\x00''y; a=\""]
+)
+def test_a_name_that_pythons_parser_stumbles_over_is_passed_over(http_server, make_api, tmp_path, name):
+    assert make_api(http_server(file_server(name=name))).download("media", tmp_path).read_bytes() == b"x" * 10
+
+
+def test_a_download_into_a_folder_that_is_not_there_is_an_oserror(api, cloud, tmp_path):
     media_id = cloud.keep(Media("image", "a.jpg", b"x", int(time.time())))
-    (tmp_path / safe_name(f"{media_id}.jpg")).mkdir()
-    with pytest.raises(OSError, match="directory"):
-        api.download(media_id, tmp_path)
-    assert [file.name for file in tmp_path.iterdir()] == [safe_name(f"{media_id}.jpg")]
+    with pytest.raises(FileNotFoundError):
+        api.download(media_id, tmp_path / "nowhere")
+    assert names(tmp_path) == []
+
+
+def test_a_file_that_says_that_it_is_too_large_is_not_begun(http_server, make_api, tmp_path):
+    api = make_api(http_server(file_server(size=LARGEST_FILE + 1)))
+    with pytest.raises(TransportError, match=f"over {LARGEST_FILE} bytes"):
+        api.download("media", tmp_path, on_progress=lambda *_: pytest.fail("it was begun"))
+    assert names(tmp_path) == []
+
+
+# A video is an address
+
+
+VIDEO = "/cgi-bin/media/get"
+
+
+@pytest.fixture
+def inside(http_server):
+    """A server that only this machine should reach, whose `asked` notes who did; and its port."""
+    server = type("Inside", (Scripted,), {"asked": []})
+    return server, http_server(server).rpartition(":")[2]
+
+
+@pytest.mark.parametrize("scheme", ["http", "https"])
+@pytest.mark.parametrize(
+    "host",
+    [
+        *("127.0.0.1", "localhost", "2130706433", "017700000001", "0177.0.0.1", "0x7f.1", "0x7f000001", "127.1"),
+        *("0.0.0.0", "0", "[::1]", "[::]", "[::ffff:127.0.0.1]", "[::ffff:7f00:1]", "[64:ff9b::7f00:1]"),
+        *("user@127.0.0.1", "127.0.0.1:80@127.0.0.1", "8.8.8.8@localhost", "169.254.169.254", "10.0.0.1", "224.0.0.1"),
+    ],
+)
+def test_a_video_on_an_address_that_is_not_public_is_not_fetched(script, inside, tmp_path, scheme, host):
+    server, port = inside
+    api = script({VIDEO: b'{"video_url":"%s://%s:%s/secret"}' % (scheme.encode(), host.encode(), port.encode())})
+    with pytest.raises(TransportError, match="is no public address"):
+        api.download("media", tmp_path)
+    assert server.asked == []
+    assert names(tmp_path) == []
+
+
+AT_HOME = b'{"video_url":"http://HOST/video?sign=1"}'
+
+
+def test_a_video_on_the_very_server_of_the_api_is_fetched(script, tmp_path):
+    api = script({VIDEO: AT_HOME, "/video": (200, "video/mp4", b"film")})
+    assert api.download("media", tmp_path).read_bytes() == b"film"
+    assert api.asked[-1] == "/video?sign=1"
+
+
+def test_a_redirect_of_a_video_is_not_followed(script, inside, tmp_path):
+    server, port = inside
+    api = script({VIDEO: AT_HOME, "/video": (302, f"video/mp4\r\nLocation: http://127.0.0.1:{port}/", b"")})
+    with pytest.raises(TransportError, match="GET /video: it answered 302"):
+        api.download("media", tmp_path)
+    assert server.asked == []
+
+
+@pytest.mark.parametrize(
+    "url",
+    [
+        '"ftp://HOST/v"',
+        '"file:///etc/passwd"',
+        '"/v"',
+        '""',
+        "null",
+        "5",
+        "{}",
+        '"http://["',
+        '"http://"',
+        '"http://a:99999/"',
+        '"http://HOST:0x/"',
+        '"http://HOST/\\ud800"',
+        '"http://HOST/a b\\r\\nX: y"',
+        '"http://\\ud800/"',
+        f'"http://{"a" * 300}/"',
+    ],
+)
+def test_an_address_of_a_video_that_is_none_is_a_transport_error(script, tmp_path, url):
+    with pytest.raises(TransportError):
+        script({VIDEO: b'{"video_url":%s}' % url.encode()}).download("media", tmp_path)
+    assert names(tmp_path) == []
+
+
+# What goes up
+
+
+GBK_NAME = os.fsdecode("照片.jpg".encode("gbk"))  # as Python has it where the file system speaks GBK
+
+
+@pytest.mark.parametrize(
+    ("name", "sent"),
+    [
+        (GBK_NAME, "照片.jpg"),
+        ("a\ud800.jpg", "a_.jpg"),
+        ('a"b\r\nContent-Type: x\r\n\r\n.jpg', "a_b__Content-Type_ x____.jpg"),
+        ("a\x7f\x00/\\.jpg", "a____.jpg"),
+        ("照片 😀.jpg", "照片 😀.jpg"),
+    ],
+)
+def test_a_file_goes_up_whatever_its_name_is(api, cloud, name, sent):
+    api.upload("image", name, io.BytesIO(b"picture"))
+    assert cloud.journal[-1].body == {"filename": sent, "content": b"picture"}
+
+
+def test_no_file_can_hold_the_boundary_of_its_upload():
+    headers = {multipart("a.jpg", io.BytesIO(b"x"))[1]["Content-Type"] for _ in range(10)}
+    assert len(headers) == 10
 
 
 def test_a_download_that_breaks_off_leaves_nothing_behind(http_server, make_api, tmp_path):
@@ -430,7 +747,13 @@ def test_every_kind_of_reply_is_taken_as_a_customer_message(api, cloud, kind):
     assert (openid, message["msgtype"]) == (USER, kind)
 
 
-@pytest.mark.parametrize("reply", [Transfer(), Raw("x")])
+def test_a_string_is_sent_as_a_text(api, cloud):
+    api.send(USER, "你好\x01")
+    api.send(USER, "界" * 1000)
+    assert [message["text"]["content"] for _, message in cloud.sent] == ["你好", "界" * 682, "界" * 318]
+
+
+@pytest.mark.parametrize("reply", [Transfer(), Raw("x"), ""])
 def test_what_is_no_customer_message_is_not_sent(api, cloud, reply):
     api.send(USER, reply)
     assert cloud.sent == []
@@ -516,25 +839,52 @@ def test_a_host_that_is_not_allowed_is_told_the_address_to_add(api, cloud):
         api.token()
 
 
-@pytest.mark.parametrize(
-    ("answer", "errcode"),
-    [
-        ({"errcode": "40013", "errmsg": "x"}, 40013),
-        ({"base_resp": {"ret": 45015, "errmsg": "x"}}, 45015),
-        ({"errcode": "odd"}, 0),
-        ({"errcode": "9" * 5000}, 0),
-        ({"errcode": None}, 0),
-    ],
-)
-def test_an_errcode_is_read_in_every_form(answer, errcode):
-    with pytest.raises(WeChatError) as caught:
-        check_errcode(answer)
-    assert caught.value.errcode == errcode
+NOT_REGISTERED = b'{"errcode":61004,"errmsg":"access clientip is not registered hint: [x] requestIP: 1.2.3.4"}'
+CONSOLE = "developers.weixin.qq.com/platform"
 
 
-@pytest.mark.parametrize("answer", [{}, {"errcode": 0}, {"errcode": "0", "errmsg": "ok"}, {"base_resp": {"ret": 0}}])
-def test_errcode_0_is_no_error(answer):
-    check_errcode(answer)
+def test_a_host_that_is_not_registered_is_told_the_same(script):
+    with pytest.raises(WeChatError, match=r"add 1\.2\.3\.4 to IP白名单"):
+        script({TOKEN_PATH: NOT_REGISTERED}).token()
+
+
+@pytest.mark.parametrize("errcode", [40013, 40125, 40164, 40243, 61004])
+def test_a_fault_of_the_keys_names_the_page_where_they_are(errcode):
+    hint = hint_for(errcode, "")
+    for part in (CONSOLE, "我的业务 → 基础信息 → 开发密钥", "mp.weixin.qq.com"):
+        assert part in hint
+
+
+def test_what_is_missing_on_the_console_names_its_page():
+    assert f"接口管理 at {CONSOLE}" in hint_for(48001, "")
+    assert not any("the platform's page" in hint for hint in HINTS.values())
+
+
+def test_an_escape_that_the_platform_does_not_take_is_explained(script):
+    with pytest.raises(WeChatError, match=r"40033.*UTF-8"):
+        script({"/cgi-bin/menu/create": b'{"errcode":40033}'}).create_menu(MENU)
+
+
+def test_a_quota_that_leaves_no_token_names_the_only_call_that_helps(script):
+    used_up = b'{"errcode":45009}'
+    with pytest.raises(WeChatError, match="/cgi-bin/clear_quota/v2"):
+        script({TOKEN_PATH: used_up}).token()
+    with pytest.raises(WeChatError, match="/cgi-bin/clear_quota gives"):
+        script({"/cgi-bin/menu/get": used_up}).get_menu()
+
+
+@pytest.mark.parametrize("status", [200, 400, 502])
+def test_an_errcode_counts_whatever_the_status_and_the_bytes_are(script, status):
+    body = '{"errcode":"45015","errmsg":"回复\x1d"}'.encode("gbk")
+    with pytest.raises(WeChatError, match="48 hours") as caught:
+        script({"/cgi-bin/message/custom/send": (status, "text/plain", body)}).send(USER, "x")
+    assert (caught.value.errcode, caught.value.errmsg) == (45015, "回复 ")
+
+
+@pytest.mark.parametrize("body", ["[]", "5", '"ok"', "null", "{", "", "<html>"])
+def test_an_answer_that_is_no_object_is_a_transport_error(script, body):
+    with pytest.raises(TransportError, match="GET /x: the answer is"):
+        script({"/x": body.encode()}).get("/x")
 
 
 def test_a_call_that_is_too_slow_ends(api, cloud):
@@ -542,3 +892,25 @@ def test_a_call_that_is_too_slow_ends(api, cloud):
     cloud.fail("/cgi-bin/clear_quota", "slow:2")
     with pytest.raises(TransportError, match="POST /cgi-bin/clear_quota: TimeoutError"):
         api._call(Call("POST", "/cgi-bin/clear_quota", {}, timeout=0.2), read_json)
+
+
+def test_retries_stay_within_the_time_of_the_call(http_server, make_api):
+    tries = []
+
+    class Silent(Scripted):
+        def do_GET(self):
+            tries.append(1)
+            time.sleep(5)
+
+    api = make_api(http_server(Silent))
+    with pytest.raises(TransportError, match="GET /x: TimeoutError"):
+        api._call(Call("GET", "/x", {"access_token": "t"}, is_repeatable=True, timeout=0.3), read_json)
+    assert (len(tries), api.pauses) == (1, [])
+
+
+def test_no_pause_is_begun_that_the_time_of_the_call_does_not_hold(script):
+    api = script({"/x": b'{"errcode":-1}'})
+    with pytest.raises(WeChatError, match="-1"):
+        api._call(Call("GET", "/x", {"access_token": "t"}, is_repeatable=True, timeout=1), read_json)
+    assert api.pauses == [0.5]
+    assert len(api.asked) == 2

@@ -47,7 +47,7 @@ def test_the_modules_are_all_there_in_the_order_in_which_they_import():
 
 
 def test_each_function_that_is_named_exists():
-    """`Runs.begin()` is a method of that class, `parse()` a function of any module."""
+    """`Ledger.begin()` is a method of that class, `parse()` a function of any module."""
     named = set(re.findall(r"`(?:(\w+)\.)?(\w+)\(\)`", PAGE))
     defined = {function.name for file in CODE for function in functions(file)}
     assert len(named) > 20
@@ -60,14 +60,18 @@ def test_each_function_that_is_named_exists():
 
 
 def test_each_thread_has_a_row():
-    started = {name for source in SOURCES.values() for name in re.findall(r'(?:, name=|Pool\([\w.]+, )"(\w+)"', source)}
+    started = {
+        name for source in SOURCES.values() for name in re.findall(r'(?:, name=|Lanes\([\w.]+, )"(\w+)"', source)
+    }
     assert set(first_cells("Threads")) == started
 
 
 def test_each_lock_has_a_row():
-    made = {name for source in SOURCES.values() for name in re.findall(r"self\.(\w+) = threading\.Lock\(\)", source)}
-    owners = {"Runs", "Delivery", "TokenCache"}
-    assert set(first_cells("Locks")) == made | owners | {"lock:", "BEGIN IMMEDIATE"}
+    lock = r"self\.(\w+) = (?:threading\.Lock|(?:self\._)?world\.lock)\(\)"
+    made = {name for source in SOURCES.values() for name in re.findall(lock, source)}
+    owners = {"Ledger", "Lanes", "Delivery", "TokenCache"}
+    in_the_store = {"lock:", "token:lock", "token:forced", "BEGIN IMMEDIATE"}
+    assert set(first_cells("Locks")) == made | owners | {"lock"} | in_the_store
 
 
 def shape(key):
@@ -83,9 +87,10 @@ class NotingStore(MemoryStore):
         super().__init__()
         self.written = set()
 
-    def _change(self, key, old, new, ttl):
-        self.written.add(key)
-        return super()._change(key, old, new, ttl)
+    def _swap(self, changes):
+        for change in changes:
+            self.written |= {change.key, *change.link}
+        return super()._swap(changes)
 
 
 @pytest.fixture

@@ -508,10 +508,8 @@ def test_remote_sources_mark_their_routes_as_slow(source):
     assert slow_handlers(account_on(source, "http://127.0.0.1:1").app) == {
         "handlers.books.book_by_isbn",
         "handlers.books.book_by_words",
-        "handlers.media.voice",
-        "handlers.menu.books_scan",
-        "handlers.welcome.scan",
-        "handlers.welcome.subscribe_by_scene",
+        "handlers.books.book_by_scene",
+        "handlers.books.book_for_new_follower",
     }
 
 

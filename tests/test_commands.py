@@ -52,12 +52,35 @@ def test_check_warns_of_menu_keys_that_nobody_handles(folder):
     assert '怎么查书: @on("event", "CLICK", "NOBODY")' in done.stdout
 
 
-@pytest.mark.parametrize("menu", ["{", "[]", '{"button": [1, {"sub_button": 5}, {"type": [], "key": 1}]}'])
+@pytest.mark.parametrize(
+    "menu", ["{", "[]", "[" * 100_000, '{"button": [1, {"sub_button": 5}, {"type": [], "key": 1}]}']
+)
 def test_check_survives_any_menu(folder, menu):
     (folder / "menu.json").write_text(menu, "utf-8")
     done = run("--handlers", str(folder), "check", WECHAT_TOKEN=TOKEN)
     assert (done.returncode, done.stderr) == (0, "")
     assert "warning" in done.stdout
+
+
+@pytest.mark.parametrize(
+    ("encoding", "said"), [("utf-8-sig", []), ("gbk", ["save it as UTF-8"]), ("utf-16", ["save it as UTF-8"])]
+)
+def test_check_reads_a_menu_as_windows_editors_save_it(folder, encoding, said):
+    file = folder / "menu.json"
+    file.write_text(file.read_text("utf-8"), encoding)
+    done = run("--handlers", str(folder), "check", WECHAT_TOKEN=TOKEN)
+    assert (done.returncode, done.stderr) == (0, "")
+    warnings = [line for line in done.stdout.splitlines() if line.startswith("warning")]
+    assert len(warnings) == len(said)
+    assert all(part in line for part, line in zip(said, warnings, strict=True))
+
+
+def test_check_survives_a_menu_that_is_a_folder(folder):
+    (folder / "menu.json").unlink()
+    (folder / "menu.json").mkdir()
+    done = run("--handlers", str(folder), "check", WECHAT_TOKEN=TOKEN)
+    assert (done.returncode, done.stderr) == (0, "")
+    assert "menu.json" in done.stdout
 
 
 def test_check_warns_of_a_setting_that_is_none():

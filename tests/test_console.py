@@ -5,9 +5,11 @@ import os
 import pty
 import subprocess
 import sys
+import time
 
 import pytest
 
+from sandbox.cloud_wire import Media
 from sandbox.testing import APPID, SECRET
 from tests.conftest import ROOT
 
@@ -64,6 +66,20 @@ def test_what_is_no_menu_is_said(run, tmp_path, content):
     assert "Traceback" not in done.stderr
 
 
+def test_a_menu_with_a_byte_order_mark_is_pushed(run, cloud, tmp_path):
+    (tmp_path / "menu.json").write_text('{"button": [{"type": "click", "name": "查书", "key": "K"}]}', "utf-8-sig")
+    assert run("menu", "push", "menu.json").returncode == 0
+    assert cloud.menus.get()["menu"]["button"][0]["name"] == "查书"
+
+
+@pytest.mark.parametrize("encoding", ["gbk", "utf-16"])
+def test_a_menu_in_another_encoding_is_one_line(run, cloud, tmp_path, encoding):
+    (tmp_path / "menu.json").write_text('{"button": [{"type": "click", "name": "查书", "key": "K"}]}', encoding)
+    done = run("menu", "push", "menu.json")
+    assert (done.returncode, done.stderr) == (1, "menu.json: it is not UTF-8: save it as UTF-8\n")
+    assert cloud.journal == []
+
+
 def test_a_key_that_nobody_handles_is_a_warning(run, tmp_path):
     (tmp_path / "menu.json").write_text('{"button": [{"type": "click", "name": "x", "key": "NOBODY"}]}')
     done = run("menu", "push", "menu.json")
@@ -87,6 +103,36 @@ def test_media_go_up_and_come_down(run, tmp_path):
     assert json.loads(run("media", "get", media_id, "-o", "mine.jpg", "--json").stdout) == {"file": "mine.jpg"}
     assert (tmp_path / "mine.jpg").read_bytes() == b"picture"
     assert run("media", "get", "nothing").returncode == 1
+
+
+@pytest.fixture
+def medium(cloud):
+    """The media_id of a picture."""
+    cloud.media["m1"] = Media("image", "a.jpg", b"picture", int(time.time()))
+    return "m1"
+
+
+def test_a_download_overwrites_no_file_of_this_folder(run, tmp_path, medium):
+    (tmp_path / "m1.jpg").write_text("mine")
+    assert run("media", "get", medium).stdout == "m1-2.jpg\n"
+    assert (tmp_path / "m1.jpg").read_text() == "mine"
+    assert (tmp_path / "m1-2.jpg").read_bytes() == b"picture"
+
+
+def test_a_file_that_was_named_is_not_overwritten(run, cloud, tmp_path, medium):
+    (tmp_path / "mine.jpg").write_text("mine")
+    done = run("media", "get", medium, "-o", "mine.jpg")
+    assert (done.returncode, done.stdout) == (1, "")
+    assert done.stderr == "mine.jpg is there, and is not overwritten: name another file\n"
+    assert (tmp_path / "mine.jpg").read_text() == "mine"
+    assert cloud.journal == []
+
+
+def test_a_file_whose_name_is_gbk_goes_up(run, cloud, tmp_path):
+    name = os.fsdecode("照片.jpg".encode("gbk"))
+    (tmp_path / name).write_bytes(b"picture")
+    assert run("media", "upload", "image", name).returncode == 0
+    assert cloud.journal[-1].body == {"filename": "照片.jpg", "content": b"picture"}
 
 
 def test_a_text_is_sent(run, cloud):

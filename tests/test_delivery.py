@@ -1,10 +1,13 @@
 import re
+import time
+from http.server import BaseHTTPRequestHandler
 
 import pytest
 
 from sandbox.messages import USER, text_message, to_json
 from sandbox.testing import APPID, SECRET
 from tests.conftest import COMPAT, MESSAGES, PLAIN, SAFE
+from wechat.errors import StoreError
 from wechat.protocol.parser import parse
 from wechat.reply import Text
 
@@ -148,3 +151,84 @@ def test_a_long_text_goes_out_in_pieces():
 def test_the_log_says_that_a_mini_programs_reply_goes_another_way(make_mini, log):
     assert make_mini(ECHO).deliver(text_message("x"))[1] == "success"
     assert ": text, later, " in log.text
+
+
+# Whatever goes wrong while a reply is sent
+
+
+PUSHING = {"WECHAT_APPID": APPID, "WECHAT_SECRET": SECRET, "WECHAT_REPLY_WITHIN": "0.1"}
+SLOW = """
+import time
+@on("text", "go", slow=True)
+def go(msg):
+    time.sleep(0.3)
+    return "the reply"
+"""
+
+
+def answering(body):
+    """A platform that gives a token, and answers everything else with these bytes."""
+
+    class Server(BaseHTTPRequestHandler):
+        def do_POST(self):
+            self.rfile.read(int(self.headers["Content-Length"]))
+            said = b'{"access_token":"t","expires_in":7200}' if self.path.endswith("stable_token") else body
+            self.send_response(200)
+            self.send_header("Content-Length", str(len(said)))
+            self.end_headers()
+            self.wfile.write(said)
+
+        def log_message(self, *_):
+            pass
+
+    return Server
+
+
+def wait_for(log, text):
+    end = time.monotonic() + 10
+    while text not in log.text and time.monotonic() < end:
+        time.sleep(0.02)
+    assert text in log.text
+
+
+@pytest.mark.parametrize(
+    "body",
+    [
+        *(b'{"errcode":"--5"}', b'{"errcode":null}', b'{"errcode":[48001]}', b'{"errcode":1e999}', b'{"errcode":{}}'),
+        b'{"errcode":%s}' % (b"9" * 5000),
+        b'{"errcode":45015,"errmsg":"\xe5\x9b\xde"}',
+        b'{"errcode":45015,"errmsg":["\\ud800"]}',
+    ],
+)
+def test_a_reply_that_an_odd_answer_refuses_waits_for_the_user(make_account, http_server, log, body):
+    account = make_account(SLOW, **PUSHING, WECHAT_API_URL=http_server(answering(body)))
+    assert account.post(text_message("go")).body == b"success"
+    wait_for(log, ": kept")
+    assert account.say("继续")["Content"] == "the reply"
+    assert account.app.store.linked(f"user:{USER}") == {}
+
+
+class Raising:
+    """An API whose calls raise what no call should."""
+
+    def __init__(self, error):
+        self.error = error
+
+    def typing(self, openid):
+        raise self.error
+
+    def send_message(self, openid, message):
+        raise self.error
+
+
+@pytest.mark.parametrize(
+    "error", [ValueError("odd"), UnicodeEncodeError("utf-8", "\ud800", 0, 1, "x"), StoreError("x"), KeyError(1)]
+)
+def test_a_reply_waits_for_the_user_whatever_is_raised_while_it_is_sent(make_account, log, error):
+    account = make_account(SLOW, **PUSHING)
+    account.app.delivery._outbox._api = Raising(error)
+    assert account.post(text_message("go")).body == b"success"
+    wait_for(log, ": kept")
+    assert f"{type(error).__name__} (LOG_LEVEL=DEBUG shows what it says)" in log.text
+    assert account.say("继续")["Content"] == "the reply"
+    assert account.app.store.linked(f"user:{USER}") == {}

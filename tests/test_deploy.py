@@ -4,7 +4,6 @@ import argparse
 import configparser
 import os
 import shlex
-import shutil
 import signal
 import subprocess
 import sys
@@ -19,13 +18,12 @@ from sandbox.check import add_arguments, run
 from sandbox.messages import APPID, text_message
 from sandbox.platform import Endpoint, signed_query
 from sandbox.testing import SECRET
-from tests.conftest import AES_KEY, PLAIN, ROOT, SAFE, SEALED, TOKEN, free_port, wait_for_port
+from tests.conftest import AES_KEY, PLAIN, ROOT, SAFE, SEALED, TOKEN, free_port, program, wait_for_port
 from tests.test_promises import SERVE, shown, wait_until
 from wechat.settings import Settings
 
-TOOLS = os.environ["PATH"] + ":/usr/sbin"  # where Debian has nginx, which is not on everybody's path
 CERTIFICATE = """
-openssl req -x509 -newkey rsa:2048 -nodes -days 1 -keyout key.pem -out cert.pem -subj /CN=localhost
+req -x509 -newkey rsa:2048 -nodes -days 1 -keyout key.pem -out cert.pem -subj /CN=localhost
 -addext subjectAltName=DNS:localhost -addext keyUsage=digitalSignature,keyCertSign
 """
 NGINX = """
@@ -112,6 +110,7 @@ def test_the_unit_starts_a_server_waits_until_it_answers_and_stops_it(tmp_path):
     state = {"/var/lib/" + service["StateDirectory"]: tmp_path, "%i": port}
     lines = [*shlex.split(replaced(service["Environment"], state)), *(tmp_path / "env").read_text().split()]
     environ = {**clean_environ(), **dict(line.split("=", 1) for line in lines)}
+    program("curl")  # for ExecStartPost
     process = subprocess.Popen(start, cwd="/", env=environ, stderr=subprocess.DEVNULL)
     try:
         environ["MAINPID"] = str(process.pid)  # systemd sets it
@@ -135,12 +134,11 @@ def test_the_unit_gives_the_drain_its_time_and_tries_again_until_its_store_answe
     assert unit()["Unit"]["StartLimitIntervalSec"] == "0"
 
 
-@pytest.mark.skipif(not shutil.which("systemd-analyze"), reason="systemd is not installed")
 def test_systemd_finds_nothing_wrong_with_the_unit(tmp_path):
     text = (ROOT / "deploy/wxserver@.service").read_text("utf-8")
     file = tmp_path / "wxserver@.service"
     file.write_text(replaced(text, {"/opt/wxserver/.venv/bin/python": sys.executable, "/opt/wxserver": ROOT}))
-    done = subprocess.run(["systemd-analyze", "verify", file], capture_output=True, text=True, check=False)
+    done = subprocess.run([program("systemd-analyze"), "verify", file], capture_output=True, text=True, check=False)
     said = [line for line in (done.stdout + done.stderr).splitlines() if "wxserver" in line]  # not what others lack
     assert (done.returncode, said) == (0, [])
 
@@ -155,7 +153,7 @@ class Nginx:
         self.folder, self.port = folder, free_port()
         self.url = f"https://localhost:{self.port}/weixin"
         folder.mkdir()
-        subprocess.run(CERTIFICATE.split(), cwd=folder, check=True, capture_output=True)
+        subprocess.run([program("openssl"), *CERTIFICATE.split()], cwd=folder, check=True, capture_output=True)
         site = (ROOT / "deploy/nginx.conf").read_text("utf-8")
         places = {
             "listen 443 ssl": f"listen 127.0.0.1:{self.port} ssl",
@@ -168,7 +166,7 @@ class Nginx:
         }
         (folder / "site.conf").write_text(replaced(site, places))
         (folder / "nginx.conf").write_text(NGINX)
-        command = [shutil.which("nginx", path=TOOLS), "-p", folder, "-c", "nginx.conf", "-e", "main.log"]
+        command = [program("nginx"), "-p", folder, "-c", "nginx.conf", "-e", "main.log"]
         self.process = subprocess.Popen(command, cwd=folder)
         wait_for_port(self.port)
 

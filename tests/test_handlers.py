@@ -264,7 +264,7 @@ def test_a_new_follower_by_the_scene_of_a_book_gets_the_book(account):
 
 def test_a_new_follower_by_the_scene_of_no_book_is_welcomed_all_the_same(account):
     content = account.event("subscribe", "qrscene_9787536692931")["Content"]
-    assert content == shipped("welcome").WELCOME + "\n\n" + BAD_ISBN
+    assert content == "欢迎关注！发送“帮助”看看我会什么。\n\n" + BAD_ISBN
 
 
 def test_a_follower_who_scans_is_told_the_scene(account):
@@ -382,7 +382,9 @@ def test_the_button_of_the_account_tells_what_is_bound(account):
     assert account.event("CLICK", "ACCOUNT_STATUS")["Content"] == BOUND
 
 
-@pytest.mark.parametrize("result", ["EAN_13,9787536692930", "9787536692930", "ISBN,7536692935"])
+@pytest.mark.parametrize(
+    "result", ["EAN_13,9787536692930", "9787536692930", "ISBN,7536692935", "978-7-5366-9293-0", "978 7 5366 9293 0"]
+)
 def test_a_scanned_bar_code_finds_the_book(account, result):
     assert nodes(account.post(scan_message(result)))["Title"] == "三体"
 

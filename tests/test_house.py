@@ -3,28 +3,36 @@
 import ast
 import configparser
 import statistics
+import sys
 from pathlib import Path
 
 import pytest
+from webob import Request
 
-from tests.conftest import ROOT
+from sandbox.messages import text_message
+from tests.conftest import PLAIN, ROOT, TOKEN
+from wechat.routing import on
+from wechat.settings import read
+from wxserver import Application
 
-# A module imports only those above it: errors, settings, log <- store <- protocol, message, reply <- routing
+# A module imports only those above it: errors, settings, system, log <- store <- protocol, message, reply <- routing
 # <- platform <- delivery <- serving <- the commands.
 ORDER = str.split(
     """
-    errors settings log world
+    errors settings system log world
     store.base store.memory store.sqlite store.redis store.opening store.owners
     message web protocol.signature protocol.envelope protocol.parser protocol.templates reply
     routing
-    platform.transport platform.files platform.hints platform.access_token platform.api platform.menu
+    platform.connection platform.transport platform.files platform.hints platform.answers
+    platform.access_token platform.api platform.menu
     delivery.sessions delivery.answering delivery.lanes delivery.record delivery.remembered delivery.ledger
     delivery.outbox delivery.delivery
-    connections serving console __main__
+    connections serving hosting terminal console __main__
     """
 )
 CODE = [
     ROOT / "wxserver.py",
+    ROOT / "wsgi.py",
     *sorted(ROOT.glob("wechat/**/*.py")),
     *sorted(ROOT.glob("sandbox/*.py")),
     *sorted(ROOT.glob("handlers/*.py")),
@@ -35,7 +43,9 @@ MAY_IMPORT = {
     "handlers": {"wechat", "handlers"},
     "sandbox": {"wechat", "sandbox"},
     "wxserver.py": {"wechat"},
+    "wsgi.py": {"wxserver"},
 }
+MOST_FILES = 15
 MAKE_APPLICATIONS = [ROOT / "sandbox/__main__.py", ROOT / "sandbox/testing.py"]
 
 
@@ -75,8 +85,57 @@ def test_imports_go_one_way(file):
     assert {name.partition(".")[0] for name in imports(file)} <= allowed
 
 
+def test_a_room_imports_only_from_the_rooms_below_it():
+    """Within `wechat/`; what stands in no room is named by its module."""
+    below = {
+        "store": {"errors", "system", "log", "world"},
+        "protocol": {"errors", "settings", "message"},
+        "platform": {"errors", "log", "settings", "world", "store", "protocol", "message", "reply", "routing"},
+        "delivery": {
+            "errors",
+            "log",
+            "settings",
+            "world",
+            "store",
+            "protocol",
+            "message",
+            "reply",
+            "routing",
+            "platform",
+        },
+    }
+    for room, allowed in below.items():
+        for file in (ROOT / "wechat" / room).glob("*.py"):
+            assert {name.split(".")[1] for name in imports(file)} <= allowed | {room}, file
+
+
+def test_there_are_eight_modules_to_learn_for_delivery():
+    assert len([file for file in ROOT.glob("wechat/delivery/*.py") if file.stem != "__init__"]) <= 8
+
+
+def test_a_text_message_opens_few_files():
+    """Those in which something runs for a text that is answered at once, beside its handler."""
+    app = Application(read({"WECHAT_TOKEN": TOKEN}), {("text",): on("text")(lambda msg: "hi")})
+    query, body = PLAIN.push(text_message("hello"))
+    request, opened = Request.blank("/weixin", {"QUERY_STRING": query}, method="POST", body=body), set()
+
+    def note(frame, event, _):
+        file = Path(frame.f_code.co_filename)
+        if event == "call" and file in CODE:
+            opened.add(str(file.relative_to(ROOT)))
+
+    sys.setprofile(note)
+    try:
+        response = request.send(app)
+    finally:
+        sys.setprofile(None)
+    assert b"hi" in response.body
+    assert len(opened) <= MOST_FILES, sorted(opened)
+
+
 def test_init_files_hold_a_docstring_and_nothing_else():
-    for file in [*ROOT.glob("[!.]*/__init__.py"), *ROOT.glob("wechat/*/__init__.py")]:
+    stop_an_old_python = {ROOT / "wechat/__init__.py", ROOT / "sandbox/__init__.py"}
+    for file in {*ROOT.glob("[!.]*/__init__.py"), *ROOT.glob("wechat/*/__init__.py")} - stop_an_old_python:
         assert len(tree(file).body) <= 1
 
 

@@ -15,6 +15,7 @@ from wechat.delivery.ledger import KEPT, Ledger
 from wechat.delivery.record import DONE, PROMISED, READY, RUNNING, Record, pack, pack_record, unpack, unpack_record
 from wechat.errors import StoreError
 from wechat.reply import Image, News, Text
+from wechat.store.owners import REMEMBERED, RENEW
 from wechat.world import World
 
 REPLY, REST = Text("the reply"), Text("the rest")
@@ -345,7 +346,7 @@ def test_only_the_users_own_open_messages_are_found_the_oldest_first(ledger):
 # What a dead process left
 
 
-def test_the_promises_of_a_dead_process_are_found_by_one_other_each_with_its_message(start, machine, store):
+def test_the_promises_of_a_dead_process_are_found_by_one_other_each_with_its_message(start, machine, store, world):
     dead, ours, theirs = start("dead"), start("ours"), start("theirs")
     dead.promise(begin(dead, "promised")[0], "<xml/>")
     ready(dead, "ready")
@@ -362,9 +363,13 @@ def test_the_promises_of_a_dead_process_are_found_by_one_other_each_with_its_mes
     assert sorted(entry.key for entry in found) == ["half sent", "promised", "ready"]
     assert not any(entry.record.is_sending for entry in found)
     assert {entry.record.content for entry in found if entry.record.state == PROMISED} == {"<xml/>"}
-    for ledger in (ours, theirs):
-        assert list(ledger.abandoned()) == []
-        assert ledger._owners.dead() == []
+    for _ in range(round(2 * REMEMBERED / RENEW) + 3):  # once its sign of life goes, the other one begins to count anew
+        world.now += RENEW
+        for ledger in (ours, theirs):
+            ledger._owners.show_life()
+            ledger._owners.look()
+            assert list(ledger.abandoned()) == []
+    assert ours._owners.dead() == theirs._owners.dead() == []
     assert store.linked("owned:dead") == {}
     assert "alive:dead" not in store.linked("owners")
 
@@ -635,7 +640,8 @@ def test_a_record_comes_out_of_the_store_as_it_went_in(record):
 
 @given(REPLIES)
 def test_a_reply_comes_out_of_the_store_as_it_went_in(reply):
-    assert unpack(pack(reply)) == reply
+    """But for halves of surrogate pairs, which are no text."""
+    assert pack(unpack(pack(reply))) == pack(reply)
 
 
 @given(st.lists(ARTICLES, min_size=1, max_size=8))

@@ -7,11 +7,12 @@ import time
 
 import pytest
 
-from tests.conftest import ROOT
+from tests.conftest import QUIET, ROOT
 from tests.fuzz.hostile import FORGED, LINE
 from wechat.log import BatchHandler, LineFormatter, log_error, printable, shorten, trace
 from wechat.message import Message, kind_of, label
 
+pytestmark = pytest.mark.interpreter
 WORDS = "what the user said"
 
 
@@ -213,7 +214,7 @@ def test_a_process_that_has_logging_set_up_keeps_it():
 
 def test_a_process_that_is_forked_writes_its_own_lines_and_no_others():
     """gunicorn --preload forks while the thread that writes may hold the lock and lines are waiting."""
-    done = subprocess.run([sys.executable, "-c", FORK], cwd=ROOT, capture_output=True, text=True, check=True)
+    done = subprocess.run([sys.executable, *QUIET, "-c", FORK], cwd=ROOT, capture_output=True, text=True, check=True)
     assert sorted(line.split(": ")[1] for line in done.stderr.splitlines()) == ["from the child", "from the parent"]
 
 

@@ -6,7 +6,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from tests.conftest import ROOT
-from wechat.platform.menu import menu_faults
+from wechat.platform.menu import menu_faults, read_menu
 
 MENU = json.loads((ROOT / "handlers/menu.json").read_text("utf-8"))
 
@@ -87,3 +87,39 @@ JSON = st.recursive(
 def test_any_json_is_checked_without_an_error(value):
     for menu in (value, {"button": value}, {"button": [value]}, {"button": [{"sub_button": [value]}]}):
         assert isinstance(menu_faults(menu), list)
+
+
+NAMED = '{"button": [{"type": "click", "name": "查书", "key": "BOOKS"}]}'
+
+
+@pytest.mark.parametrize("encoding", ["utf-8", "utf-8-sig"])
+def test_a_menu_is_read_with_and_without_a_byte_order_mark(tmp_path, encoding):
+    file = tmp_path / "menu.json"
+    file.write_text(NAMED, encoding)
+    assert read_menu(file) == json.loads(NAMED)
+
+
+def test_a_menu_is_read_as_menu_get_prints_it(tmp_path):
+    file = tmp_path / "menu.json"
+    file.write_text(f'{{"menu": {NAMED}, "conditionalmenu": []}}', "utf-8")
+    assert read_menu(file) == json.loads(NAMED)
+
+
+@pytest.mark.parametrize("encoding", ["gbk", "utf-16", "utf-16-le", "utf-16-be", "utf-32"])
+@pytest.mark.parametrize("text", [NAMED, NAMED.replace("查书", "books")], ids=["chinese", "ascii"])
+def test_a_menu_in_another_encoding_is_told_the_right_one(tmp_path, encoding, text):
+    file = tmp_path / "menu.json"
+    file.write_text(text, encoding)
+    if text.isascii() and encoding == "gbk":
+        assert read_menu(file) == json.loads(text)
+    else:
+        with pytest.raises(ValueError, match=r"^it is not UTF-8: save it as UTF-8$"):
+            read_menu(file)
+
+
+@pytest.mark.parametrize("text", ["", "{", "[" * 100_000, "9" * 5000])
+def test_what_is_no_json_is_one_line(tmp_path, text):
+    file = tmp_path / "menu.json"
+    file.write_text(text)
+    with pytest.raises(ValueError, match=r"^it is not JSON: .+$"):
+        read_menu(file)

@@ -7,7 +7,7 @@ import time
 from sandbox.messages import text_message
 from sandbox.platform import signed_query
 from sandbox.testing import APPID, SECRET
-from tests.conftest import TOKEN, free_port, wait_for_port
+from tests.conftest import TOKEN, free_port, program, wait_for_port
 from tests.test_wxserver import exchange
 
 THREADS, MESSAGES = 8, 40
@@ -15,7 +15,7 @@ THREADS, MESSAGES = 8, 40
 
 def test_a_redis_that_is_killed_under_load_costs_no_answer(serve, cloud, tmp_path):
     port = free_port()
-    command = ["redis-server", "--port", str(port), "--bind", "127.0.0.1", "--save", "", "--appendonly", "no"]
+    command = [program("redis-server"), "--port", str(port), "--bind", "127.0.0.1", "--save", "", "--appendonly", "no"]
     redis_server = subprocess.Popen(command, cwd=tmp_path, stdout=subprocess.DEVNULL)
     wait_for_port(port)
     account = {"WECHAT_ACCOUNT": "miniprogram", "WECHAT_APPID": APPID, "WECHAT_SECRET": SECRET}

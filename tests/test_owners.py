@@ -10,7 +10,7 @@ import pytest
 import wechat.store.owners
 from tests.conftest import ROOT, FaultyStore, Machine
 from wechat.errors import StoreError
-from wechat.store.owners import LIFE, RENEW, Heartbeat, Identity
+from wechat.store.owners import LIFE, REMEMBERED, RENEW, Heartbeat, Identity
 
 HERE = Identity()
 
@@ -196,8 +196,11 @@ def test_clocks_of_processes_need_not_agree(store, machine, world):
     assert [float(value) < 100 for value in store.linked("owners").values()] == [True, True]
 
 
-def test_what_is_forgotten_is_no_longer_counted_among_the_dead(owners, other, store, world):
-    watch(owners, world, 60)
+def test_a_dead_process_is_forgotten_once_nobody_can_still_ask_for_what_it_had(owners, other, store, world):
+    watch(owners, world, REMEMBERED)
+    owners.forget(other.me)
+    assert owners.dead() == [other.me], "WeChat's attempts may go on, and who waits for its locks is to see it dead"
+    watch(owners, world, RENEW)
     owners.forget(other.me)
     assert owners.dead() == []
     assert list(store.linked("owners")) == ["alive:me"]

@@ -8,6 +8,7 @@ import itertools
 import os
 import signal
 import subprocess
+import sys
 import time
 from collections import Counter
 from concurrent.futures import ThreadPoolExecutor
@@ -17,7 +18,7 @@ import pytest
 from sandbox.messages import text_message
 from sandbox.platform import Endpoint, signed_query
 from sandbox.testing import APPID, SECRET
-from tests.conftest import TOKEN
+from tests.conftest import ROOT, TOKEN
 from tests.mortal import Nursery
 from tests.test_promises import shown, wait_until
 
@@ -265,3 +266,11 @@ def test_two_accounts_on_one_store_share_nothing(start, shared_store, name):
         "nothing waits"
     ), "an equal key is another message"
     assert wait_until(lambda: say(0, "继续") == "the answer")
+
+
+def test_a_process_in_a_namespace_without_a_proc_of_its_own_is_not_looked_at():
+    """/proc tells of other processes by the same numbers there."""
+    look = "from wechat.store.owners import Identity; print(repr(Identity().place))"
+    inside = ["unshare", "--pid", "--fork"] if container() else []
+    said = subprocess.run([*inside, sys.executable, "-c", look], cwd=ROOT, capture_output=True, check=True).stdout
+    assert said == b"''\n" if inside else said

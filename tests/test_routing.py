@@ -213,6 +213,7 @@ def test_a_handler_without_a_parameter_is_refused(folder):
         ("def f(:\n", 3, "SyntaxError"),
         ("import nowhere\n", 3, "nowhere"),
         ("raise SystemExit(1)\n", 3, "SystemExit"),
+        ("class Panic(BaseException): pass\nraise Panic\n", 4, "Panic"),
         ('@on("image", "x")\ndef f(msg): pass\n', 3, "at most 1 parts"),
         ('@on("text", re.compile("x"), "y")\ndef f(msg): pass\n', 3, "at most 2 parts"),
         ('@on("event", re.compile("x"), "y")\ndef f(msg): pass\n', 3, "last place only"),

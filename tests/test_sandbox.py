@@ -116,6 +116,7 @@ def test_each_log_line_is_that_of_its_message(sandbox):
     assert named[0]["where"].startswith("handlers/slow.py:")
 
 
+@pytest.mark.interpreter
 def test_what_handlers_send_and_upload_reaches_the_page(sandbox):
     process = sandbox()
     process.write(
@@ -156,6 +157,7 @@ def version(process):
     return answer(process, push(process, fields={"Content": "v"}))["reply"]["Content"]
 
 
+@pytest.mark.interpreter
 def test_a_broken_handler_is_said_and_the_last_good_version_answers(sandbox):
     process = sandbox()
     process.write("mine.py", handler("one"))
@@ -259,6 +261,33 @@ def sandbox_of_module(tmp_path_factory):
     process.stop()
 
 
+TYPES = {
+    ("GET", "/"): "text/html; charset=utf-8",
+    ("GET", "/events?after=0"): "application/json",
+    ("GET", "/nowhere"): "application/json",
+    ("POST", "/push"): "application/json",
+    ("GET", "/media/nothing"): "application/json",
+    ("POST", "/media?image/a.png"): "application/json",
+    ("GET", "/cgi-bin/token"): "application/json; encoding=utf-8",
+    ("GET", "/cgi-bin/nowhere"): "text/html; charset=UTF-8",
+    ("GET", "/video/nothing"): "text/html; charset=UTF-8",
+}
+
+
+@pytest.mark.parametrize(("method", "path", "kind"), [(*asked, kind) for asked, kind in TYPES.items()])
+def test_every_answer_says_of_what_type_it_is(sandbox_of_module, method, path, kind):
+    """WebOb's `headers=` replaces all headers, and the page had no Content-Type."""
+    connection = http.client.HTTPConnection("127.0.0.1", urlsplit(sandbox_of_module.page).port, timeout=30)
+    connection.request(method, path, b"x" if method == "POST" else None, JSON)
+    response = connection.getresponse()
+    response.read()
+    connection.close()
+    assert response.headers["Content-Type"] == kind
+    if path == "/":
+        assert "script-src" in response.headers["Content-Security-Policy"]
+        assert response.headers["X-Content-Type-Options"] == "nosniff"
+
+
 def addresses(port):
     """Those of this machine's addresses, beside loopback, that take a connection to the port."""
     own = {info[4][0] for info in socket.getaddrinfo(socket.gethostname(), None, socket.AF_INET)}
@@ -312,6 +341,7 @@ def test_a_port_that_is_taken_ends_with_status_2_and_names_the_setting():
             assert re.match(rf"wxserver: PORT: the sandbox cannot listen on 127\.0\.0\.1:({port}|{own}): ", done.stderr)
 
 
+@pytest.mark.interpreter
 def test_it_ends_at_once_with_status_0_while_a_page_is_open(sandbox):
     process = sandbox()
     seen = json.loads(ask(process, "GET", "/events?after=0")[1])["events"][-1]["seq"]
@@ -365,7 +395,7 @@ def test_the_store_of_the_real_account_is_left_alone(sandbox, tmp_path):
     ("name", "text", "said"),
     [
         ("mine.py", "raise KeyboardInterrupt\n", "KeyboardInterrupt"),
-        ("menu.json", "[" * 100_000, "RecursionError|recursion"),
+        ("menu.json", "[" * 100_000, "RecursionError|recursion|Stack overflow"),
         ("menu.json", '{"button": [{"type": "click", "name": "\\ud800", "key": ""}]}', "needs key"),
         ("menu.json", "\x00", "menu.json"),
     ],
@@ -496,6 +526,16 @@ def test_a_menu_that_wechat_refuses_is_said_at_every_change(tmp_path):
         (tmp_path / f"mine{number}.py").write_text("")
         watched.folder.look()
     assert watched.told == [["menu.json: WeChat refuses the menu with 40016"]] * 3
+
+
+@pytest.mark.parametrize(
+    ("encoding", "faults"), [("utf-8-sig", []), ("gbk", ["menu.json: it is not UTF-8: save it as UTF-8"])]
+)
+def test_a_menu_is_read_as_windows_editors_save_it(tmp_path, encoding, faults):
+    (tmp_path / "menu.json").write_text('{"button": [{"type": "click", "name": "查书", "key": "K"}]}', encoding)
+    watched = Watched(tmp_path)
+    watched.folder.look()
+    assert watched.told[-1] == faults
 
 
 def test_a_menu_that_is_deleted_is_no_more_shown(sandbox):

@@ -1,8 +1,13 @@
 import dataclasses
+import os
+import subprocess
+import sys
 from base64 import b64decode
 
 import pytest
 
+from sandbox.messages import APPID
+from tests.conftest import ROOT
 from wechat.errors import SettingsError
 from wechat.settings import RULES, Settings, environment, own, read
 
@@ -118,7 +123,7 @@ def test_a_mode_that_seals_needs_key_and_appid(mode):
 
 
 def test_a_mode_that_seals_names_the_package_it_needs(monkeypatch):
-    monkeypatch.setattr("wechat.settings.find_spec", lambda name: None)
+    monkeypatch.setitem(sys.modules, "cryptography", None)  # as where it is not installed
     with pytest.raises(SettingsError, match="python -m pip install cryptography"):
         read(SAFE)
 
@@ -163,3 +168,69 @@ def test_a_module_reads_its_own_settings_from_the_environment_of_the_application
     with environment({"MINE": " yes ", "EMPTY": " "}):
         assert (own("MINE"), own("EMPTY", "no"), own("PATH", "none")) == ("yes", "no", "none")
     assert own("PATH") != "none"
+
+
+# Packages that are there and do not import
+
+BROKEN = {
+    "a library that it needs is missing": 'raise ImportError("libssl.so.3: no such file\\nsecond line")',
+    "a module of its own is missing": "import cryptography.nowhere, redis.nowhere",
+    "made for another system": "raise OSError(8, 'Exec format error')",
+    "a panic, which is no Exception": "class PanicException(BaseException): pass\nraise PanicException('call failed')",
+    "it ends the process": "raise SystemExit(1)",
+    "not even Python": "def",
+}
+ASKED = {
+    "cryptography": {"WECHAT_AES_KEY": "a" * 43, "WECHAT_APPID": APPID},
+    "redis": {"WECHAT_STORE": "redis://127.0.0.1/0"},
+}
+
+
+@pytest.mark.parametrize("source", BROKEN.values(), ids=BROKEN)
+@pytest.mark.parametrize("package", ASKED)
+@pytest.mark.parametrize("as_package", [True, False], ids=["whole", "a submodule"])
+def test_a_package_that_does_not_import_stops_the_start_with_one_line(tmp_path, package, source, as_package):
+    """What is broken may also lie deeper than the package's first file."""
+    (tmp_path / package).mkdir()
+    place = tmp_path / package / "__init__.py"
+    if not as_package:
+        place.touch()
+        if package == "redis":
+            place.write_text("from redis import client\n")
+        place = tmp_path / package / ("client.py" if package == "redis" else "hazmat.py")
+    place.write_text(source + "\n")
+    done = run_server(PYTHONPATH=str(tmp_path), **ASKED[package])
+    (line,) = done.stderr.splitlines()
+    assert done.returncode == 2
+    setting = "WECHAT_MODE=safe" if package == "cryptography" else "WECHAT_STORE"
+    assert line.startswith(f"wxserver: {setting} needs {package}, which does not import (")
+    assert line.endswith(f"): python -m pip install --force-reinstall {package}")
+
+
+@pytest.mark.parametrize("package", ASKED)
+def test_a_package_that_is_not_installed_is_named_with_what_to_type(tmp_path, package):
+    (tmp_path / f"{package}.py").write_text(f"raise ModuleNotFoundError(name={package!r})\n")
+    done = run_server(PYTHONPATH=str(tmp_path), **ASKED[package])
+    assert done.returncode == 2
+    assert done.stderr.splitlines()[0].endswith(f"needs a package: python -m pip install {package}")
+
+
+def test_a_broken_package_that_no_setting_asks_for_is_never_imported(tmp_path):
+    for package in ASKED:
+        (tmp_path / f"{package}.py").write_text("raise SystemExit('imported')\n")
+    code = "import os, wxserver; wxserver.start(os.environ).close()"
+    done = run_server("-c", code, PYTHONPATH=str(tmp_path))
+    assert (done.returncode, done.stderr) == (0, "")
+
+
+def run_server(*command, **environ):
+    clean = {name: value for name, value in os.environ.items() if not name.startswith(("WECHAT_", "BOOKS_"))}
+    return subprocess.run(
+        [sys.executable, *(command or ["wxserver.py"])],
+        cwd=ROOT,
+        env={**clean, "WECHAT_TOKEN": "testtoken", "HOST": "127.0.0.1", "PORT": "0", **environ},
+        capture_output=True,
+        text=True,
+        timeout=30,
+        check=False,
+    )

@@ -23,6 +23,7 @@ import redis
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
+from tests.conftest import program
 from wechat.errors import StartError, StoreError
 from wechat.store.base import Change
 from wechat.store.memory import MemoryStore
@@ -49,7 +50,7 @@ class Server:
     def start(self):
         options = {"port": self.port, "bind": "127.0.0.1", "requirepass": PASSWORD, "appendonly": "no", "save": ""}
         options |= {"dir": self.directory, "unixsocket": self.directory / "socket"}
-        command = ["redis-server", *(str(part) for name in options for part in (f"--{name}", options[name]))]
+        command = [program("redis-server"), *(str(part) for name in options for part in (f"--{name}", options[name]))]
         self.process = subprocess.Popen(command, stdout=subprocess.DEVNULL)
         eventually(self.answers)
 
@@ -203,6 +204,7 @@ def test_set_overwrites_what_was_there(store):
     assert store.get("key") == "new"
 
 
+@pytest.mark.interpreter
 def test_add_keeps_what_was_there(store):
     assert store.add("key", "first", LONG) is True
     assert store.add("key", "second", LONG) is False
@@ -390,6 +392,7 @@ def test_a_lone_surrogate_is_refused_and_harms_nothing(store, operation):
 # Time to live
 
 
+@pytest.mark.interpreter
 def test_an_entry_is_gone_after_its_time(place):
     store = place.store
     store.set("set", "value", 0.3)
@@ -574,6 +577,7 @@ def count_up(store):
         done += store.replace("count", value, str(int(value) + 1), LONG)
 
 
+@pytest.mark.interpreter
 def test_of_many_that_add_one_wins(place, other_process):
     won = crowds(place, add_all, other_process)
     assert len(won) == 2 * THREADS
@@ -586,6 +590,7 @@ def test_counting_by_compare_and_set_loses_nothing(place, other_process):
     assert place.store.get("count") == str(2 * THREADS * ROUNDS)
 
 
+@pytest.mark.interpreter
 def test_processes_that_open_a_new_file_at_once_do_not_collide(tmp_path, other_process):
     for number in range(40):
         url = f"sqlite:{tmp_path}/{number}.db"
@@ -599,6 +604,7 @@ def open_and_close(url):
     open_store(url).close()
 
 
+@pytest.mark.interpreter
 def test_the_connections_of_ended_threads_are_closed(tmp_path):
     with closing(SQLiteStore(str(tmp_path / "store.db"))) as store:
         for _ in range(5):
@@ -660,6 +666,7 @@ def change_elsewhere(url):
         return changed
 
 
+@pytest.mark.interpreter
 def test_a_change_by_another_process_wakes_a_waiter(shared_place, other_process):
     shared_place.store.listening = LONG
     shared_place.store.set("key", "old", LONG)
@@ -675,6 +682,7 @@ def test_another_store_object_of_this_process_wakes_a_waiter(shared_place):
         assert future.result()[0] == "value"
 
 
+@pytest.mark.interpreter
 def test_64_waiters_all_wake(store):
     store.look_again = store.listening = LONG
     with waiting(store, "key", None, 64) as futures:
@@ -729,6 +737,7 @@ def test_what_is_no_url_is_a_fault_at_the_start(url):
     assert "redis://:password@host:port/db" in fault_of(url)
 
 
+@pytest.mark.interpreter
 def test_redis_is_reached_by_a_unix_socket(server):
     with closing(open_store(f"unix://:{PASSWORD}@{server.directory}/socket?db=3")) as store:
         assert store.add("key", "value", LONG)
@@ -737,6 +746,7 @@ def test_redis_is_reached_by_a_unix_socket(server):
             assert future.result()[0] is None
 
 
+@pytest.mark.interpreter
 def test_a_directory_that_does_not_exist_is_a_fault_at_the_start(tmp_path):
     fault = fault_of(f"sqlite:{tmp_path}/none/store.db")
     assert fault == "WECHAT_STORE: SQLite did not write: FileNotFoundError; " + SQLiteStore.advice
@@ -769,6 +779,7 @@ def test_the_file_is_for_its_user_alone(tmp_path):
         assert {file.stat().st_mode & 0o777 for file in tmp_path.iterdir()} == {0o600}
 
 
+@pytest.mark.interpreter
 def test_a_file_keeps_its_entries_when_the_store_is_closed(tmp_path):
     with closing(open_store(f"sqlite:{tmp_path}/store.db")) as store:
         store.set("key", "value", LONG)
@@ -801,6 +812,7 @@ def errors_of(store):
     return texts
 
 
+@pytest.mark.interpreter
 def test_a_file_that_breaks_later_is_a_store_error(tmp_path):
     with closing(open_store(f"sqlite:{tmp_path}/store.db")) as store, closing(sqlite3.connect(store._file)) as other:
         other.execute("DROP TABLE records")

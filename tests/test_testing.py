@@ -14,6 +14,7 @@ from wechat.routing import load
 from wechat.settings import read
 from wxserver import Application
 
+pytestmark = pytest.mark.interpreter
 IMPORTS = "import time\nfrom wechat.reply import *\nfrom wechat.routing import on\n"
 FAILING = """
 def test_this_fails(user):

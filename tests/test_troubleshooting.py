@@ -12,6 +12,8 @@ from sandbox.messages import compose, text_message
 from sandbox.platform import Endpoint, Platform
 from sandbox.testing import APPID, SECRET
 from tests.conftest import PLAIN, ROOT, SAFE, SEALED, TOKEN
+from tests.test_abandoned import leave
+from wechat.delivery.delivery import MOST_STARTS
 from wechat.errors import StartError
 from wechat.log import LineFormatter
 from wechat.routing import load, prepare
@@ -21,6 +23,7 @@ from wxserver import Application
 
 TROUBLE = (ROOT / "docs/troubleshooting.md").read_text("utf-8")
 HANDLERS = """
+import os
 import time
 from wechat.reply import Article, Transfer
 from wechat.routing import on
@@ -37,6 +40,9 @@ def report(msg):
 def agent(msg):
     time.sleep(0.4)
     return Transfer()
+
+@on("text", "deadly", slow=True)
+def deadly(msg): os._exit(1)
 
 @on("text", "unmarked")
 def unmarked(msg): time.sleep(1.1)
@@ -65,10 +71,12 @@ class Lines(logging.Handler):
 class AwayStore(MemoryStore):
     """A Redis that does not answer."""
 
-    name, failures = "Redis", (ConnectionError,)
+    name, failures, is_away = "Redis", (ConnectionError,), False
 
-    def _change(self, key, old, new, ttl):
-        raise ConnectionError
+    def _swap(self, changes):
+        if self.is_away:
+            raise ConnectionError
+        return super()._swap(changes)
 
 
 class Troubled:
@@ -100,6 +108,8 @@ class Troubled:
     def everything(self):
         self.answers()
         self.refused_replies()
+        self.retried()
+        self.given_up()
         self.late_transfer()
         self.mini_program()
         self.refusals()
@@ -111,7 +121,7 @@ class Troubled:
         self.say(app, "hello", "unmarked", "broken", "report")
         view = compose("event", {"Event": "VIEW", "EventKey": "https://example.com/"})
         self.deliver(app, *PLAIN.push(view))
-        self.wait_for("for …iE3bGY: kept")
+        self.wait_for(": kept")
         self.say(app, "继续")
 
     def refused_replies(self):
@@ -127,9 +137,21 @@ class Troubled:
             self.wait_for(f"not sent: {errcode}: ")
             self.cloud.heal()
 
+    def retried(self):
+        self.cloud.fail("/cgi-bin/message/custom/send", "busy")
+        self.say(self.app(**self.may_push), "report")
+        self.wait_for("is tried again")
+
+    def given_up(self):
+        store = MemoryStore()
+        leave(store, text_message("deadly").encode(), MOST_STARTS)
+        settings = read({"WECHAT_TOKEN": TOKEN, "WECHAT_STORE": "sqlite:/of/no/use"})
+        self.apps.append(Application(settings, self.routes, store=store))
+        self.wait_for("is given up")
+
     def late_transfer(self):
         self.say(self.app(**self.may_push), "agent")
-        self.wait_for("lost")
+        self.wait_for("it is too late")
 
     def mini_program(self):
         self.say(self.app(**self.may_push, WECHAT_ACCOUNT="miniprogram"), "article")
@@ -142,9 +164,12 @@ class Troubled:
         self.deliver(self.app(**SEALED), *replace(SAFE, appid="wx-other").push(text))
 
     def outage(self):
-        app = self.app(WECHAT_STORE=f"sqlite:{self.cloud.folder}/store.db")
-        app.delivery._runs._store = AwayStore()
-        self.say(app, "hello")
+        store = f"sqlite:{self.cloud.folder}/store.db"
+        settings = read({"WECHAT_TOKEN": TOKEN, "WECHAT_REPLY_WITHIN": "0.1", "WECHAT_STORE": store})
+        store = AwayStore()
+        self.apps.append(Application(settings, self.routes, store=store))
+        store.is_away = True
+        self.say(self.apps[-1], "hello")
 
     def start(self):
         folder = self.cloud.folder / "broken"

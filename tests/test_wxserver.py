@@ -21,6 +21,7 @@ from tests.conftest import MESSAGES, ROOT, TOKEN, Account, free_port, nodes, wai
 from tests.vectors import VECTORS
 from wechat.errors import StartError
 
+pytestmark = pytest.mark.interpreter
 ECHO = '@on("text")\ndef echo(msg): return msg.Content\n'
 TEXT = text_message("三体")
 

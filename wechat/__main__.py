@@ -4,19 +4,18 @@ from __future__ import annotations
 
 import argparse
 import difflib
-import json
 import os
-import sys
 from collections.abc import Iterable, Iterator
 from pathlib import Path
 
-from wechat.console import add_commands
+from wechat.console import add, add_commands
 from wechat.errors import StartError
 from wechat.message import Message
-from wechat.platform.menu import menu_faults, unhandled_keys
+from wechat.platform.menu import menu_faults, read_menu, unhandled_keys
 from wechat.routing import Router, describe, load, prepare, where
 from wechat.settings import RULES
 from wechat.store.opening import open_store
+from wechat.terminal import Parser, complain, run
 
 
 def main(arguments: list[str]) -> int:
@@ -27,20 +26,15 @@ def main(arguments: list[str]) -> int:
 
 
 def _parser() -> argparse.ArgumentParser:
-    parser = argparse.ArgumentParser(prog="python -m wechat", description=__doc__)
+    parser = Parser(prog="python -m wechat", description=__doc__)
     parser.add_argument("--handlers", type=Path, default=Path("handlers"), metavar="FOLDER", help="default: handlers")
     commands = parser.add_subparsers(required=True, metavar="COMMAND")
 
-    check = commands.add_parser("check", help="check the settings, the handlers and the menu, and name every fault")
-    check.set_defaults(run=run_check)
-
-    routes = commands.add_parser("routes", help="list every path and the function that answers it")
-    routes.set_defaults(run=run_routes)
-
-    explain = commands.add_parser("explain", help="say who would answer a text, or an event, and why")
+    add(commands, "check", run_check, "check the settings, the handlers and the menu, and name every fault")
+    add(commands, "routes", run_routes, "list every path and the function that answers it")
+    explain = add(commands, "explain", run_explain, "say who would answer a text, or an event, and why")
     explain.add_argument("text", nargs="?", metavar="TEXT", help="what a user sends; with --event: the EventKey")
     explain.add_argument("--event", metavar="EVENT", help="ask about an event: CLICK, SCAN, subscribe, ...")
-    explain.set_defaults(run=run_explain)
     add_commands(commands)
     return parser
 
@@ -80,7 +74,7 @@ def run_explain(options: argparse.Namespace) -> int:
     if options.event:
         fields = {"MsgType": "event", "Event": options.event, "EventKey": options.text or ""}
     elif options.text is None:
-        print("explain takes a TEXT, or --event EVENT", file=sys.stderr)
+        complain("explain takes a TEXT, or --event EVENT")
         return 2
     found = router.find(Message(fields))
     if not found:
@@ -94,8 +88,7 @@ def run_explain(options: argparse.Namespace) -> int:
 
 
 def _report(error: StartError) -> int:
-    for fault in error.faults:
-        print(fault, file=sys.stderr)
+    complain(*error.faults)
     return 1
 
 
@@ -116,11 +109,11 @@ def _menu_warnings(file: Path, router: Router) -> list[str]:
     if not file.exists():
         return []
     try:
-        menu = json.loads(file.read_text("utf-8"))
+        menu = read_menu(file)
         return [f"{file}: {said}" for said in menu_faults(menu) or unhandled_keys(menu, router)]
-    except ValueError as error:
-        return [f"{file} is not JSON: {error}"]
+    except (OSError, ValueError) as error:
+        return [f"{file}: {error}"]
 
 
 if __name__ == "__main__":
-    sys.exit(main(sys.argv[1:]))
+    run(main)

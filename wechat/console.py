@@ -12,13 +12,15 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, BinaryIO
 
-from wechat.errors import ApiError, StartError
+from wechat.errors import Error, StartError
 from wechat.platform.api import Api
-from wechat.platform.menu import menu_faults, unhandled_keys
+from wechat.platform.files import Progress
+from wechat.platform.menu import menu_faults, read_menu, unhandled_keys
 from wechat.reply import Text
 from wechat.routing import Router, load
 from wechat.settings import read
 from wechat.store.opening import open_store
+from wechat.terminal import complain
 
 Run = Callable[[argparse.Namespace], int]
 KINDS = ("image", "voice", "video", "thumb")
@@ -26,13 +28,13 @@ KINDS = ("image", "voice", "video", "thumb")
 
 def add_commands(commands: Any) -> None:
     """Adds them to the parser's sub-commands."""
-    menu = commands.add_parser("menu", help="show, push or delete the custom menu").add_subparsers(required=True)
+    menu = _group(commands, "menu", "show, push or delete the custom menu")
     _add(menu, "get", run_menu_get, "show the menu that followers see")
     push = _add(menu, "push", run_menu_push, "check a menu, then make it everybody's")
     push.add_argument("file", nargs="?", type=Path, metavar="FILE", help="default: menu.json among the handlers")
     _add(menu, "delete", run_menu_delete, "delete the menu, and the conditional ones")
 
-    media = commands.add_parser("media", help="download or upload temporary media").add_subparsers(required=True)
+    media = _group(commands, "media", "download or upload temporary media")
     get = _add(media, "get", run_media_get, "download a medium")
     get.add_argument("media_id", metavar="ID")
     get.add_argument("-o", "--output", type=Path, metavar="FILE", help="default: the platform's name, in this folder")
@@ -65,22 +67,32 @@ def json_value(text: str) -> Any:
         raise argparse.ArgumentTypeError(f"it is not JSON: {error}") from None
 
 
-def _add(commands: Any, name: str, run: Run, text: str) -> argparse.ArgumentParser:
-    parser: argparse.ArgumentParser = commands.add_parser(name, help=text, description=text)
+def add(commands: Any, name: str, run: Run, about: str) -> argparse.ArgumentParser:
+    """Add a sub-command, whose help says what it is about."""
+    parser: argparse.ArgumentParser = commands.add_parser(name, help=about, description=about)
+    parser.set_defaults(run=run)
+    return parser
+
+
+def _group(commands: Any, name: str, about: str) -> Any:
+    return commands.add_parser(name, help=about, description=about).add_subparsers(required=True, metavar="COMMAND")
+
+
+def _add(commands: Any, name: str, run: Run, about: str) -> argparse.ArgumentParser:
+    parser = add(commands, name, lambda options: _guarded(run, options), about)
     parser.add_argument("--json", action="store_true", help="print JSON, for programs")
-    parser.set_defaults(run=lambda options: _guarded(run, options))
     return parser
 
 
 def _guarded(run: Run, options: argparse.Namespace) -> int:
-    """The command's exit status: 1 where the platform or a file refuses, 2 where a setting is missing."""
+    """The command's exit status: 1 where the platform refuses, 2 where a setting is missing. An OSError passes."""
     try:
         return run(options)
     except StartError as error:
-        print("\n".join(error.faults), file=sys.stderr)
+        complain(*error.faults)
         return 2
-    except (ApiError, OSError) as error:
-        print(error, file=sys.stderr)
+    except Error as error:
+        complain(error)
         return 1
 
 
@@ -103,8 +115,18 @@ def platform() -> Iterator[Api]:
 
 def say(options: argparse.Namespace, text: str, **data: Any) -> int:
     """Prints the text for a person, or the data for a program."""
-    print(json.dumps(data, ensure_ascii=False) if options.json else text)
+    print(to_json(data) if options.json else text)
     return 0
+
+
+def to_json(value: Any, indent: int | None = None) -> str:
+    """The value as JSON, with escapes where stdout's encoding lacks a character: JSON knows no other ones."""
+    text = json.dumps(value, ensure_ascii=False, indent=indent)
+    try:
+        text.encode(sys.stdout.encoding)
+    except UnicodeEncodeError:
+        return json.dumps(value, indent=indent)
+    return text
 
 
 def run_menu_get(options: argparse.Namespace) -> int:
@@ -127,16 +149,15 @@ def run_menu_push(options: argparse.Namespace) -> int:
     """Checks the file first: names the button at fault, and the decorators that are missing."""
     file = options.file or options.handlers / "menu.json"
     try:
-        menu = json.loads(file.read_text("utf-8"))
-        menu = menu.get("menu", menu) if isinstance(menu, dict) else menu  # as `menu get --json` prints it
+        menu = read_menu(file)
         faults = menu_faults(menu)
     except ValueError as error:
-        faults = [f"it is not JSON: {error}"]
+        faults = [str(error)]
     if faults:
-        print("\n".join(f"{file}: {fault}" for fault in faults), file=sys.stderr)
+        complain(*(f"{file}: {fault}" for fault in faults))
         return 1
     for decorator in unhandled_keys(menu, Router(load(options.handlers))):
-        print(f"warning: {decorator}", file=sys.stderr)
+        complain(f"warning: {decorator}")
     with platform() as api:
         api.create_menu(menu)
     count = len(menu["button"])
@@ -151,13 +172,24 @@ def run_menu_delete(options: argparse.Namespace) -> int:
 
 
 def run_media_get(options: argparse.Namespace) -> int:
-    """Downloads into this folder, or to the file that was named."""
+    """Downloads into this folder, or to the file that was named; overwrites none."""
     output = options.output or Path()
-    folder = output if output.is_dir() else output.parent
-    with platform() as api, progress_bar("downloaded") as show, tempfile.TemporaryDirectory(dir=folder) as own:
-        path = api.download(options.media_id, own, on_progress=show)
-        path = path.replace(folder / path.name if output.is_dir() else output)
+    if output.is_file():
+        complain(f"{output} is there, and is not overwritten: name another file")
+        return 1
+    with platform() as api, progress_bar("downloaded") as show:
+        if output.is_dir():
+            path = api.download(options.media_id, output, on_progress=show)
+        else:
+            path = _download_as(output, api, options.media_id, show)
     return say(options, str(path), file=str(path))
+
+
+def _download_as(output: Path, api: Api, media_id: str, show: Progress) -> Path:
+    with tempfile.TemporaryDirectory(dir=output.parent) as own:
+        path = api.download(media_id, own, on_progress=show)
+        output.open("xb").close()  # it may have come meanwhile
+        return path.replace(output)
 
 
 def run_media_upload(options: argparse.Namespace) -> int:
@@ -171,7 +203,7 @@ def run_send(options: argparse.Namespace) -> int:
     """Sends one text."""
     text = Text(options.text)
     if text.is_empty():
-        print("the text is empty, there is nothing to send", file=sys.stderr)
+        complain("the text is empty, there is nothing to send")
         return 2
     with platform() as api:
         api.send(options.openid, text)
@@ -189,11 +221,11 @@ def run_call(options: argparse.Namespace) -> int:
     """Calls, and prints what came."""
     is_get = options.method == "GET"
     if is_get and not isinstance(options.data, dict):
-        print("the query of a GET has to be a JSON object", file=sys.stderr)
+        complain("the query of a GET has to be a JSON object")
         return 2
     with platform() as api:
         answer = api.get(options.path, **options.data) if is_get else api.post(options.path, options.data)
-    print(json.dumps(answer, ensure_ascii=False, indent=None if options.json else 2))
+    print(to_json(answer, None if options.json else 2))
     return 0
 
 
@@ -227,4 +259,4 @@ def progress_bar(done_word: str) -> Iterator[Callable[[int, int], None]]:
         yield show
     finally:
         if is_terminal:
-            sys.stderr.write("\r\x1b[K")
+            sys.stderr.write(f"\r{'':60}\r")  # the console of Windows has no escape sequences by default

@@ -6,7 +6,6 @@ A record begins with its time at the start of a line; all further lines of it, t
 from __future__ import annotations
 
 import logging
-import os
 import threading
 import time
 import traceback
@@ -14,6 +13,8 @@ from collections import deque
 from collections.abc import Iterator
 from contextlib import suppress
 from typing import TextIO
+
+from wechat.system import at_fork
 
 INDENT = " " * 4  # before each line that does not begin a record
 
@@ -49,7 +50,7 @@ class BatchHandler(logging.StreamHandler[TextIO]):
         self.setFormatter(LineFormatter())
         self._begin()
         # A forked worker has no threads of its parent's, and may have locks that one of those held.
-        os.register_at_fork(after_in_child=self._begin)
+        at_fork(self._begin)
 
     def _begin(self) -> None:
         self.records: deque[logging.LogRecord] = deque(maxlen=100_000)  # while nobody reads, the oldest lines go
@@ -75,7 +76,7 @@ class BatchHandler(logging.StreamHandler[TextIO]):
         with self.writing:
             lines = "".join(self._take_lines())
             with suppress(OSError, ValueError):  # a full disk or a closed pipe costs the lines, and not the answer
-                if lines:
+                if lines and self.stream:  # pythonw.exe and `2>&-` leave none
                     self._write(lines)
 
     def _write(self, lines: str) -> None:

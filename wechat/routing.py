@@ -159,7 +159,9 @@ def _import_all(folder: Path, faults: list[str]) -> list[ModuleType]:
             modules.append(importlib.import_module(f"{PACKAGE}.{name}"))
         except StartError as error:
             faults += error.faults
-        except (Exception, SystemExit) as error:
+        except KeyboardInterrupt:
+            raise
+        except BaseException as error:  # also the panic of a native module, which is no Exception
             faults.append(_broken(folder, name, error))
     return modules
 

@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import contextlib
 import logging
-import resource
 import signal
 import time
 from collections.abc import Iterable
@@ -19,6 +17,7 @@ from wechat.connections import MAX_HEAD, Connections
 from wechat.delivery.delivery import Delivery
 from wechat.errors import StartError
 from wechat.settings import Settings
+from wechat.system import END_SIGNALS, MOST_CONNECTIONS, allow_open_files, check_port
 from wechat.web import MAX_BODY
 
 if TYPE_CHECKING:
@@ -45,6 +44,7 @@ def bind(app: Served) -> BaseWSGIServer:
     settings = app.settings
     allow_open_files()
     try:
+        check_port(settings.host, settings.port)
         server = waitress.create_server(
             app,
             host=settings.host,
@@ -52,9 +52,9 @@ def bind(app: Served) -> BaseWSGIServer:
             threads=settings.threads,
             max_request_header_size=MAX_HEAD,
             max_request_body_size=MAX_BODY + 1,  # waitress refuses a body of this size
-            connection_limit=1000,
+            connection_limit=MOST_CONNECTIONS,
             log_socket_errors=False,  # a client that vanishes is none of our faults, and needs no traceback
-            asyncore_use_poll=True,  # select() fails on the 1,024th open file
+            asyncore_use_poll=True,  # where there is poll(): select() fails on the 1,024th open file
             send_bytes=18_000,  # above any answer: the loop, which wakes up anyway, sends head and body at once
         )
     except (OSError, ValueError) as error:
@@ -64,20 +64,13 @@ def bind(app: Served) -> BaseWSGIServer:
     return server
 
 
-def allow_open_files() -> None:
-    """As many as the system lets us have: 1,000 connections and a file for each thread do not fit into 1,024."""
-    _, most = resource.getrlimit(resource.RLIMIT_NOFILE)
-    with contextlib.suppress(ValueError, OSError):
-        resource.setrlimit(resource.RLIMIT_NOFILE, (most, most))
-
-
 def addresses(server: BaseWSGIServer) -> list[tuple[str, int]]:
     """Where the server listens; a host name may stand for more than one address."""
     return getattr(server, "effective_listen", None) or [(server.effective_host, server.effective_port)]
 
 
 def serve(app: Served, server: BaseWSGIServer) -> None:
-    """Serves until SIGTERM or Ctrl-C; then finishes what is in flight, for WECHAT_DRAIN seconds at most."""
+    """Serves until SIGTERM, Ctrl-C or Ctrl-Break; then finishes what is in flight, for WECHAT_DRAIN seconds at most."""
     deadline, sockets = 0.0, getattr(server, "map", None) or server._map
 
     def drain(*_: object) -> None:
@@ -88,8 +81,8 @@ def serve(app: Served, server: BaseWSGIServer) -> None:
             getattr(dispatcher, "pull_trigger", bool)()
 
     connections = Connections(sockets, server.adj.connection_limit)
-    signal.signal(signal.SIGTERM, drain)
-    signal.signal(signal.SIGINT, drain)
+    for number in END_SIGNALS:
+        signal.signal(number, drain)
     while not deadline or (time.monotonic() < deadline and not is_idle(app, sockets)):
         wasyncore.loop(timeout=LOOK_WHILE_DRAINING if deadline else LOOK, map=sockets, use_poll=True, count=1)
         connections.look_after(time.monotonic())

@@ -10,11 +10,13 @@ from contextlib import contextmanager, suppress
 from contextvars import ContextVar
 from dataclasses import dataclass, field
 from hashlib import sha256
-from importlib.util import find_spec
+from importlib import import_module
 from typing import Any, NamedTuple
 from urllib.parse import urlsplit
 
 from wechat.errors import SettingsError
+
+CRYPTOGRAPHY = "cryptography.hazmat.primitives.ciphers"  # what `envelope` uses of the package
 
 
 @dataclass(frozen=True)
@@ -74,12 +76,28 @@ def _conflicts(values: Mapping[str, Any]) -> Iterator[str]:
         for name, value in (("WECHAT_AES_KEY", "aes_keys"), ("WECHAT_APPID", "appid")):
             if not values.get(value):
                 yield f"{name} is missing or wrong: WECHAT_MODE={mode} needs it"
-        if not find_spec("cryptography"):
-            yield f"WECHAT_MODE={mode} needs a package: python -m pip install cryptography"
+        if fault := package_fault(CRYPTOGRAPHY):
+            yield f"WECHAT_MODE={mode} {fault}"
     if values.get("account") == "miniprogram":
         for name, value in (("WECHAT_APPID", "appid"), ("WECHAT_SECRET", "secret")):
             if not values.get(value):
                 yield f"{name} is missing or wrong: WECHAT_ACCOUNT=miniprogram answers through the platform's API"
+
+
+def package_fault(module: str) -> str:
+    """Why a module of an optional package cannot be imported, and what to type; empty where it can be."""
+    package = module.partition(".")[0]
+    try:
+        import_module(package)
+        import_module(module)
+    except KeyboardInterrupt:
+        raise
+    except BaseException as error:  # a native module may raise anything: the panic of one in Rust is no Exception
+        if isinstance(error, ModuleNotFoundError) and error.name == package:
+            return f"needs a package: python -m pip install {package}"
+        why = " ".join(f"{type(error).__name__}: {error}".split())[:200]
+        return f"needs {package}, which does not import ({why}): python -m pip install --force-reinstall {package}"
+    return ""
 
 
 def _tokens(text: str) -> tuple[str, ...]:
@@ -120,8 +138,8 @@ def _one_of(*choices: str) -> Callable[[str], str]:
 def _store(text: str) -> str:
     if not re.match(r"memory:$|sqlite:.|(rediss?|unix)://.", text):
         raise ValueError("is no store: it takes memory:, sqlite:FILE or redis://host:port/db")
-    if text[0] in "ru" and not find_spec("redis"):
-        raise ValueError("needs a package: python -m pip install redis")
+    if text[0] in "ru" and (fault := package_fault("redis")):
+        raise ValueError(fault)
     return text
 
 

@@ -15,6 +15,8 @@ from wechat.routing import Found, Handler, Router
 
 logger = logging.getLogger("wxserver")
 
+MOST_HANDLERS = 8  # for one message, which each of them hands on to the next
+
 
 class Push(NamedTuple):
     """A message on its way: what came, what it says, and who answers it."""
@@ -51,6 +53,14 @@ class Answer(NamedTuple):
 NOBODY = Answer("nobody")
 
 
+class HandedOn(NamedTuple):
+    """A message that a handler returned, to be answered in place of its own by another one that may take long."""
+
+    message: Message
+    found: Found | None
+    handlers: tuple[str, ...]  # that have seen it
+
+
 class Answering:
     """Finds the handler of a message and calls it with what it asks for."""
 
@@ -66,23 +76,35 @@ class Answering:
         handler = found.handler
         return handler.slow or ("session" in handler.asks and self._sessions.is_taken(message.FromUserName))
 
-    def answer(self, message: Message, found: Found | None) -> Answer:
-        """What the handler answers. Where it raises: what the error handler does, if there is one."""
-        if not found:
-            return NOBODY
-        try:
-            result = self._call(found.handler, message, match=found.match)
-            if isinstance(result, Message):  # handed on: the new message is routed in place of the old one
-                message = result
-                heir = self.router.find(message)
-                if not heir:
-                    return NOBODY
-                found = heir
+    def answer(self, message: Message, found: Found | None, handlers: tuple[str, ...] = ()) -> Answer:
+        """What the handler answers, or the last one to which the message is handed on, however long it takes."""
+        answer = self.begin(message, found, handlers)
+        while isinstance(answer, HandedOn):
+            answer = self.begin(*answer)
+        return answer
+
+    def begin(self, message: Message, found: Found | None, handlers: tuple[str, ...] = ()) -> Answer | HandedOn:
+        """What the handler answers, or what it hands on to one that may take long, which is not called yet.
+
+        Where a handler raises: what the error handler answers, if there is one.
+        """
+        while found:
+            name = found.handler.name
+            try:
                 result = self._call(found.handler, message, match=found.match)
-            return Answer(found.handler.name, to_reply(result))
-        except BaseException as error:  # a handler may raise what it likes
-            log_error(logger, f"{found.handler.name} failed on {label(message)}", error)
-            return self.apologise(message, error)
+                if not isinstance(result, Message):
+                    return Answer(name, to_reply(result))
+                handlers = (*handlers, name)
+                if len(handlers) == MOST_HANDLERS:
+                    logger.error("a message was handed on too often: %s", " -> ".join(handlers))
+                    return self.apologise(message, RecursionError("a message was handed on too often"))
+                message, found = result, self.router.find(result)
+                if self.may_take_long(message, found):
+                    return HandedOn(message, found, handlers)
+            except BaseException as error:  # a handler may raise what it likes
+                log_error(logger, f"{name} failed on {label(message)}", error)
+                return self.apologise(message, error)
+        return NOBODY
 
     def apologise(self, message: Message, error: BaseException) -> Answer:
         """What the error handler answers; nothing where there is none, or where it raises too."""

@@ -8,11 +8,11 @@ from __future__ import annotations
 
 import logging
 
-from wechat.delivery.answering import Answer, Answering, Push
-from wechat.delivery.lanes import Lanes
+from wechat.delivery.answering import Answer, Answering, HandedOn, Push
+from wechat.delivery.lanes import Lanes, Task
 from wechat.delivery.ledger import Entry, Ledger
 from wechat.delivery.outbox import NOTHING, Outbox
-from wechat.delivery.record import PROMISED, READY, Record, unpack
+from wechat.delivery.record import PROMISED, READY, RUNNING, Record, unpack
 from wechat.errors import GivenUp, StoreError, Unreadable
 from wechat.log import log_error
 from wechat.message import Message, delivery_key, kind_of, label
@@ -36,7 +36,9 @@ DIRECT = ""  # in the log: with this attempt, the first or a later one
 BEHIND = 1.0  # seconds by which the rest of a long text follows its beginning
 BEHIND_A_CRASH = 6.0  # seconds; WeChat asks for the beginning again once it has waited 5
 MOST_STARTS = 3  # each of which ended with the death of its process
-SUSPECT = 2  # starts from which on a message is run by itself, so that it takes no other one with it
+SUSPECT = 2  # starts from which on messages are started one by one, to see which of them ends the process
+SUSPECTS = "suspects"  # their lane
+ALONE = 0.1  # seconds that a suspect lives before the next one follows
 
 
 class Delivery:
@@ -78,8 +80,9 @@ class Delivery:
         attempt = entry.record.attempts
         if is_ours and not is_slow and attempt == 1:  # a later one counts its start, in the lane
             self._do(entry, push, is_continue)
-            return self._log(push, entry, attempt, DIRECT, entry.record.document)
-        if is_ours:
+            if not entry.is_running:  # a fast handler may have handed the message on to a slow one
+                return self._log(push, entry, attempt, DIRECT, entry.record.document)
+        elif is_ours:
             self._do_in_lane(entry, push)
         return self._await(entry, push, attempt)
 
@@ -141,30 +144,62 @@ class Delivery:
 
     # The run
 
-    def _do_in_lane(self, entry: Entry, push: Push) -> None:
-        starts = entry.record.starts
-        lane = "suspects" if starts >= SUSPECT else push.openid
-
+    def _do_in_lane(self, entry: Entry, push: Push, handed: HandedOn | None = None) -> None:
         def task() -> None:
             if self._ledger.start(entry):
-                self._do(entry, push, self._is_continue(push), is_in_lane=True)
+                self._do(entry, push, not handed and self._is_continue(push), is_in_lane=True, handed=handed)
 
-        self._slow.submit(lane, task, is_resumed=starts > 0)
+        if entry.record.starts < SUSPECT:
+            self._slow.submit(push.openid, task, is_resumed=entry.record.starts > 0)
+        else:
+            self._slow.submit(SUSPECTS, self._watch(entry, push, task), is_resumed=True)
 
-    def _do(self, entry: Entry, push: Push, is_continue: bool, is_in_lane: bool = False) -> None:
+    def _watch(self, entry: Entry, push: Push, task: Task) -> Task:
+        """Start a suspect's task, and let the next suspect follow once it has ended or lived for a moment.
+
+        So the one that ends the process is the last that was started, and a start of the others does not count.
+        """
+        ends: list[float] = []
+
+        def watch() -> float | None:
+            if not ends:
+                ends.append(self._world.monotonic() + ALONE)
+                self._slow.submit(push.openid, task, is_resumed=True)
+            elif entry.record.state not in (RUNNING, PROMISED):
+                return None
+            elif self._world.monotonic() >= ends[0]:
+                if self._slow.has_more(SUSPECTS):
+                    self._ledger.forgive(entry)
+                return None
+            return ALONE / 4
+
+        return watch
+
+    def _do(
+        self, entry: Entry, push: Push, is_continue: bool, is_in_lane: bool = False, handed: HandedOn | None = None
+    ) -> None:
         """Answer the message; whatever goes wrong, it ends, for others wait for it."""
         try:
             if not (is_continue and self._continue(entry, push)):
-                self._run(entry, push, is_in_lane)
+                self._run(entry, push, is_in_lane, handed)
         except BaseException as error:
             log_error(logger, f"a message is not answered: {label(push.message)}", error)
             self._end_without_reply(entry)
 
-    def _run(self, entry: Entry, push: Push, is_in_lane: bool) -> None:
+    def _run(self, entry: Entry, push: Push, is_in_lane: bool, handed: HandedOn | None) -> None:
         """Have the handler answer, note it, and send what is not the direct answer."""
         started = self._world.monotonic()
-        is_given_up = entry.record.starts > MOST_STARTS
-        answer = self._give_up(push) if is_given_up else self._answering.answer(push.message, push.found)
+        if entry.record.starts > MOST_STARTS:
+            answer = self._give_up(push)
+        elif is_in_lane:
+            answer = self._answering.answer(*(handed or (push.message, push.found)))
+        else:
+            came = self._answering.begin(push.message, push.found)
+            if isinstance(came, HandedOn):
+                self._ledger.slow_down(entry)
+                self._do_in_lane(entry, push, came)
+                return
+            answer = came
         seconds = self._world.monotonic() - started
         if seconds > LONG_FOR_UNMARKED and not is_in_lane:
             logger.warning("%s took %.1f s: mark it slow=True, so that it holds up nobody", answer.handler, seconds)
@@ -209,7 +244,7 @@ class Delivery:
         except StoreError as error:
             logger.warning("what waits for 继续 cannot be fetched: %s", error)
             return False
-        self._ledger.end(entry, b"", None, None)  # one that was promised takes nothing: its user asks again
+        self._end_without_reply(entry)  # one that was promised takes nothing: its user asks again
         return True
 
     def _fetch(self, entry: Entry, push: Push, waiting: Entry, seen: Record, is_more: bool) -> bool:

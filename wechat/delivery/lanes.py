@@ -56,6 +56,10 @@ class Lanes:
         """How many lanes have something to do."""
         return len(self._lanes)
 
+    def has_more(self, lane: str) -> bool:
+        """Whether another task of the lane waits for the one that it has come to."""
+        return len(self._lanes.get(lane, ())) > 1
+
     def submit(self, lane: str, task: Task, after: float = 0.0, is_resumed: bool = False) -> None:
         """Have the task done once the lane has come to it; `after` so many seconds, where the lane is empty."""
         with self._lock:

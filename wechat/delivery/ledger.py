@@ -93,6 +93,14 @@ class Ledger:
         """Count a start of the handler. False where the message has gone to another process meanwhile."""
         return self._move_mine(entry, (RUNNING, PROMISED), starts=entry.record.starts + 1)
 
+    def forgive(self, entry: Entry) -> bool:
+        """Do not count the last start of the handler."""
+        return self._move_mine(entry, (RUNNING, PROMISED), starts=entry.record.starts - 1)
+
+    def slow_down(self, entry: Entry) -> bool:
+        """Note that a slow handler goes on with the message, which is counted when it starts."""
+        return self._move_mine(entry, (RUNNING,), is_slow=True, starts=0)
+
     def promise(self, entry: Entry, content: str) -> Record:
         """Note that the answer comes later, unless it is there already; gives the record."""
         self._move(entry, lambda r: r._replace(state=PROMISED, content=content) if r.state == RUNNING else None)

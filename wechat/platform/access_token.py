@@ -7,12 +7,14 @@ from __future__ import annotations
 
 import json
 import logging
+import re
 import secrets
 import time
 from collections.abc import Callable
 from typing import Any
 
-from wechat.errors import ApiError, StoreError
+from wechat.errors import ApiError, StoreError, TransportError
+from wechat.platform.answers import number
 from wechat.protocol.envelope import Clock
 from wechat.store.base import Store
 from wechat.store.owners import Owners
@@ -24,6 +26,8 @@ Fetch = Callable[[bool], dict[str, Any]]  # takes force_refresh, gives access_to
 
 MARGIN = 300  # seconds before its end; the platform hands out the next one by then
 LOCK = 30.0  # seconds that one process may take to fetch, its retries included
+LONGEST_LIFE, UNKNOWN_LIFE = 7200.0, 60.0  # seconds; the second where the platform does not say
+TOKEN = re.compile(r"[ -~]{1,2048}")  # what can stand in a URL and in a store
 FORCE_EVERY = 30.0  # seconds; the platform allows no more
 
 
@@ -105,10 +109,9 @@ class TokenCache:
 
     def _fetch_and_keep(self, force: bool = False) -> str:
         answer = self._fetch(force)
-        token, expires_in = answer.get("access_token"), answer.get("expires_in")
-        if not isinstance(token, str) or not token or not isinstance(expires_in, int):
-            raise ApiError("the platform's answer holds no access_token")
-        life = expires_in - MARGIN if expires_in > MARGIN else expires_in / 2
+        token, life = answer.get("access_token"), _life(answer.get("expires_in"))
+        if not isinstance(token, str) or not TOKEN.fullmatch(token):
+            raise TransportError("the platform's answer holds no access_token that can be used")
         self._spare = json.dumps({"token": token, "until": self._clock() + life})
         try:
             self._store.set(KEY, self._spare, max(life, 1))
@@ -162,6 +165,12 @@ class TokenCache:
             )  # this process may not twice, either
         except StoreError:
             return False
+
+
+def _life(expires_in: object) -> float:
+    """The seconds for which a token is kept."""
+    life = min(number(expires_in) or 0.0, LONGEST_LIFE)
+    return UNKNOWN_LIFE if life <= 0 else life - MARGIN if life > MARGIN else life / 2
 
 
 def _token_in(kept: str) -> str:

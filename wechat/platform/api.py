@@ -6,20 +6,19 @@ https://developers.weixin.qq.com/doc/service/api/
 from __future__ import annotations
 
 import json
-import re
 import time
 from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any, BinaryIO, NamedTuple, TypeVar
-from urllib.parse import urlencode, urlsplit
+from urllib.parse import parse_qsl, urlencode
 
 from wechat.errors import ApiError, TransportError, WeChatError
 from wechat.platform.access_token import TokenCache
-from wechat.platform.files import Progress, multipart, save
-from wechat.platform.hints import hint_for
-from wechat.platform.transport import NO_HEADERS, Body, Received, Transport, translated
+from wechat.platform.answers import check_errcode, parse
+from wechat.platform.files import Progress, multipart, save, save_from
+from wechat.platform.transport import NO_HEADERS, Body, Received, Transport
 from wechat.protocol.envelope import Clock
-from wechat.reply import Reply
+from wechat.reply import Reply, Text
 from wechat.settings import Settings
 from wechat.store.base import Store
 from wechat.store.owners import Owners
@@ -29,11 +28,11 @@ T = TypeVar("T")
 
 STALE_TOKEN = frozenset({40001, 40014, 42001})
 BUSY = -1
-ERRMSG = re.compile(r"[\x00-\x1f\x7f]+")  # what could break a line of the log
 PAUSES = (0.5, 1.5)  # seconds before the second and the third try
 LARGEST_JSON = 16 * 1024 * 1024  # bytes
-TIMEOUT = 10.0  # seconds
-TRANSFER_TIMEOUT = 30.0  # seconds for each step of an upload or a download
+TIMEOUT = 10.0  # seconds for the whole of a call, its retries included
+TRANSFER_TIMEOUT = 60.0  # the same with a file
+TOKENLESS = ("/sns/", "/cgi-bin/clear_quota/v2", "/cgi-bin/stable_token", "/cgi-bin/token")  # have keys of their own
 
 
 class Call(NamedTuple):
@@ -42,7 +41,7 @@ class Call(NamedTuple):
     method: str
     path: str
     query: Mapping[str, str]
-    body: Callable[[], Body] = lambda: None
+    body: Body = None
     headers: Mapping[str, str] = NO_HEADERS
     is_repeatable: bool = False  # whether doing it twice does no harm
     timeout: float = TIMEOUT
@@ -52,7 +51,8 @@ class Api:
     """The platform's API for one account.
 
     Every method raises WeChatError where the platform refuses, TransportError where it does not answer, and ApiError
-    without an appid and a secret. No message of theirs holds a token.
+    without an appid and a secret. No message of theirs holds a token. A call ends within 10 seconds, with a file
+    within 60; where a token has to be fetched for it, that may take 10 more.
     """
 
     def __init__(
@@ -131,12 +131,14 @@ class Api:
     def download(
         self, media_id: str, folder: str | Path, is_jssdk: bool = False, on_progress: Progress | None = None
     ) -> Path:
-        """Downloads a medium into the folder, under the platform's name made safe; gives the file.
+        """Downloads a medium into the folder; gives the file, which is none that was there before.
 
-        `is_jssdk` asks for the voice of a web page, in its better quality. Nothing is left behind where it fails;
-        an OSError says that the file cannot be written.
+        It has the platform's name, made safe, or the next one that is free. `is_jssdk` asks for the voice of a web
+        page, in its better quality. Nothing is left behind where it fails; an OSError says that the file cannot be
+        written.
         """
         path = "/cgi-bin/media/get/jssdk" if is_jssdk else "/cgi-bin/media/get"
+        deadline = self._world.monotonic() + TRANSFER_TIMEOUT
 
         def read(received: Received) -> Path | dict[str, Any]:
             is_found = is_file(received)
@@ -146,26 +148,15 @@ class Api:
         result = self._call(call, read)
         if isinstance(result, Path):
             return result
-        return self._download_from(str(result.get("video_url", "")), Path(folder), media_id, on_progress)
-
-    def _download_from(self, url: str, folder: Path, media_id: str, on_progress: Progress | None) -> Path:
-        """A video is not sent, but an address where it is."""
-        with translated("the address of the video"):
-            parts = urlsplit(url)
-        if parts.scheme not in ("http", "https") or not parts.netloc:
-            raise TransportError("the platform named no address of the video")
-        transport = Transport(f"{parts.scheme}://{parts.netloc}")
-        target = (parts.path or "/") + (f"?{parts.query}" if parts.query else "")
-        with transport.open("GET", target, timeout=TRANSFER_TIMEOUT) as received:
-            path = save(received, folder, media_id, on_progress)
-        transport.close()
-        return path
+        # A video is not sent, but an address where it is.
+        url, left = str(result.get("video_url", "")), deadline - self._world.monotonic()
+        return save_from(url, self._settings.api_url, Path(folder), media_id, on_progress, left)
 
     # Customer messages: https://developers.weixin.qq.com/doc/service/api/customer/message/
 
-    def send(self, openid: str, reply: Reply) -> None:
+    def send(self, openid: str, reply: Reply | str) -> None:
         """Sends a reply as customer messages: a long text in pieces; nothing for a Transfer or a Raw."""
-        for message in reply.customer_messages():
+        for message in (Text(reply) if isinstance(reply, str) else reply).customer_messages():
             self.send_message(openid, message)
 
     def send_message(self, openid: str, message: Mapping[str, Any]) -> None:
@@ -181,35 +172,39 @@ class Api:
     # How a call is made
 
     def _call(self, call: Call, read: Callable[[Received], T]) -> T:
-        """What `read` makes of the answer; a token that is refused is renewed once."""
+        """What `read` makes of the answer; where the platform refuses our token, that is renewed once."""
+        deadline = self._world.monotonic() + call.timeout
+        if not takes_our_token(call):
+            return self._try(call, read, "", deadline)
         token = self.token()
         try:
-            return self._try(call, read, token)
+            return self._try(call, read, token, deadline)
         except WeChatError as error:
             if error.errcode not in STALE_TOKEN:
                 raise
             fresh = self._tokens.renew(token)
             if fresh == token:
                 raise
-        return self._try(call, read, fresh)
+        return self._try(call, read, fresh, deadline)
 
-    def _try(self, call: Call, read: Callable[[Received], T], token: str = "") -> T:
-        """The same, with another try where the platform is busy or away and a second time does no harm."""
+    def _try(self, call: Call, read: Callable[[Received], T], token: str, deadline: float) -> T:
+        """What `read` makes of the answer, tried again where the platform is busy or away and that does no harm."""
         for pause in PAUSES if call.is_repeatable else ():
             try:
-                return self._once(call, read, token)
-            except TransportError:
-                self._world.sleep(pause)
-            except WeChatError as error:
-                if error.errcode != BUSY:
+                return self._once(call, read, token, deadline)
+            except (TransportError, WeChatError) as error:
+                is_passing = isinstance(error, TransportError) or error.errcode == BUSY
+                if not is_passing or self._world.monotonic() + pause >= deadline:
                     raise
-                self._world.sleep(pause)
-        return self._once(call, read, token)
+            self._world.sleep(pause)
+        return self._once(call, read, token, deadline)
 
-    def _once(self, call: Call, read: Callable[[Received], T], token: str) -> T:
+    def _once(self, call: Call, read: Callable[[Received], T], token: str, deadline: float) -> T:
         query = {**({"access_token": token} if token else {}), **call.query}
-        target = call.path + (("&" if "?" in call.path else "?") + urlencode(query) if query else "")
-        with self._transport.open(call.method, target, call.body(), call.headers, call.timeout) as received:
+        separator = "&" if "?" in call.path else "?"
+        target = call.path + (separator + urlencode(query, errors="replace") if query else "")
+        left = deadline - self._world.monotonic()
+        with self._transport.open(call.method, target, call.body, call.headers, left, call.is_repeatable) as received:
             return read(received)
 
     def _fetch_token(self, is_forced: bool) -> dict[str, Any]:
@@ -219,47 +214,36 @@ class Api:
             "secret": self._settings.secret,
             "force_refresh": is_forced,
         }
-        return self._try(_json_call("/cgi-bin/stable_token", data, is_repeatable=True), read_json)
+        call = _json_call("/cgi-bin/stable_token", data, is_repeatable=True)
+        return self._try(call, read_json, "", self._world.monotonic() + TIMEOUT)
 
 
 def _json_call(path: str, data: Any, is_repeatable: bool) -> Call:
     # Real characters, no \u escapes: some endpoints show the escapes to the user.
     body = json.dumps(data, ensure_ascii=False).encode(errors="replace")
-    return Call("POST", path, {}, lambda: body, {"Content-Type": "application/json; charset=utf-8"}, is_repeatable)
+    return Call("POST", path, {}, body, {"Content-Type": "application/json; charset=utf-8"}, is_repeatable)
+
+
+def takes_our_token(call: Call) -> bool:
+    """Whether our access token goes with the call; not where it has keys of its own, which a 40001 is then about."""
+    path, _, query = call.path.partition("?")
+    names = [*call.query, *(name for name, _ in parse_qsl(query, keep_blank_values=True))]
+    return not (path.startswith(TOKENLESS) or any(name.endswith("access_token") for name in names))
 
 
 def is_file(received: Received) -> bool:
     """Whether the answer is a file; an error, or the address of a video, is JSON."""
-    headers = received.headers
-    return bool(headers["Content-Disposition"]) or headers.get_content_maintype() in (
-        "image",
-        "audio",
-        "voice",
-        "video",
-    )
+    kind = received.headers.get_content_maintype()
+    return bool(received.headers["Content-Disposition"]) or kind in ("image", "audio", "voice", "video")
 
 
 def read_json(received: Received) -> dict[str, Any]:
     """The JSON object in an answer; raises WeChatError where it holds an errcode."""
-    body = received.read(LARGEST_JSON)
+    answer = parse(received.read(LARGEST_JSON))
+    if isinstance(answer, dict):
+        check_errcode(answer, received.what)
     if received.status != 200:
         raise TransportError(f"{received.what}: it answered {received.status}")
-    try:
-        answer = json.loads(body, strict=False)  # control characters come as they are
-    except (ValueError, RecursionError):
-        raise TransportError(f"{received.what}: the answer is not JSON") from None
     if not isinstance(answer, dict):
-        raise TransportError(f"{received.what}: the answer is no JSON object")
-    check_errcode(answer)
+        raise TransportError(f"{received.what}: the answer is {'not JSON' if answer is None else 'no JSON object'}")
     return answer
-
-
-def check_errcode(answer: Mapping[str, Any]) -> None:
-    """Raises WeChatError where the platform says that the call failed."""
-    inner = answer.get("base_resp")
-    result = inner if isinstance(inner, dict) else answer
-    errcode = str(result.get("errcode", result.get("ret", 0)))
-    errmsg = ERRMSG.sub(" ", str(result.get("errmsg", "")))[:200]
-    if errcode not in ("0", ""):
-        number = int(errcode) if errcode.lstrip("-").isdecimal() and len(errcode) < 12 else 0
-        raise WeChatError(number, errmsg, hint_for(number, errmsg))

@@ -5,31 +5,39 @@ from __future__ import annotations
 import mimetypes
 import os
 import re
+import secrets
+import sys
 import tempfile
 from collections.abc import Callable, Iterator
+from contextlib import closing, suppress
 from pathlib import Path
 from typing import BinaryIO
+from urllib.parse import urlsplit
 
 from wechat.errors import TransportError
-from wechat.platform.transport import PIECE, Body, Received
+from wechat.platform.transport import PIECE, Body, Received, Transport, to_text, translated
 
 Progress = Callable[[int, int], None]  # takes the bytes so far, and all of them (0: nobody knows)
 
-BOUNDARY = "----wxserver-7c1f4e0b9a5d4c62"
+LARGEST_FILE = 100 * 1024 * 1024  # bytes; the platform takes in a tenth of that
 LONGEST_NAME = 60  # characters, which are 240 bytes at most; file systems take 255
+ILLEGAL = re.compile(r'[\x00-\x1f\x7f<>:"/\\|?*]')  # in a file name, on Windows
+# Devices, whatever follows the dot: https://learn.microsoft.com/en-us/windows/win32/fileio/naming-a-file
+RESERVED = re.compile(r"(con|prn|aux|nul|conin\$|conout\$|(com|lpt)[0-9¹²³]) *(\.|$)", re.IGNORECASE)
 
 
-def multipart(filename: str, file: BinaryIO) -> tuple[Callable[[], Body], dict[str, str]]:
+def multipart(filename: str, file: BinaryIO) -> tuple[Body, dict[str, str]]:
     """The file as the multipart field `media`: a function that begins the body anew, and its headers."""
     start = file.tell()
     size = file.seek(0, os.SEEK_END) - start
-    name = re.sub(r'[\x00-\x1f"\\/]', "_", filename)
+    boundary = secrets.token_hex(16)  # which no file can hold on purpose
+    name = ILLEGAL.sub("_", readable(filename))
     kind = mimetypes.guess_type(name)[0] or "application/octet-stream"
     head = (
-        f'--{BOUNDARY}\r\nContent-Disposition: form-data; name="media"; filename="{name}"; filelength={size}\r\n'
+        f'--{boundary}\r\nContent-Disposition: form-data; name="media"; filename="{name}"; filelength={size}\r\n'
         f"Content-Type: {kind}\r\n\r\n"
     ).encode()
-    tail = f"\r\n--{BOUNDARY}--\r\n".encode()
+    tail = f"\r\n--{boundary}--\r\n".encode()
 
     def body() -> Iterator[bytes]:
         file.seek(start)
@@ -39,43 +47,101 @@ def multipart(filename: str, file: BinaryIO) -> tuple[Callable[[], Body], dict[s
         yield tail
 
     length = len(head) + size + len(tail)
-    return body, {"Content-Type": f"multipart/form-data; boundary={BOUNDARY}", "Content-Length": str(length)}
+    return body, {"Content-Type": f"multipart/form-data; boundary={boundary}", "Content-Length": str(length)}
+
+
+def readable(filename: str) -> str:
+    """A name as Python gives it, also one whose bytes on the disk are GBK and not UTF-8 (PEP 383)."""
+    try:
+        return to_text(filename.encode(errors="surrogateescape"))
+    except UnicodeEncodeError:  # half of a character, which is no byte of a name
+        return filename.encode(errors="replace").decode()
 
 
 def save(received: Received, folder: Path, fallback: str, on_progress: Progress | None) -> Path:
-    """Writes the body into the folder under the name that came with it; nothing is left where it breaks off.
+    """Writes the body into the folder under the name that came with it, or one like it that is free.
 
-    Raises TransportError, and OSError where the file cannot be written.
+    Nothing is left where it breaks off. Raises TransportError, and OSError where the file cannot be written.
     """
     if received.status != 200:
         raise TransportError(f"{received.what}: it answered {received.status}")
-    path = folder / safe_name(_name_in(received) or fallback)
+    name = safe_name(_name_in(received) or fallback)
     done = 0
     with tempfile.NamedTemporaryFile(dir=folder, prefix=".download-", delete=False) as file:
         try:
-            for piece in received.pieces():
+            for piece in received.pieces(LARGEST_FILE):
                 file.write(piece)
                 done += len(piece)
                 if on_progress:
                     on_progress(done, received.length or 0)
             file.close()
-            os.replace(file.name, path)
+            return _move(Path(file.name), _claim(folder, name))
         except BaseException:
+            file.close()  # Windows deletes no open file
             os.unlink(file.name)
             raise
-    return path
+
+
+def save_from(
+    url: str, trusted: str, folder: Path, fallback: str, on_progress: Progress | None, timeout: float
+) -> Path:
+    """Writes what is at an address on the public internet, or on the very server of `trusted`, into the folder.
+
+    No redirect is followed. `timeout` is in seconds for the whole; raises what `save` raises.
+    """
+    with translated("the address of the video"):
+        parts = urlsplit(url)
+        is_public_only = _origin(url) != _origin(trusted)
+    if parts.scheme not in ("http", "https") or not parts.hostname:
+        raise TransportError("the platform named no address of the video")
+    target = (parts.path or "/") + (f"?{parts.query}" if parts.query else "")
+    server = f"{parts.scheme}://{parts.netloc.rpartition('@')[2]}"
+    with (
+        closing(Transport(server, is_public_only)) as transport,
+        transport.open("GET", target, timeout=timeout) as received,
+    ):
+        return save(received, folder, fallback, on_progress)
+
+
+def _origin(url: str) -> tuple[str, str | None, int]:
+    parts = urlsplit(url)
+    return parts.scheme, parts.hostname, parts.port or (443 if parts.scheme == "https" else 80)
 
 
 def _name_in(received: Received) -> str:
-    """The name in Content-Disposition; http.client has read its UTF-8 as Latin-1."""
-    name = received.headers.get_filename() or ""
-    try:
-        return name.encode("latin-1").decode()
-    except ValueError:
-        return name
+    """The name in Content-Disposition, empty where there is none; http.client has read its bytes as Latin-1."""
+    name = ""
+    with suppress(Exception):  # email's parser raises TypeError at filename*0*=a; filename*0*=b
+        name = received.headers.get_filename() or ""
+    with suppress(UnicodeEncodeError):  # filename*=, which is decoded already
+        return to_text(name.encode("latin-1"))
+    return name
 
 
 def safe_name(name: str) -> str:
-    """The name as that of a file in this very folder: no path, no control character, no leading dot."""
-    last = re.split(r"[/\\]", name)[-1]
-    return re.sub(r'[\x00-\x1f\x7f<>:"|?*]', "_", last)[-LONGEST_NAME:].strip(". ") or "download"
+    """The name as that of a file in this very folder, on any system: no path, no device, nothing that a shell hides."""
+    encoding = sys.getfilesystemencoding()
+    known = name.encode(encoding, "replace").decode(encoding)
+    last = ILLEGAL.sub("_", re.split(r"[/\\]", known)[-1])[-LONGEST_NAME:].strip(". ") or "download"
+    return f"_{last}" if RESERVED.match(last) else last
+
+
+def _move(file: Path, claimed: Path) -> Path:
+    try:
+        return file.replace(claimed)
+    except OSError:
+        claimed.unlink()
+        raise
+
+
+def _claim(folder: Path, name: str) -> Path:
+    """Makes an empty file of this name, or of the next one that is free; no two callers get the same."""
+    stem, suffix = os.path.splitext(name)
+    path, number = folder / name, 1
+    while True:
+        try:
+            path.open("xb").close()
+            return path
+        except FileExistsError:
+            number = number + 1 if number < 100 else secrets.randbelow(10**9)  # a look at thousands would take long
+            path = folder / f"{stem}-{number}{suffix}"

@@ -7,6 +7,10 @@ from __future__ import annotations
 
 import re
 
+# https://developers.weixin.qq.com/doc/subscription/guide/dev/migration
+CONSOLE = "developers.weixin.qq.com/platform"
+KEYS = f"{CONSOLE} → 我的业务 → 基础信息 → 开发密钥, or mp.weixin.qq.com for a Mini Program"
+
 HINTS = {
     -1: "the platform is busy: try again in a moment",
     40001: "WECHAT_SECRET is wrong, or somebody else fetched a token with force_refresh",
@@ -17,7 +21,7 @@ HINTS = {
     40006: "the file is too large: image 10 MB, voice 2 MB, video 10 MB, thumb 64 KB",
     40007: "no such media_id: temporary media ends after three days",
     40008: "this account does not take messages of this type",
-    40013: "WECHAT_APPID is wrong",
+    40013: f"WECHAT_APPID is wrong: compare it with {KEYS}",
     40014: "the access token is no good: is the same account used with another secret elsewhere?",
     40016: "a menu has one to three buttons",
     40017: "this type of button does not exist",
@@ -29,11 +33,12 @@ HINTS = {
     40025: "a sub-button's name is too long: 60 bytes",
     40026: "a sub-button's key is too long: 128 bytes",
     40027: "a sub-button's url is too long: 1,024 bytes",
+    40033: "a character in the request is not taken: send UTF-8 without \\u escapes and halves of characters",
     40054: "the domain in a sub-button's url is not allowed",
     40055: "the domain in a button's url is not allowed",
-    40125: "WECHAT_SECRET is wrong: it may have been reset on the platform's page",
-    40164: "add the IP address of this host to IP白名单 on the platform's page",
-    40243: "the AppSecret is frozen: thaw it on the platform's page",
+    40125: f"WECHAT_SECRET is wrong: it may have been reset at {KEYS}",
+    40164: f"add the IP address of this host to IP白名单 at {KEYS}",
+    40243: f"the AppSecret is frozen: thaw it at {KEYS}",
     41001: "the call had no access token",
     41002: "WECHAT_APPID is missing",
     41004: "WECHAT_SECRET is missing",
@@ -55,13 +60,13 @@ HINTS = {
     45081: "typing is being shown already",
     46003: "there is no menu yet: python -m wechat menu push",
     47001: "the data is not JSON as the platform reads it",
-    48001: "the account has no right to this call: it needs 微信认证, or the function switched on",
+    48001: f"the account has no right to this call: it needs 微信认证, or to be switched on in 接口管理 at {CONSOLE}",
     48002: "the user refuses messages of the account",
     48004: "the account was banned from this call",
     48006: "the quota cannot be cleared again this month",
     50004: "the account may not use this call",
     50007: "the account was frozen",
-    61004: "the IP address of this host is not registered for the third-party platform",
+    61004: f"add the IP address of this host to IP白名单 at {KEYS}, or to that of the third-party platform",
     65303: "a conditional menu needs a default menu first",
     65304: "the rule of the conditional menu is empty",
     65316: "a menu takes urls of three domains at most",
@@ -72,9 +77,16 @@ HINTS = {
 }
 
 
-def hint_for(errcode: int, errmsg: str) -> str:
-    """What to do about an error; empty where nobody knows."""
-    address = re.search(r"invalid ip ([0-9A-Fa-f.:]+)", errmsg)
-    if errcode == 40164 and address:
-        return f"add {address[1]} to IP白名单 on the platform's page"
+UNKNOWN_ADDRESS = (40164, 61004)
+# No other call can be made then: /cgi-bin/clear_quota would need a token.
+NO_CALL_LEFT = "the day's tokens are used up: POST /cgi-bin/clear_quota/v2 takes appid and appsecret instead of a token"
+
+
+def hint_for(errcode: int, errmsg: str, call: str = "") -> str:
+    """What to do about an error of a call, like `GET /cgi-bin/menu/get`; empty where nobody knows."""
+    address = re.search(r"(?:invalid ip|requestIP:) *([0-9A-Fa-f.:]+)", errmsg)
+    if errcode in UNKNOWN_ADDRESS and address:
+        return HINTS[errcode].replace("the IP address of this host", address[1])
+    if errcode == 45009 and call.endswith("token"):
+        return NO_CALL_LEFT
     return HINTS.get(errcode, "")

@@ -5,7 +5,9 @@ https://developers.weixin.qq.com/doc/service/api/custommenu/api_createcustommenu
 
 from __future__ import annotations
 
+import json
 from collections.abc import Iterator
+from pathlib import Path
 from typing import Any
 
 from wechat.message import Message
@@ -23,6 +25,27 @@ NEEDS = {
 LIMITS = {"key": 128, "url": 1024}  # bytes
 TOP_NAME, SUB_NAME = 16, 60  # bytes
 MOST_BUTTONS, MOST_SUB_BUTTONS = 3, 5
+
+
+def read_menu(file: Path) -> Any:
+    """The JSON in a file, also as `menu get --json` prints it.
+
+    Raises OSError, and ValueError with what is wrong with the file.
+    """
+    try:
+        menu = json.loads(_utf8(file.read_bytes()))
+    except UnicodeError:
+        raise ValueError("it is not UTF-8: save it as UTF-8") from None
+    except (ValueError, RecursionError) as error:
+        raise ValueError(f"it is not JSON: {error}") from None
+    return menu.get("menu", menu) if isinstance(menu, dict) else menu
+
+
+def _utf8(raw: bytes) -> str:
+    """The text; raises UnicodeError for any other encoding."""
+    if b"\0" in raw:  # UTF-16, which can pass for UTF-8
+        raise UnicodeError
+    return raw.decode("utf-8-sig")  # some editors begin a file with a byte order mark
 
 
 def menu_faults(menu: Any) -> list[str]:

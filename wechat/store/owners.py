@@ -13,6 +13,7 @@ from pathlib import Path
 from wechat.errors import StoreError
 from wechat.log import log_error
 from wechat.store.base import Change, Store
+from wechat.system import at_fork, may_be_running
 from wechat.world import REAL, World
 
 logger = logging.getLogger("wxserver")
@@ -35,7 +36,8 @@ class Identity:
 
     def __init__(self) -> None:
         self.place, pid = _place(), os.getpid()
-        self.name = f"{self.place}/{pid}/{_started(pid)}/{secrets.token_hex(6)}"
+        started = _started(pid) if self.place else ""
+        self.name = f"{self.place}/{pid}/{started}/{secrets.token_hex(6)}"
 
     def has_ended(self, owner: str) -> bool:
         """Whether the process is one that can be looked at from here, and is gone."""
@@ -50,6 +52,8 @@ class Identity:
 def _place() -> str:
     """Where a PID means the same process; empty where the system does not say."""
     try:
+        if os.readlink("/proc/self") != str(os.getpid()):
+            return ""  # it is the /proc of another namespace, as after `unshare --pid` alone
         boot = Path("/proc/sys/kernel/random/boot_id").read_text().strip()
         return f"{boot}/{os.stat('/proc/self/ns/pid').st_ino}"
     except OSError:
@@ -66,8 +70,7 @@ def _started(pid: int) -> str:
         state, *fields = Path(f"/proc/{pid}/stat").read_text(errors="replace").rpartition(")")[2].split()
         return "" if state in "ZX" else fields[18]
     except FileNotFoundError:
-        with suppress(ProcessLookupError):
-            os.kill(pid, 0)
+        if may_be_running(pid):
             raise PermissionError from None
     except (ProcessLookupError, ValueError, IndexError):
         pass
@@ -181,7 +184,7 @@ class Heartbeat:
         """Show life, and go on in a thread; also in a process that this one forks. Raises StoreError."""
         self._owners.show_life()
         self._begin()
-        os.register_at_fork(after_in_child=self._begin_anew)
+        at_fork(self._begin_anew)
 
     def _begin_anew(self) -> None:
         if not self._ended.is_set():

@@ -10,6 +10,7 @@ from pathlib import Path
 from tempfile import TemporaryDirectory
 
 from wechat.store.base import Change, Entries, Store
+from wechat.system import take_name
 from wechat.world import REAL, World
 
 SCHEMA = """
@@ -150,4 +151,4 @@ class SQLiteStore(Store):
             new.touch(0o600)  # it will hold access tokens
             with closing(sqlite3.connect(new)) as connection:
                 connection.executescript(SCHEMA)
-            os.link(new, self._file)
+            take_name(new, self._file)

@@ -1,0 +1,68 @@
+"""What operating systems do differently: only this module touches what Windows or macOS lack."""
+
+from __future__ import annotations
+
+import os
+import select
+import signal
+import socket
+import sys
+from collections.abc import Callable
+from contextlib import suppress
+from pathlib import Path
+
+# Ctrl-C, a supervisor's request, Ctrl-Break: https://docs.python.org/3/library/signal.html#signal.SIGBREAK
+END_SIGNALS = [getattr(signal, name) for name in ("SIGINT", "SIGTERM", "SIGBREAK") if hasattr(signal, name)]
+
+# Without poll() there is select(), which fails on the 513th socket on Windows, listening ones included.
+MOST_CONNECTIONS = 1000 if hasattr(select, "poll") else 500
+
+MACOS_OPEN_MAX = 10_240  # files; macOS refuses a higher limit even where it reports none
+
+
+def at_fork(task: Callable[[], None]) -> None:
+    """Run the task in each process that this one forks, before anything else; on Windows there are none."""
+    if hasattr(os, "register_at_fork"):
+        os.register_at_fork(after_in_child=task)
+
+
+def may_be_running(pid: int) -> bool:
+    """Whether there is such a process; True on Windows, where one cannot look: signal 0 is Ctrl-C there."""
+    if sys.platform != "win32":
+        try:
+            with suppress(PermissionError):
+                os.kill(pid, 0)
+        except (ProcessLookupError, OverflowError):
+            return False
+    return True
+
+
+def allow_open_files() -> None:
+    """Raise the limit of open files: connections and a file for each thread do not fit into 1,024 (macOS: 256)."""
+    if sys.platform != "win32":  # which has no such limit
+        import resource
+
+        current, most = resource.getrlimit(resource.RLIMIT_NOFILE)
+        for wanted in (most, max(current, MACOS_OPEN_MAX)):
+            with suppress(ValueError, OSError):
+                resource.setrlimit(resource.RLIMIT_NOFILE, (wanted, most))
+                return
+
+
+def check_port(host: str, port: int) -> None:
+    """Raise OSError if another server listens there: on Windows, SO_REUSEADDR would let both have the port."""
+    if sys.platform == "win32":
+        with socket.socket(socket.AF_INET6 if ":" in host else socket.AF_INET) as probe:
+            probe.bind((host, port))
+
+
+def take_name(file: Path, name: str) -> None:
+    """Give the file this name; raises FileExistsError if another file has it."""
+    try:
+        os.link(file, name)
+    except FileExistsError:
+        raise
+    except (AttributeError, OSError):  # no hard links on this system, or on this file system
+        if os.path.exists(name):
+            raise FileExistsError(name) from None
+        os.rename(file, name)  # Windows checks once more

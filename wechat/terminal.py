@@ -1,0 +1,82 @@
+"""What every command prints on, and how it ends: neither a closed pipe nor a narrow encoding is a traceback."""
+
+from __future__ import annotations
+
+import argparse
+import errno
+import io
+import os
+import sys
+from collections.abc import Callable
+from contextlib import suppress
+from typing import NoReturn
+
+LOST = (errno.EPIPE, errno.EINVAL)  # what writing to a closed pipe gives; EINVAL is Windows' own
+INTERRUPTED = 130  # the exit status that shells give a program ended by Ctrl-C
+
+
+class Parser(argparse.ArgumentParser):
+    """A parser that tells how to pass a value that begins with a dash, as a media_id may."""
+
+    def error(self, message: str) -> NoReturn:
+        known = {"--", *self._option_string_actions}
+        is_about_values = message.startswith(("unrecognized arguments", "the following arguments are required"))
+        if is_about_values and any(given[:1] == "-" and given not in known for given in sys.argv[1:]):
+            message += "; a value that begins with a dash goes behind --"
+        with suppress(OSError):
+            self.print_usage(sys.stderr)
+        complain(f"{self.prog}: error: {message}")
+        raise SystemExit(2)
+
+
+def complain(*lines: object) -> None:
+    """Print lines to stderr; a stderr that is gone changes nothing about what the command does."""
+    with suppress(OSError):
+        print(*lines, sep="\n", file=sys.stderr, flush=True)
+
+
+def run(main: Callable[[list[str]], int]) -> NoReturn:
+    """Run a command as this process, and exit with the status that it gives.
+
+    The status is 1 where the output could not be written, and 130 after Ctrl-C; neither prints a traceback.
+    """
+    _prepare()
+    status: int | str | None = 1
+    try:
+        status = main(sys.argv[1:])
+    except SystemExit as end:
+        status = end.code
+    except KeyboardInterrupt:
+        status = INTERRUPTED
+    except OSError as error:
+        _tell(error)
+    is_whole = _flush()
+    sys.exit(status if status or is_whole else 1)
+
+
+def _prepare() -> None:
+    for name in ("stdout", "stderr"):
+        stream = getattr(sys, name)
+        if stream is None:  # closed before the start: the next file or socket to be opened would get its place
+            setattr(sys, name, open(os.devnull, "w", encoding="utf-8"))  # noqa: SIM115, it lives as long as the process
+        elif isinstance(stream, io.TextIOWrapper):
+            stream.reconfigure(errors="backslashreplace")
+
+
+def _flush() -> bool:
+    """Write what is still buffered; whether stdout took it. Else Python would do it, and end with status 120."""
+    is_whole = True
+    for stream in (sys.stdout, sys.stderr):
+        try:
+            stream.flush()
+        except OSError as error:
+            os.dup2(os.open(os.devnull, os.O_WRONLY), stream.fileno())
+            if stream is sys.stdout:
+                is_whole = False
+                _tell(error)
+    return is_whole
+
+
+def _tell(error: OSError) -> None:
+    if error.errno not in LOST or error.filename:  # whoever has closed a pipe has seen enough
+        complain(error)
