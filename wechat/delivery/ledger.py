@@ -30,6 +30,7 @@ logger = logging.getLogger("wxserver")
 
 KEPT = 86_400.0  # seconds for every state but done
 LOOK_AT_OWNER = 0.5  # seconds between two looks at whether the process that has a message still lives
+MOST_FORGIVEN = 2  # starts of a message
 PREFIX = "message:"
 STATES = (RUNNING, PROMISED, READY, DONE)
 
@@ -41,6 +42,7 @@ class Entry:
     raw: str | None = None  # what the store holds
     linked: frozenset[str] = frozenset()  # the indexes that it has there
     moved: threading.Event | None = None
+    held = 0  # attempts of this process that are open
 
     def __init__(self, key: str, record: Record, lock: threading.Lock) -> None:
         self.key, self.record, self.lock = key, record, lock
@@ -79,6 +81,7 @@ class Ledger:
                 entry = self._entries[key] = Entry(key, record, self._world.lock())
                 if self._is_shared or is_slow:
                     entry.lock.acquire()  # whoever comes now waits until it is known whose the message is
+            entry.held += 1
         if not is_new:
             return entry, self._join(entry)
         if not (self._is_shared or is_slow):
@@ -89,13 +92,30 @@ class Ledger:
             entry.lock.release()
         return entry, is_ours or self._join(entry)
 
+    def leave(self, entry: Entry) -> None:
+        """Note that the caller of `begin` has answered. With the last one, what another process has is forgotten."""
+        if self._is_shared:
+            with self._lock:
+                entry.held -= 1
+                is_mine = entry.record.owner == self._owners.me
+                if not (entry.held or is_mine) and self._entries.get(entry.key) is entry:
+                    del self._entries[entry.key]
+
     def start(self, entry: Entry) -> bool:
         """Count a start of the handler. False where the message has gone to another process meanwhile."""
-        return self._move_mine(entry, (RUNNING, PROMISED), starts=entry.record.starts + 1)
+        return self._count(entry, 1, 0)
 
     def forgive(self, entry: Entry) -> bool:
-        """Do not count the last start of the handler."""
-        return self._move_mine(entry, (RUNNING, PROMISED), starts=entry.record.starts - 1)
+        """Do not count the last start of the handler; a few times only, as it may be what ends the process."""
+        return entry.record.forgiven < MOST_FORGIVEN and self._count(entry, -1, 1)
+
+    def _count(self, entry: Entry, starts: int, forgiven: int) -> bool:
+        def step(record: Record) -> Record | None:
+            is_mine = record.owner == self._owners.me and record.state in (RUNNING, PROMISED)
+            counted = record._replace(starts=record.starts + starts, forgiven=record.forgiven + forgiven)
+            return counted if is_mine else None
+
+        return bool(self._move(entry, step))
 
     def slow_down(self, entry: Entry) -> bool:
         """Note that a slow handler goes on with the message, which is counted when it starts."""
@@ -281,7 +301,7 @@ class Ledger:
             if record.state == DONE or not record.owner:
                 self._entries.pop(entry.key, None)
                 self._remembered.add(entry.key, record.document)
-            elif record.owner == self._owners.me:
+            elif record.owner == self._owners.me or entry.held:
                 self._entries[entry.key] = entry
             else:  # its end would not be seen here
                 self._entries.pop(entry.key, None)
