@@ -1,15 +1,11 @@
 """Faults that the project once had, put back one at a time: the simulation has to find each."""
 
-from contextlib import suppress
-
 from tests.simulation.process import Parts
-from wechat.delivery import ledger as ledgers
-from wechat.delivery.delivery import Delivery
 from wechat.delivery.ledger import Ledger
-from wechat.delivery.record import READY, RUNNING, Record
-from wechat.errors import StoreError
+from wechat.delivery.record import READY
+from wechat.platform.access_token import LOCK_KEY
 from wechat.store.base import Change
-from wechat.store.owners import LIFE, RENEW, Owners
+from wechat.store.owners import LIFE, Owners
 
 
 class DirectAndPushed(Parts):
@@ -36,10 +32,12 @@ class WithoutLimit(Parts):
 
 
 class LockWithoutOwner(Parts):
-    """A lock lasts until it ends by itself, whoever died with it."""
+    """The lock on the token lasts until it ends by itself, whoever died with it."""
 
     class Owners(Owners):
         def take(self, key, ttl, ticket=""):
+            if key != LOCK_KEY:
+                return super().take(key, ttl, ticket)
             return self._store.add(key, f"{self.me} {ticket}", ttl)
 
 
@@ -62,17 +60,17 @@ class WithoutFence(Parts):
 
     class Ledger(Ledger):
         def send(self, entry):
-            super().send(entry)
-            return entry.record.state == READY
+            entry.record = entry.record._replace(is_sending=True)
+            return True
 
 
 class TakenOutFirst(Parts):
     """继续 takes the reply out of the store, and then gives it."""
 
     class Ledger(Ledger):
-        def fetch(self, entry, waiting, document, rest):
-            left = waiting.record.ended("", waiting.record.document, rest)
-            is_taken = self._move(waiting, lambda record: left if record == waiting.record else None)
+        def fetch(self, entry, waiting, seen, document, rest):
+            left = seen.ended("", seen.document, rest)
+            is_taken = self._move(waiting, lambda record: left if record == seen else None)
             return bool(is_taken) and bool(self.end(entry, document, None, None))
 
 

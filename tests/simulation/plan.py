@@ -21,6 +21,8 @@ KINDS = {
 }
 WILD = {"handlers", "all but the store", "all but store and platform", "everything*", "memory*", "miniprogram"}
 
+WORDS = ("slow", "slow", "slow", "slow", "fast", "unmarked", "session", "继续")
+WORDS_TO_FETCH = ("slow", "slow", "slow", "unmarked", "session", "继续", "继续", "继续")
 DURATIONS = (0, 0, 0.5, 2, 3, 4, 4.375, 4.5, 4.5, 4.625, 5, 6, 9.5, 10, 14.5, 15, 25, 40)  # seconds
 SHORT = (0, 0, 0, 0.25, 0.5, 2)
 PIECES = (3000, 5000, 7000)  # bytes of a long text; no cut leaves a last piece of a few bytes
@@ -41,7 +43,7 @@ class Plan:
         self.look_again, self.has_listener = random.choice([(0.125, False), (1.0, True)])  # as SQLite, or as Redis
         self.threads = random.choice([4, 8, 64])
         self.strikes = random.choice([1, 2, 4, 8]) if self.faults else 0
-        self.odds = random.choice([0.01, 0.02, 0.04, 0.1])  # of a strike, at each step
+        self.odds = random.choice([0.01, 0.03, 0.1, 0.2])  # of a strike, at each step
         users = random.choice([1, 1, 2, 3])
         self.letters = [self._letter(number, users, random) for number in range(random.choice([2, 3, 4, 6]))]
 
@@ -53,7 +55,7 @@ class Plan:
         return Settings(tokens=("t",), account=account, threads=self.threads, **credentials)
 
     def _letter(self, number, users, random):
-        word = random.choice(["slow", "slow", "slow", "slow", "fast", "unmarked", "session", "继续"])
+        word = random.choice(WORDS if self.has_credentials else WORDS_TO_FETCH)
         durations = SHORT if word == "session" else (0,) if word == "fast" else DURATIONS
         runs = [(random.choice(durations), self._end(random)) for _ in range(5)]
         return Letter(

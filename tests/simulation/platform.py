@@ -7,6 +7,8 @@ from urllib.parse import parse_qs
 from tests.simulation.scheduler import Event
 from wechat.errors import TransportError
 
+LATENCIES = (0, 0, 1 / 8, 1 / 2)  # seconds that a call takes, when all is well
+
 
 class Answer:
     """A response, as `wechat.platform.transport.Received` is one."""
@@ -27,7 +29,7 @@ class SimulatedTransport:
         self._simulation, self._process = simulation, process
 
     @contextmanager
-    def open(self, method, target, body=None, headers=(), timeout=10):
+    def open(self, method, target, body, headers, timeout, *_):
         path, _, query = target.partition("?")
         yield Answer(path, self._exchange(Request(self._process, path, query, body), timeout))
 
@@ -36,7 +38,7 @@ class SimulatedTransport:
 
     def _exchange(self, request, timeout):
         simulation = self._simulation
-        simulation.step(self._process)
+        simulation.step(self._process, 2.0)
         fault, seconds = simulation.trouble.of_platform()
         if fault == "away":
             simulation.scheduler.sleep(min(seconds, timeout))
@@ -46,7 +48,7 @@ class SimulatedTransport:
         if not answered.wait(timeout) or fault == "lost":
             request.is_lost = True
             raise TransportError(request.path)
-        simulation.step(self._process)
+        simulation.step(self._process, 2.0)
         return request.answer
 
 
@@ -82,6 +84,7 @@ class Platform:
     def serve(self, request, answered, fault, seconds):
         """Take a call, and answer it."""
         scheduler = self._simulation.scheduler
+        seconds += scheduler.random.choice(LATENCIES)
         if seconds:
             scheduler.sleep(seconds / 2)
         request.answer = {"errcode": -1} if fault == "busy" else self._do(request)
@@ -92,12 +95,13 @@ class Platform:
     def _do(self, request):
         if request.path.endswith("stable_token"):
             return self._give_token(request.body["force_refresh"])
+        is_send = request.path.endswith("custom/send")
+        errcode = self._simulation.trouble.refusal_of(request.body["touser"] if is_send else "")
         if request.query["access_token"] != [f"token{self._number}"]:
-            return {"errcode": 40001}
-        if not request.path.endswith("custom/send"):
-            return {"errcode": 48001 if self._simulation.trouble.is_forbidden() else 0}
-        errcode = self._simulation.trouble.refusal_of(request.body["touser"])
-        if errcode:
+            errcode = 40001
+        if not is_send:
+            pass
+        elif errcode:
             self._simulation.watch.refused(request)
         else:
             self._simulation.watch.accepted(request)

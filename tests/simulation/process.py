@@ -71,7 +71,7 @@ class Process:
         if is_shared:
             owners.show_life()
             heartbeat = Heartbeat(owners, delivery.look_after, delivery.begin, world)
-            self._scheduler.spawn(self, heartbeat.beat).is_heartbeat = True
+            self._scheduler.spawn(self, heartbeat.beat).is_at_work = False
         self.store, self.ledger, self.delivery = store, ledger, delivery
 
     def receive(self, body):

@@ -20,6 +20,7 @@ FAULTS_OF_OURS = ("a task failed", "is not answered", "goes on after a failure",
 ADOPTED_WITHIN = 22.0  # seconds: 15 without a sign of life, seen by looks that are 3 apart
 SENT_WITHIN = 25.0  # seconds: what is ready may first have to wait for the lock of a process that died
 STARTS = 3
+OUTAGE = 5.0  # seconds after which a failure of the store counts as another one
 
 
 class Watch:
@@ -115,7 +116,7 @@ class Watch:
         """A handler began."""
         story = self.story(letter)
         self._simulation.say(f"{process.name} runs {letter.name}")
-        if story.deaths >= STARTS and not story.store_failures:
+        if story.deaths >= STARTS + story.forgiven and not story.store_failures:
             self._break("a message that ended three processes is given up", letter.name)
         story.runs.append(Run(len(story.runs), process, self._scheduler.now))
         if len(story.runs) > 1 + story.extra_runs + len(story.cut_off):
@@ -183,10 +184,14 @@ class Watch:
         story.record = after
         if self._simulation.trace is not None:
             was = f"{before.state} of {before.owner or 'nobody'}" if before else "nothing"
-            said = f"{after.state} of {after.owner or 'nobody'}{', sending' * after.is_sending}" if after else "nothing"
+            said = f"{after.state} of {after.owner or 'nobody'}, starts {after.starts}{', sending' * after.is_sending}" if after else "nothing"
             self._simulation.say(f"{process.name} moves {story.letter.name}: {was} -> {said}")
         if not after:
             return
+        if before and after.starts < before.starts:
+            story.forgiven += 1
+        if self._simulation.plan.is_memory and before and before.state == READY and not before.owner:
+            story.fetched_by += self._continues_of(story.letter.user)
         if not before or (before.state, before.owner) != (after.state, after.owner):
             story.moved_at, since = self._scheduler.now, story.moved_at
         is_adopted = before and before.owner and after.owner not in ("", before.owner)
@@ -227,12 +232,16 @@ class Watch:
             stories[0].fetched_by.append(stories[1])
             stories[0].fetched_at = self._scheduler.now
 
+    def _continues_of(self, user):
+        return [s for s in self._stories.values() if s.letter.user == user and s.letter.word == "继续"]
+
     def store_failed(self, keys, process):
         """An operation on these keys failed: what it is about counts for its process alone."""
         for key in keys:
             if story := self._by_key.get(key.removeprefix(PREFIX)):
                 story.store_failures += 1
-                story.cut_off.add(process.name)
+                story.failed_fetches += len(keys) > 1
+                story.cut_off.add((process.name, self._scheduler.now // OUTAGE))
 
     # Processes
 
@@ -312,8 +321,11 @@ class Watch:
         allowed = story.extra_sends + story.repeats_without_store
         if story.repeats > allowed:
             self._break("one reply", f"{letter.name}, {story.repeats} repeats, {allowed} allowed")
-        if story.gaps and letter.heard and not (self._is_swallowed(story) or story.repeats_without_store):
+        if story.gaps and not (self._is_swallowed(story) or story.repeats_without_store):
             self._break("pieces in order", letter.name)
+        # The direct answer may be on its way while the rest is fetched, or its process stand still.
+        if story.is_head_late and letter.heard and not (self._last_fault or story.fetched_by or story.store_failures):
+            self._break("the beginning comes first", letter.name)
         if letter.most_attempts >= 3 and not letter.heard and self._simulation.plan.kind == "calm":
             self._break("WeChat hears an answer in time", letter.name)
         if letter.heard and letter.word != "继续" and not (self._is_answered(story) or self._is_excused(story)):
@@ -326,7 +338,8 @@ class Watch:
         if self._simulation.plan.is_miniprogram and story.is_refused:
             return True  # it has no 继续: the reply is logged as lost
         # What a process does while the store is away, it writes down once the store answers, if it still lives.
-        is_unwritten = story.store_failures and self._last_fault > 0
+        # Of two that ran it meanwhile, the record that counts may be that of the one whom WeChat had left.
+        is_unwritten = story.store_failures and (self._last_fault > 0 or story.repeats_without_store)
         return story.lost_with or self._is_swallowed(story) or is_unwritten
 
     def _is_swallowed(self, story):

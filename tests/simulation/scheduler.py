@@ -20,10 +20,9 @@ PREEMPT = 0.2  # of all locks taken, how many let others go first
 class Task:
     """What runs in a process, or outside of all."""
 
-    is_heartbeat = False
-
     def __init__(self, process, run):
         self.process, self.greenlet = process, run
+        self.is_at_work = process is not None  # on a message
 
 
 class Waiting:

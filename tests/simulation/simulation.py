@@ -17,6 +17,7 @@ from tests.simulation.trouble import Trouble
 WALL = 1_800_000_000  # seconds since 1970, at the beginning
 FAULTS_END = 45.0  # seconds
 SETTLED_BY = 900.0  # the platform is tried again after 5 minutes at the latest
+SELDOM = 0.05  # of the faults that would strike a heartbeat or a start, of which there are more steps than of all else
 DELAYS = (1 / 64, 1 / 16, 1 / 4)  # seconds that a step may take
 
 
@@ -90,18 +91,16 @@ class Simulation:
         if self.trace is not None:
             self.trace.append(f"{self.scheduler.now:9.3f}  {text}")
 
-    def step(self, process):
-        """A moment of a process at which anything may happen."""
+    def step(self, process, weight=1.0):
+        """A moment of a process at which anything may happen; `weight` is how much this is one to look at."""
         scheduler, trouble = self.scheduler, self.trouble
         if scheduler.is_over:
             raise GreenletExit
         chance = self.random.random()
-        if chance < trouble.odds:
-            # There are more steps of heartbeats than of all else.
-            if not scheduler.current.is_heartbeat or self.random.random() < 0.05:
-                trouble.strike(process)
-                if process.is_dead:
-                    scheduler.leave()
+        if chance < trouble.odds * weight and (scheduler.current.is_at_work or self.random.random() < SELDOM):
+            trouble.strike(process)
+            if process.is_dead:
+                scheduler.leave()
         elif chance > 0.94:
             scheduler.sleep(self.random.choice(DELAYS))
             return

@@ -78,7 +78,7 @@ class SimulatedStore(Store):
 
     def _ask(self, operation, is_write):
         scheduler, trouble = self._simulation.scheduler, self._simulation.trouble
-        self._simulation.step(self._process)
+        self._simulation.step(self._process, 1.0 if is_write else 0.3)
         fault, seconds = trouble.of_store(self._process)
         if seconds:
             scheduler.sleep(min(seconds, TIMEOUT))
@@ -88,7 +88,7 @@ class SimulatedStore(Store):
             scheduler.spawn(None, lambda: self._come_late(operation))
             raise Failure
         result = operation()
-        self._simulation.step(self._process)
+        self._simulation.step(self._process, 1.0 if is_write else 0.3)
         if fault == "lost":
             raise Failure
         return result

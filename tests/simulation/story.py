@@ -29,11 +29,13 @@ class Story:
         self.sends = []  # requests of which the platform showed the user something
         self.lost_with = 0  # crashes that took the store along
         self.store_failures, self.cut_off = 0, set()  # operations about it that failed, and whose they were
+        self.failed_fetches = 0  # of its reply, each of which gave it all the same
+        self.forgiven = 0  # starts that do not count, as another message may have ended the process
         self.is_refused = self.is_given_up = False
         self.fetched_by, self.fetched_at = [], None  # the 继续, and when the last one did
         self.ready_at = None
         self.repeats = self.gaps = 0
-        self.has_apology = False
+        self.has_apology = self.is_head_late = False
         self._pieces = []  # from where to where in the reply
         self._furthest = self._last = 0  # where a piece ended
 
@@ -49,8 +51,12 @@ class Story:
         begin = self.letter.text.find(piece)
         if not self._pieces:
             self.repeats += self.has_apology
-        if begin > self._furthest:
+        if begin and not self._pieces:
+            self.is_head_late = True
+        elif begin > self._furthest:
             self.gaps += 1
+        elif not begin and self.is_head_late and min(self._pieces)[0]:
+            pass
         elif begin not in (self._furthest, self._last):  # a repeat may be cut at another place, and be gone on with
             self.repeats += 1
         self._last = begin + len(piece)
@@ -85,7 +91,7 @@ class Story:
         So does one that takes over from a process that died before it could write what it had done.
         """
         extra = max(0, len(self.runs) - 1 - self.extra_runs) + len(self.adopted) * bool(self.store_failures)
-        return extra * MOST_PIECES
+        return extra * MOST_PIECES + self.failed_fetches
 
     @property
     def deaths(self):

@@ -119,12 +119,8 @@ class Trouble:
             return self._next_at_platform.pop(), seconds
         return None, seconds
 
-    def is_forbidden(self):
-        """Whether the account may not send customer messages."""
-        return self._is_on("forbid")
-
     def refusal_of(self, openid):
         """The errcode for a message to this user."""
-        if self.is_forbidden():
+        if self._is_on("forbid"):
             return 48001
         return 45015 if self._refused.get(openid, 0.0) > self._simulation.scheduler.now else 0
