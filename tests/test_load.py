@@ -98,7 +98,6 @@ def test_no_acknowledged_message_stays_unanswered_across_50_times_kill_9(serve, 
     def send():
         while not is_over.is_set():
             content = f"slow {chance.choice((0.1, 0.3, 0.6))} {next(numbers)}"
-            body = text_message(content, f"o{chance.randrange(97):027}").encode()
             connection = http.client.HTTPConnection("127.0.0.1", state["server"].port, timeout=5)
             try:
                 connection.request(

@@ -38,7 +38,9 @@ BEHIND_A_CRASH = 6.0  # seconds; WeChat asks for the beginning again once it has
 MOST_STARTS = 3  # each of which ended with the death of its process
 SUSPECT = 2  # starts from which on messages are started one by one, to see which of them ends the process
 SUSPECTS = "suspects"  # their lane
-ALONE = 0.1  # seconds that a suspect lives before the next one follows
+LOOK_AT_SUSPECT = 0.02  # seconds between two looks
+ALONE = 1.0  # seconds that a suspect lives before the next one follows
+ALL_ALONE = 10.0  # seconds for all of them; each has a twentieth at least
 
 
 class Delivery:
@@ -166,15 +168,16 @@ class Delivery:
 
         def watch() -> float | None:
             if not ends:
-                ends.append(self._world.monotonic() + ALONE)
+                alone = min(ALONE, max(0.05, ALL_ALONE / (1 + self._slow.waiting(SUSPECTS))))
+                ends.append(self._world.monotonic() + alone)
                 self._slow.submit(push.openid, task, is_resumed=True)
             elif entry.record.state not in (RUNNING, PROMISED):
                 return None
             elif self._world.monotonic() >= ends[0]:
-                if self._slow.has_more(SUSPECTS):
+                if self._slow.waiting(SUSPECTS):
                     self._ledger.forgive(entry)
                 return None
-            return ALONE / 4
+            return LOOK_AT_SUSPECT
 
         return watch
 

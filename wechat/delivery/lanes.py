@@ -56,9 +56,9 @@ class Lanes:
         """How many lanes have something to do."""
         return len(self._lanes)
 
-    def has_more(self, lane: str) -> bool:
-        """Whether another task of the lane waits for the one that it has come to."""
-        return len(self._lanes.get(lane, ())) > 1
+    def waiting(self, lane: str) -> int:
+        """How many tasks of the lane wait for the one that it has come to."""
+        return max(0, len(self._lanes.get(lane, ())) - 1)
 
     def submit(self, lane: str, task: Task, after: float = 0.0, is_resumed: bool = False) -> None:
         """Have the task done once the lane has come to it; `after` so many seconds, where the lane is empty."""
@@ -122,8 +122,6 @@ class Lanes:
             jobs.popleft()
         if jobs:
             self._queue(lane, again or 0.0)
-            if again and self._idle:
-                self._idle.pop().set()  # it may wait for the end of a longer pause
         else:
             del self._lanes[lane]
             self._look_whether_empty()
@@ -147,11 +145,13 @@ class Lanes:
             with self._lock:
                 if lane := self._choose():
                     return lane
-                is_needed = self._paused and not self._idle
+                # Whoever began a pause looks when it ends; those who began to wait before that know nothing of it.
+                pause = self._paused[0][0] - self._world.monotonic() if self._paused else IDLE
+                is_needed = self._paused and (pause < IDLE or not self._idle)
                 if self._is_closing or not is_patient or (has_waited and not is_needed):
                     self._alive -= is_patient
                     return None
-                seconds = min(IDLE, self._paused[0][0] - self._world.monotonic()) if is_needed else IDLE
+                seconds = min(IDLE, pause)
                 event = self._world.event()
                 self._idle.append(event)
             has_waited = not event.wait(seconds)
