@@ -43,6 +43,7 @@ class Entry:
     linked: frozenset[str] = frozenset()  # the indexes that it has there
     moved: threading.Event | None = None
     held = 0  # attempts of this process that are open
+    whole: Reply | None = None  # of what was given directly, in case that it was promised where the store was not seen
 
     def __init__(self, key: str, record: Record, lock: threading.Lock) -> None:
         self.key, self.record, self.lock = key, record, lock
@@ -132,6 +133,8 @@ class Ledger:
         Gives the state it moved from; none where the message has gone to another process.
         """
         before = self._move(entry, _ended, self._owners.me, document, rest, whole)
+        if before and before.state == RUNNING:
+            entry.whole = whole
         return before.state if before else ""
 
     def send(self, entry: Entry) -> bool:
@@ -215,7 +218,7 @@ class Ledger:
 
     def abandoned(self) -> Iterator[Entry]:
         """What processes that died have promised, and belongs to the caller now; raises StoreError."""
-        self._catch_up()
+        yield from self._catch_up()
         for dead in self._owners.dead():
             found = sorted(self._found(f"owned:{dead}"), key=lambda entry: entry.record.starts)
             for entry in found:
@@ -277,14 +280,19 @@ class Ledger:
             return True
         return False
 
-    def _catch_up(self) -> None:
-        """Write what the store did not take while it was away, unless another process has gone further with it."""
+    def _catch_up(self) -> Iterator[Entry]:
+        """Write what the store did not take while it was away, unless another process has gone further with it.
+
+        Gives what has to be sent.
+        """
         for key, entry in list(self._unwritten.items()):
             with entry.lock:
                 self._read(entry)
                 if key in self._unwritten and self._store.swap(change := self._change(entry, entry.record)):
                     entry.raw, entry.linked = change.new, entry.record.indexes
                     del self._unwritten[key]
+            if entry.record.state == READY and entry.record.owner == self._owners.me:
+                yield entry
 
     def _change(self, entry: Entry, new: Record) -> Change:
         is_over = new.state == DONE
@@ -314,6 +322,11 @@ class Ledger:
             if not self._is_ahead(entry, record):
                 self._unwritten.pop(entry.key, None)
                 self._put(entry, record)
+            elif (
+                record.state == PROMISED and entry.whole
+            ):  # what was given here did not arrive: WeChat was told to wait
+                self._put(entry, entry.record.ended(self._owners.me, b"", entry.whole))
+                entry.whole = None
 
     def _is_ahead(self, entry: Entry, seen: Record) -> bool:
         """Whether this process went on with a message while the store was away, and what the store has is older."""
