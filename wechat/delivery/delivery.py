@@ -79,14 +79,17 @@ class Delivery:
         is_continue = self._is_continue(push)
         is_slow = not is_continue and self._answering.may_take_long(message, found)
         entry, is_ours = self._ledger.begin(delivery_key(message, content), message["FromUserName"], is_slow)
-        attempt = entry.record.attempts
-        if is_ours and not is_slow and attempt == 1:  # a later one counts its start, in the lane
-            self._do(entry, push, is_continue)
-            if not entry.is_running:  # a fast handler may have handed the message on to a slow one
-                return self._log(push, entry, attempt, DIRECT, entry.record.document)
-        elif is_ours:
-            self._do_in_lane(entry, push)
-        return self._await(entry, push, attempt)
+        try:
+            attempt = entry.record.attempts
+            if is_ours and not is_slow and attempt == 1:  # a later one counts its start, in the lane
+                self._do(entry, push, is_continue)
+                if not entry.is_running:  # a fast handler may have handed the message on to a slow one
+                    return self._log(push, entry, attempt, DIRECT, entry.record.document)
+            elif is_ours:
+                self._do_in_lane(entry, push)
+            return self._await(entry, push, attempt)
+        finally:
+            self._ledger.leave(entry)
 
     def look_after(self) -> None:
         """Go on with what processes that died have promised; raises StoreError."""

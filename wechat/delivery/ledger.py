@@ -30,6 +30,7 @@ logger = logging.getLogger("wxserver")
 
 KEPT = 86_400.0  # seconds for every state but done
 LOOK_AT_OWNER = 0.5  # seconds between two looks at whether the process that has a message still lives
+MOST_FORGIVEN = 2  # starts of a message
 PREFIX = "message:"
 STATES = (RUNNING, PROMISED, READY, DONE)
 
@@ -41,6 +42,8 @@ class Entry:
     raw: str | None = None  # what the store holds
     linked: frozenset[str] = frozenset()  # the indexes that it has there
     moved: threading.Event | None = None
+    held = 0  # attempts of this process that are open
+    whole: Reply | None = None  # of what was given directly, in case that it was promised where the store was not seen
 
     def __init__(self, key: str, record: Record, lock: threading.Lock) -> None:
         self.key, self.record, self.lock = key, record, lock
@@ -79,6 +82,7 @@ class Ledger:
                 entry = self._entries[key] = Entry(key, record, self._world.lock())
                 if self._is_shared or is_slow:
                     entry.lock.acquire()  # whoever comes now waits until it is known whose the message is
+            entry.held += 1
         if not is_new:
             return entry, self._join(entry)
         if not (self._is_shared or is_slow):
@@ -89,13 +93,30 @@ class Ledger:
             entry.lock.release()
         return entry, is_ours or self._join(entry)
 
+    def leave(self, entry: Entry) -> None:
+        """Note that the caller of `begin` has answered. With the last one, what another process has is forgotten."""
+        if self._is_shared:
+            with self._lock:
+                entry.held -= 1
+                is_mine = entry.record.owner == self._owners.me
+                if not (entry.held or is_mine) and self._entries.get(entry.key) is entry:
+                    del self._entries[entry.key]
+
     def start(self, entry: Entry) -> bool:
         """Count a start of the handler. False where the message has gone to another process meanwhile."""
-        return self._move_mine(entry, (RUNNING, PROMISED), starts=entry.record.starts + 1)
+        return self._count(entry, 1, 0)
 
     def forgive(self, entry: Entry) -> bool:
-        """Do not count the last start of the handler."""
-        return self._move_mine(entry, (RUNNING, PROMISED), starts=entry.record.starts - 1)
+        """Do not count the last start of the handler; a few times only, as it may be what ends the process."""
+        return entry.record.forgiven < MOST_FORGIVEN and self._count(entry, -1, 1)
+
+    def _count(self, entry: Entry, starts: int, forgiven: int) -> bool:
+        def step(record: Record) -> Record | None:
+            is_mine = record.owner == self._owners.me and record.state in (RUNNING, PROMISED)
+            counted = record._replace(starts=record.starts + starts, forgiven=record.forgiven + forgiven)
+            return counted if is_mine else None
+
+        return bool(self._move(entry, step))
 
     def slow_down(self, entry: Entry) -> bool:
         """Note that a slow handler goes on with the message, which is counted when it starts."""
@@ -112,6 +133,8 @@ class Ledger:
         Gives the state it moved from; none where the message has gone to another process.
         """
         before = self._move(entry, _ended, self._owners.me, document, rest, whole)
+        if before and before.state == RUNNING:
+            entry.whole = whole
         return before.state if before else ""
 
     def send(self, entry: Entry) -> bool:
@@ -195,7 +218,7 @@ class Ledger:
 
     def abandoned(self) -> Iterator[Entry]:
         """What processes that died have promised, and belongs to the caller now; raises StoreError."""
-        self._catch_up()
+        yield from self._catch_up()
         for dead in self._owners.dead():
             found = sorted(self._found(f"owned:{dead}"), key=lambda entry: entry.record.starts)
             for entry in found:
@@ -257,14 +280,19 @@ class Ledger:
             return True
         return False
 
-    def _catch_up(self) -> None:
-        """Write what the store did not take while it was away, unless another process has gone further with it."""
+    def _catch_up(self) -> Iterator[Entry]:
+        """Write what the store did not take while it was away, unless another process has gone further with it.
+
+        Gives what has to be sent.
+        """
         for key, entry in list(self._unwritten.items()):
             with entry.lock:
                 self._read(entry)
                 if key in self._unwritten and self._store.swap(change := self._change(entry, entry.record)):
                     entry.raw, entry.linked = change.new, entry.record.indexes
                     del self._unwritten[key]
+            if entry.record.state == READY and entry.record.owner == self._owners.me:
+                yield entry
 
     def _change(self, entry: Entry, new: Record) -> Change:
         is_over = new.state == DONE
@@ -281,7 +309,7 @@ class Ledger:
             if record.state == DONE or not record.owner:
                 self._entries.pop(entry.key, None)
                 self._remembered.add(entry.key, record.document)
-            elif record.owner == self._owners.me:
+            elif record.owner == self._owners.me or entry.held:
                 self._entries[entry.key] = entry
             else:  # its end would not be seen here
                 self._entries.pop(entry.key, None)
@@ -294,6 +322,11 @@ class Ledger:
             if not self._is_ahead(entry, record):
                 self._unwritten.pop(entry.key, None)
                 self._put(entry, record)
+            elif (
+                record.state == PROMISED and entry.whole
+            ):  # what was given here did not arrive: WeChat was told to wait
+                self._put(entry, entry.record.ended(self._owners.me, b"", entry.whole))
+                entry.whole = None
 
     def _is_ahead(self, entry: Entry, seen: Record) -> bool:
         """Whether this process went on with a message while the store was away, and what the store has is older."""

@@ -24,6 +24,7 @@ class Record(NamedTuple):
     document: bytes = b""  # the direct answer
     content: str = ""  # the message as it came, once it may have to be answered by another process
     reply: str = ""  # what is left to send, packed
+    forgiven: int = 0  # starts that do not count
 
     @property
     def is_open(self) -> bool:

@@ -25,7 +25,6 @@ class Sessions:
 
     def __init__(self, store: Store, owners: Owners) -> None:
         self._store, self._owners = store, owners
-        self._left: dict[str, str] = {}  # tickets to be given back, and whose sessions they are for
 
     def is_taken(self, openid: str) -> bool:
         """Whether somebody has the user's session just now."""
@@ -57,24 +56,16 @@ class Sessions:
         key = f"lock:{openid}"
         try:
             while not self._owners.take(key, LONGEST, ticket):
-                self._give_back()
                 if holder := self._store.get(key):
                     self._store.wait(key, holder, LOOK_AT_OWNER)
         except StoreError as error:
             logger.warning("a session is used without its lock: %s", error)
 
     def _unlock(self, openid: str, ticket: str) -> None:
-        self._left[ticket] = openid
         try:
-            self._give_back()
+            self._owners.release(f"lock:{openid}", ticket)
         except StoreError as error:
             logger.warning("the lock of a session stays for a while: %s", error)
-
-    def _give_back(self) -> None:
-        """Give back what is left, also of earlier failures: nobody else may take a lock of a process that lives."""
-        for ticket, openid in list(self._left.items()):
-            self._owners.release(f"lock:{openid}", ticket)
-            self._left.pop(ticket, None)
 
     def _read(self, openid: str) -> str:
         try:

@@ -92,7 +92,8 @@ class Owners:
         self._identity = self._identify()
         self.me = self._identity.name
         self._beats = 0
-        self._held: set[str] = set()  # what is locked, and by which ticket
+        self._held: set[str] = set()  # the tickets of locks that are in use
+        self._left: set[tuple[str, str]] = set()  # locks to be given back, and their tickets
         self._counters: dict[str, str | None] = {}
         self._silent: dict[str, float] = {}  # seconds for which each counter was seen to stand still
         self._looked = self._world.monotonic()
@@ -101,6 +102,7 @@ class Owners:
         """Renew the claim of this process to all that it owns; raises StoreError."""
         self._beats += 1
         self._store.swap(Change(f"alive:{self.me}", ..., str(self._beats), FORGOTTEN, link=(OWNERS,)))
+        self._give_back()
 
     def look(self) -> None:
         """Look at the others' signs of life; raises StoreError."""
@@ -146,20 +148,37 @@ class Owners:
     def take(self, key: str, ttl: float, ticket: str = "") -> bool:
         """Take a lock, also from a process that has died. Whether it is the caller's now; raises StoreError."""
         mine = f"{self.me} {ticket}"
+        is_taken = False
+        self._left.discard((key, mine))
+        self._held.add(mine)  # before other threads can see it in the store
+        try:
+            is_taken = self._take(key, ttl, mine)
+        finally:
+            if not is_taken:
+                self._held.discard(mine)
+        return is_taken
+
+    def _take(self, key: str, ttl: float, mine: str) -> bool:
         while not self._store.add(key, mine, ttl):
             holder = self._store.get(key)
-            if holder == mine or (holder and not self._is_held(holder) and self._store.replace(key, holder, mine, ttl)):
-                break
-            if holder and self._is_held(holder):
+            if holder and holder != mine and self._is_held(holder):
                 return False
-        self._held.add(mine)
+            if holder == mine or (holder and self._store.replace(key, holder, mine, ttl)):
+                break
         return True
 
     def release(self, key: str, ticket: str = "") -> None:
-        """Give a lock back, if it is still the caller's; raises StoreError."""
+        """Give a lock back, if it is still the caller's; raises StoreError, and is done at a later sign of life."""
         mine = f"{self.me} {ticket}"
         self._held.discard(mine)
-        self._store.replace(key, mine, None, 0)
+        self._left.add((key, mine))
+        self._give_back()
+
+    def _give_back(self) -> None:
+        """Give back what is left: nobody else may take a lock of a process that lives."""
+        for key, mine in sorted(self._left):
+            self._store.replace(key, mine, None, 0)
+            self._left.discard((key, mine))
 
     def _is_held(self, holder: str) -> bool:
         """Whether somebody uses the lock: its process lives, and the store was not away when it was given back."""

@@ -1,0 +1,148 @@
+"""Outside: WeChat, which delivers what users write, and the handlers, which answer it."""
+
+import re
+
+from tests.simulation.plan import Letter
+from tests.simulation.story import Planned
+from wechat.delivery.delivery import STILL_RUNNING
+from wechat.errors import GivenUp
+from wechat.reply import Image, Transfer
+from wechat.routing import on
+
+HANG = 100  # seconds
+CONTENT = re.compile(r"<(?:Content|MediaId)><!\[CDATA\[(.*?)\]\]>", re.DOTALL)
+NOTHING_OPEN = "what the default handler says"
+
+
+class WeChat:
+    """Delivers a message until it is answered, four times at most, with five seconds for each."""
+
+    def __init__(self, simulation):
+        self._simulation, self._scheduler, self._random = simulation, simulation.scheduler, simulation.random
+        self._numbers = 100
+
+    def post(self, letter):
+        """Send a message when its time has come."""
+        self._scheduler.sleep(letter.comes_at)
+        self.deliver(letter)
+
+    def ask_to_continue(self, user):
+        """Send 继续 for the user; gives what the answer says, None for no answer."""
+        self._numbers += 1
+        letter = Letter(self._numbers, user, "继续", "text", 0, [(0, "reply")], 0, 4)
+        self._simulation.letters[letter.name] = letter
+        return self.deliver(letter)
+
+    def deliver(self, letter):
+        """Deliver the message; gives the text of the answer, None for no answer."""
+        letter.send(self._scheduler.now, self._simulation.wall + self._scheduler.now)
+        self._simulation.watch.sent(letter)
+        answer = None
+        for number in range(letter.most_attempts):
+            answer = self._attempt(letter, number)
+            if answer is not None:
+                break
+        letter.is_delivered = True
+        return self._hear(letter, answer)
+
+    def replay(self, letter):
+        """Deliver once more what was delivered long ago."""
+        letter.is_replayed = True
+        process = self._random.choice(self._simulation.started())
+        process.receive(letter.body)
+
+    def _attempt(self, letter, number):
+        began, started = self._scheduler.now, self._simulation.started()
+        if started:
+            process = self._random.choice(started)
+            self._simulation.say(f"{letter.name}: attempt {number + 1} at {process.name}")
+            answer = process.receive(letter.body)
+            if answer is not None:
+                return answer
+        # Where the connection is refused or breaks, the next attempt may come soon.
+        pause = self._random.choice([0.5, began + 5 - self._scheduler.now])
+        self._scheduler.sleep(pause if self._scheduler.now < began + 5 else 0)
+        return None
+
+    def _hear(self, letter, answer):
+        if answer is None:
+            self._simulation.say(f"{letter.name}: WeChat gives up")
+            return None
+        text = said(answer)
+        letter.heard = "success" if not text else "waiting" if text == STILL_RUNNING else "direct"
+        self._simulation.say(f"{letter.name}: WeChat hears {letter.heard}: {text[:40]!r}")
+        self._simulation.watch.heard(letter, text)
+        return text
+
+
+def said(document):
+    """The text of a document, or what stands for it; empty for `success`."""
+    if b"transfer_customer_service" in document:
+        return "transfer"
+    found = CONTENT.search(document.decode())
+    return found[1] if found else ""
+
+
+class Handlers:
+    """What the account answers."""
+
+    def __init__(self, simulation):
+        self._simulation, self._scheduler, self._watch = simulation, simulation.scheduler, simulation.watch
+
+    def routes(self):
+        """The handlers by their paths."""
+
+        @on("text", re.compile(r"(?:slow) m\d+"), slow=True)
+        @on("text", re.compile(r"(?:fast|unmarked) m\d+"))
+        def work(message):
+            return self._work(message)
+
+        @on("text", re.compile(r"session m\d+"))
+        def remember(message, session):
+            return self._remember(message, session)
+
+        @on("default")
+        def rest(message):
+            return NOTHING_OPEN
+
+        @on("error")
+        def apologise(message, error):
+            letter = self._letter(message)
+            if isinstance(error, GivenUp):
+                self._watch.given_up(letter)
+            return letter.sorry
+
+        marked = (work, remember, rest, apologise)
+        return {mark.path: function for function in marked for mark in function.wechat_marks}
+
+    def _letter(self, message):
+        return self._simulation.letters[message.Content.split()[-1]]
+
+    def _work(self, message):
+        process, letter = self._scheduler.current.process, self._letter(message)
+        run = self._watch.begun(letter, process)
+        seconds, end = (0, "reply") if letter.is_replayed else letter.planned_runs[min(run.number, 4)]
+        self._scheduler.sleep(seconds + (HANG if end == "hang" else 0))
+        if end == "kill":
+            self._simulation.crash(process)
+            self._scheduler.leave()
+        self._watch.ended(run)
+        if end == "raise":
+            raise Planned
+        return reply_of(letter)
+
+    def _remember(self, message, session):
+        letter = self._letter(message)
+        with self._watch.alone(letter, self._scheduler.current.process):
+            reply = self._work(message)
+        session["seen"] = [*session.get("seen", ()), letter.name]
+        return reply
+
+
+def reply_of(letter):
+    """What the handler returns."""
+    if letter.reply == "none":
+        return None
+    if letter.reply == "transfer":
+        return Transfer()
+    return Image(letter.text) if letter.reply == "image" else letter.text

@@ -1,0 +1,364 @@
+"""The promises of the server, held against what happens.
+
+What counts is what the user sees and what the store holds. A fault allows a repeat only where it struck in the very
+moment, and each allows one: `Story.extra_runs` and `Story.extra_sends` count them.
+"""
+
+import json
+import re
+from contextlib import contextmanager
+
+from tests.simulation.plan import PLATFORM, STORE
+from tests.simulation.story import Planned, Run, Story
+from wechat.delivery.delivery import NOT_READY, STILL_RUNNING
+from wechat.delivery.ledger import PREFIX
+from wechat.delivery.record import DONE, PROMISED, READY, RUNNING, unpack_record
+from wechat.store.owners import LIFE
+
+NAME = re.compile(r"\b(m\d+):")
+FAULTS_OF_OURS = ("a task failed", "is not answered", "goes on after a failure", "cannot be")
+ADOPTED_WITHIN = 22.0  # seconds: 15 without a sign of life, seen by looks that are 3 apart
+SENT_WITHIN = 25.0  # seconds: what is ready may first have to wait for the lock of a process that died
+STARTS = 3
+OUTAGE = 5.0  # seconds after which a failure of the store counts as another one
+
+
+class Watch:
+    """Sees all that happens, and notes which promises are broken."""
+
+    def __init__(self, simulation):
+        self._simulation, self._scheduler = simulation, simulation.scheduler
+        faults = set(simulation.plan.faults)
+        self._has_store_trouble, self._has_platform_trouble = bool(faults & set(STORE)), bool(faults & set(PLATFORM))
+        self.broken = []
+        self._stories, self._by_key = {}, {}
+        self._signs, self._silent = {}, {}  # of life: the last one, and the longest time without one
+        self._sessions, self._remembered = {}, {}  # who has each, and the messages that it has to hold
+        self._sent = {}  # stories, by process and user
+        self._last_fault = self._last_freeze = 0.0
+        self._fetched = []
+
+    def story(self, letter):
+        return self._stories.setdefault(letter.name, Story(letter))
+
+    def _break(self, promise, about=""):
+        self._simulation.say(f"BROKEN {promise}: {about}")
+        self.broken.append(f"{promise}: {about}")
+
+    # What WeChat and the users see
+
+    def sent(self, letter):
+        """A user sent a message."""
+        self._by_key[letter.key] = self.story(letter)
+
+    def heard(self, letter, text):
+        """WeChat heard the direct answer."""
+        if text not in ("", STILL_RUNNING):
+            self._show(text, letter)
+
+    def accepted(self, request):
+        """The platform shows a customer message."""
+        self._simulation.say(f"{request.process.name} sends {request.text[:30]!r}")
+        story = self._show(request.text)
+        if story:
+            story.sends.append(request)
+            self._check_haste(story)
+            self._check_order(story, request)
+
+    def _check_order(self, story, request):
+        """One process sends a user one reply after the other, in the order in which the slow handlers ended."""
+        if request.is_lost:  # it arrived after the process had given it up
+            return
+        sent = self._sent.setdefault((request.process, story.letter.user), [])
+        if story not in sent:
+            self._check_turn(story, request.process, sent)
+            sent.append(story)
+        elif sent[-1] is not story:
+            self._break("a user's replies are not mixed", story.letter.name)
+
+    def _check_turn(self, story, process, sent):
+        ends = [self._end_in_lane(other, process) for other in (*sent, story)]
+        if ends[-1] is not None and any(end is not None and end > ends[-1] for end in ends):
+            self._break("a user's replies come in order", story.letter.name)
+
+    def _end_in_lane(self, story, process):
+        """When the message ran in its user's lane; None where it did not, or is resumed after a crash."""
+        is_plain = story.letter.word == "slow" and not story.adopted and len(story.runs) == 1
+        return story.runs[0].ended_at if is_plain and story.runs[0].process is process else None
+
+    def refused(self, request):
+        """The platform refused a customer message, for good."""
+        found = NAME.search(request.text)
+        if found:
+            self._stories[found[1]].is_refused = True
+
+    def _show(self, text, letter=None):
+        found = NAME.search(text)
+        if not found:
+            return None
+        story = self._stories[found[1]]
+        story.show(text)
+        return story
+
+    def continued(self, user, text):
+        """A user who asked to continue, when all is over, got this."""
+        if text is None or text == NOT_READY:
+            self._break("what is over can be fetched", f"{user} gets {text!r}")
+        found = NAME.search(text or "")
+        if found:
+            self._fetched.append((user, self._stories[found[1]].letter.key))
+            if self._fetched != sorted(self._fetched):
+                self._break("the oldest reply is fetched first", f"{user} gets {found[1]}")
+
+    # The handlers
+
+    def begun(self, letter, process):
+        """A handler began."""
+        story = self.story(letter)
+        self._simulation.say(f"{process.name} runs {letter.name}")
+        if story.deaths >= STARTS + story.forgiven and not story.store_failures:
+            self._break("a message that ended three processes is given up", letter.name)
+        story.runs.append(Run(len(story.runs), process, self._scheduler.now))
+        if len(story.runs) > 1 + story.extra_runs + len(story.cut_off):
+            self._break("one message, one run", letter.name)
+        self._check_lane(story, process)
+        return story.runs[-1]
+
+    def ended(self, run):
+        """It ended."""
+        run.ended_at = self._scheduler.now
+
+    def given_up(self, letter):
+        """The error handler is told that the message was given up."""
+        story = self.story(letter)
+        story.is_given_up = True
+        if len(story.adopted) < STARTS and not story.store_failures:
+            self._break("a message is given up after three deaths only", letter.name)
+
+    def _check_lane(self, story, process):
+        """One user's slow messages run one after the other, but for those that are resumed after a crash."""
+        if story.letter.word != "slow" or story.adopted:
+            return
+        for other in self._stories.values():
+            mine = other.letter.user == story.letter.user and other.letter.word == "slow" and not other.adopted
+            if mine and other is not story:
+                for run in other.runs:
+                    if run.process is process and run.ended_at is None:
+                        self._break("a user's slow messages run one after the other", story.letter.name)
+
+    @contextmanager
+    def alone(self, letter, process):
+        """Inside the block a handler has the user's session."""
+        holders = self._sessions.setdefault(letter.user, [])
+        if self._may_hold(process) and any(map(self._may_hold, holders)) and not self._has_store_trouble:
+            self._break("one handler at a time has a session", letter.name)
+        holders.append(process)
+        try:
+            yield
+        finally:
+            holders.remove(process)
+        self._remembered.setdefault(letter.user, []).append((letter.name, process))
+
+    def _may_hold(self, process):
+        return not process.is_dead and self._silence_of(process.name) < LIFE
+
+    # The store
+
+    def stored(self, key, old, new, process):
+        """A value changed."""
+        if key.startswith("alive:"):
+            self._note_sign(key.removeprefix("alive:"))
+        story = self._by_key.get(key.removeprefix(PREFIX)) if key.startswith(PREFIX) else None
+        if story:
+            self._moved(story, old and unpack_record(old), new and unpack_record(new), process)
+
+    def _note_sign(self, owner):
+        self._silent[owner] = self._silence_of(owner)
+        self._signs[owner] = self._scheduler.now
+
+    def _silence_of(self, owner):
+        now = self._scheduler.now
+        return max(self._silent.get(owner, 0.0), now - self._signs.get(owner, now))
+
+    def _moved(self, story, before, after, process):
+        story.record = after
+        if self._simulation.trace is not None:
+            was = f"{before.state} of {before.owner or 'nobody'}" if before else "nothing"
+            said = f"{after.state} of {after.owner or 'nobody'}, starts {after.starts}{', sending' * after.is_sending}" if after else "nothing"
+            self._simulation.say(f"{process.name} moves {story.letter.name}: {was} -> {said}")
+        if not after:
+            return
+        if before and after.starts < before.starts:
+            story.forgiven += 1
+        if self._simulation.plan.is_memory and before and before.state == READY and not before.owner:
+            story.fetched_by += self._continues_of(story.letter.user)
+        if not before or (before.state, before.owner) != (after.state, after.owner):
+            story.moved_at, since = self._scheduler.now, story.moved_at
+        is_adopted = before and before.owner and after.owner not in ("", before.owner)
+        if is_adopted:
+            self._adopted(story, before, process, since)
+        if after.state == READY and after.owner and (is_adopted or not after.is_sending):
+            story.ready_at = self._scheduler.now
+        is_fetched = story.fetched_at == self._scheduler.now
+        if before and before.state == READY == after.state and before.owner and not after.owner and not is_fetched:
+            self._kept(story)
+
+    def _adopted(self, story, before, process, since):
+        story.adopted.append(before)
+        owner, now = self._simulation.processes[before.owner], self._scheduler.now
+        if not owner.is_dead and self._silence_of(owner.name) < LIFE and not story.store_failures:
+            self._break("a message is taken from dead processes only", story.letter.name)
+        since = max(owner.died_at or now, process.booted_at, self._last_freeze, since)
+        is_late = before.state in (PROMISED, READY) and now - since > ADOPTED_WITHIN
+        if is_late and not self._has_store_trouble:
+            self._break("a promise is taken over within 20 s", f"{story.letter.name}, {now - since:.1f} s")
+
+    def _kept(self, story):
+        plan = self._simulation.plan
+        if plan.has_credentials and not (self._has_platform_trouble or self._has_store_trouble):
+            self._break("a reply is kept only where it cannot be sent", story.letter.name)
+
+    def _check_haste(self, story):
+        if self._has_platform_trouble or self._has_store_trouble:
+            return
+        delay = self._scheduler.now - max(story.ready_at or 0, self._last_fault)
+        if delay > SENT_WITHIN:
+            self._break("what is ready is sent soon", f"{story.letter.name}, {delay:.1f} s")
+
+    def fetched(self, changes):
+        """Several values changed at once: a reply was fetched by 继续."""
+        stories = [self._by_key.get(change.key.removeprefix(PREFIX)) for change in changes]
+        if len(stories) == 2 and all(stories):
+            stories[0].fetched_by.append(stories[1])
+            stories[0].fetched_at = self._scheduler.now
+
+    def _continues_of(self, user):
+        return [s for s in self._stories.values() if s.letter.user == user and s.letter.word == "继续"]
+
+    def store_failed(self, keys, process):
+        """An operation on these keys failed: what it is about counts for its process alone."""
+        for key in keys:
+            if story := self._by_key.get(key.removeprefix(PREFIX)):
+                story.store_failures += 1
+                story.failed_fetches += len(keys) > 1
+                story.cut_off.add((process.name, self._scheduler.now // OUTAGE))
+
+    # Processes
+
+    def crashed(self, process):
+        """A process ended."""
+        self._last_fault = max(self._last_fault, self._scheduler.now)
+        if self._simulation.plan.is_memory:
+            for story in self._stories.values():
+                story.lost_with += 1
+
+    def frozen(self, process, seconds):
+        """A process stands still."""
+        self._last_freeze = max(self._last_freeze, self._scheduler.now + seconds)
+        self._last_fault = max(self._last_fault, self._last_freeze)
+
+    def logged(self, record):
+        """An error stands in the log."""
+        line, last = record.getMessage(), (record.exc_text or "").rpartition("\n")[2]
+        if (last and not last.startswith(Planned.__name__)) or any(fault in line for fault in FAULTS_OF_OURS):
+            self._break("no fault of ours", f"{line} {last}")
+
+    # The end
+
+    def is_done(self, letter):
+        """Whether its record says so."""
+        story = self.story(letter)
+        return bool(story.record) and story.record.state == DONE
+
+    def is_settled(self):
+        """Whether all has been delivered and nothing is under way."""
+        alive, plan = self._simulation.started(), self._simulation.plan
+        since = max([self._last_fault, *[process.booted_at for process in alive]])
+        if len(alive) < plan.processes or self._scheduler.now < since + ADOPTED_WITHIN + 5:
+            return False
+        if not all(letter.is_delivered for letter in self._simulation.letters.values()):
+            return False
+        if any(run.ended_at is None and not run.process.is_dead for s in self._stories.values() for run in s.runs):
+            return False
+        if any(process.ledger._unwritten for process in alive):
+            return False
+        return all(process.delivery.is_idle() for process in alive) and not any(
+            self._is_under_way(record) for _, record in self._records()
+        )
+
+    def _records(self):
+        for shelf in self._simulation.shelves():
+            for key, raw in shelf.items():
+                if key.startswith(PREFIX):
+                    yield key, unpack_record(raw)
+
+    def _is_under_way(self, record):
+        """Whether somebody is to go on with it; what ran in a process that died is left to WeChat's next attempt."""
+        if record.state == RUNNING:
+            return not self._simulation.processes[record.owner].is_dead
+        return record.state != DONE and bool(record.owner)
+
+    def look_at_the_end(self):
+        """Check what can be said when all is over."""
+        for error in self._scheduler.broken:
+            self._break("no fault of ours", repr(error))
+        for story in self._stories.values():
+            self._check_replies(story)
+        for user in self._remembered:
+            self._check_session(user)
+        self._check_nothing_is_open()
+
+    def _check_session(self, user):
+        """What a handler put into its session is there, unless its process ended or stood still before that."""
+        (shelf,) = self._simulation.shelves() or [None]
+        kept = json.loads((shelf and shelf.get(f"session:{user}")) or "{}").get("seen", ())
+        lost = [n for n, process in self._remembered[user] if n not in kept and self._may_hold(process)]
+        if lost and not self._has_store_trouble:
+            self._break("a session keeps what is put into it", f"{user}: {lost}")
+
+    def _check_replies(self, story):
+        letter = story.letter
+        allowed = story.extra_sends + story.repeats_without_store
+        if story.repeats > allowed:
+            self._break("one reply", f"{letter.name}, {story.repeats} repeats, {allowed} allowed")
+        if story.gaps and not (self._is_swallowed(story) or story.repeats_without_store):
+            self._break("pieces in order", letter.name)
+        # The direct answer may be on its way while the rest is fetched, or its process stand still.
+        if story.is_head_late and letter.heard and not (self._last_fault or story.fetched_by or story.store_failures):
+            self._break("the beginning comes first", letter.name)
+        if letter.most_attempts >= 3 and not letter.heard and self._simulation.plan.kind == "calm":
+            self._break("WeChat hears an answer in time", letter.name)
+        if letter.heard and letter.word != "继续" and not (self._is_answered(story) or self._is_excused(story)):
+            self._break("nothing acknowledged stays unanswered", f"{letter.name}, {letter.heard}")
+
+    def _is_answered(self, story):
+        return story.is_shown or story.letter.reply in ("none", "transfer")
+
+    def _is_excused(self, story):
+        if self._simulation.plan.is_miniprogram and story.is_refused:
+            return True  # it has no 继续: the reply is logged as lost
+        # What a process does while the store is away, it writes down once the store answers, if it still lives.
+        # Of two that ran it meanwhile, the record that counts may be that of the one whom WeChat had left.
+        is_unwritten = story.store_failures and (self._last_fault > 0 or story.repeats_without_store)
+        return story.lost_with or self._is_swallowed(story) or is_unwritten
+
+    def _is_swallowed(self, story):
+        """Whether a piece of it was fetched by a 继续 that WeChat gave up, as none of its attempts was answered."""
+        return any(other.letter.heard is None for other in story.fetched_by)
+
+    def _check_nothing_is_open(self):
+        for key, record in self._records():
+            story = self._by_key.get(key.removeprefix(PREFIX))
+            if self._is_under_way(record) and not story.store_failures:
+                self._break("nothing is open for ever", f"{key} {record.state} of {record.owner}")
+        for process in self._simulation.alive():
+            if process.locks:
+                self._break("locks are free", f"{process.locks} of {process.name}")
+            if process.delivery and not process.delivery.is_idle():
+                self._break("nothing is open for ever", f"{process.name} is not idle")
+            elif process.delivery and (process.delivery._waiting or process.ledger._entries):
+                self._break("nothing is open for ever", f"{process.name} has {list(process.ledger._entries)}")
+        for shelf in self._simulation.shelves():
+            left = [f"{name}: {keys}" for name, keys in shelf.indexes().items() if name != "owners" and keys]
+            if left and not self._has_store_trouble:
+                self._break("indexes are empty", str(left))

@@ -1,0 +1,113 @@
+"""The store that the simulated processes share, on the other side of a network that fails."""
+
+from contextlib import contextmanager
+
+from wechat.errors import StoreError
+from wechat.store.base import Store
+from wechat.store.memory import MemoryStore
+from wechat.world import World
+
+TIMEOUT = 0.5  # seconds, as the stores that are real have it
+
+
+class Failure(Exception):
+    """What the client of a store raises."""
+
+
+class Clock(World):
+    """The server's own clock."""
+
+    def __init__(self, simulation):
+        self.monotonic = lambda: simulation.scheduler.now
+
+
+class Shelf(MemoryStore):
+    """What the server holds. Each change is told to those who watch over the promises."""
+
+    def __init__(self, simulation):
+        super().__init__(Clock(simulation))
+        self._simulation = simulation
+
+    def change(self, changes, process):
+        """Make all the changes, or none; whether it did."""
+        before = {change.key: self.get(change.key) for change in changes}
+        is_done = self._swap(changes)
+        if is_done:
+            self._simulation.watch.fetched(changes)
+            for change in changes:
+                self._simulation.watch.stored(change.key, before[change.key], change.new, process)
+        return is_done
+
+    def indexes(self):
+        """The keys in each index."""
+        return {name: set(self.linked(name)) for name in self._indexes}
+
+    def items(self):
+        """What has not expired."""
+        return [(key, self.get(key)) for key in list(self._entries) if self.get(key) is not None]
+
+
+class SimulatedStore(Store):
+    """A process's way to the shelf."""
+
+    name = "the store"
+    failures = (Failure,)
+
+    def __init__(self, simulation, process, shelf):
+        super().__init__(process.world)
+        self._simulation, self._process, self.shelf = simulation, process, shelf
+        self.look_again = simulation.plan.look_again
+
+    def get(self, key):
+        with self._noting(key), self._doing("get"):
+            return self._ask(lambda: self.shelf.get(key), is_write=False)
+
+    def linked(self, index):
+        with self._noting(index), self._doing("list"):
+            return self._ask(lambda: self.shelf.linked(index), is_write=False)
+
+    def swap(self, *changes):
+        with self._noting(*[change.key for change in changes]):
+            return super().swap(*changes)
+
+    def _swap(self, changes):
+        is_done = self._ask(lambda: self.shelf.change(changes, self._process), is_write=True)
+        if is_done and self._simulation.plan.has_listener:
+            self._tell_others(changes)
+        return is_done
+
+    def _ask(self, operation, is_write):
+        scheduler, trouble = self._simulation.scheduler, self._simulation.trouble
+        self._simulation.step(self._process, 1.0 if is_write else 0.3)
+        fault, seconds = trouble.of_store(self._process)
+        if seconds:
+            scheduler.sleep(min(seconds, TIMEOUT))
+        if fault == "away":
+            raise Failure
+        if fault == "late" and is_write:
+            scheduler.spawn(None, lambda: self._come_late(operation))
+            raise Failure
+        result = operation()
+        self._simulation.step(self._process, 1.0 if is_write else 0.3)
+        if fault == "lost":
+            raise Failure
+        return result
+
+    def _come_late(self, operation):
+        """A write that stood in a buffer while its process gave up waiting."""
+        self._simulation.scheduler.sleep(self._simulation.scheduler.random.choice([0.1, 1, 3]))
+        operation()
+
+    def _tell_others(self, changes):
+        for other in self._simulation.alive():
+            if other.store and other is not self._process:
+                for change in changes:
+                    other.store._wake(change.key)
+
+    @contextmanager
+    def _noting(self, *keys):
+        try:
+            yield
+        except StoreError:
+            self._simulation.watch.store_failed(keys, self._process)
+            raise

@@ -1,0 +1,99 @@
+"""What became of one message."""
+
+from wechat.delivery.delivery import MORE
+from wechat.delivery.record import PROMISED, READY, RUNNING
+
+MOST_PIECES = 4
+
+
+class Planned(Exception):
+    """What a handler raises that is to fail."""
+
+
+class Run:
+    """A run of a handler, the first has number 0. `ended_at` is None while it goes on, and where its process died."""
+
+    def __init__(self, number, process, at):
+        self.number, self.process, self.began_at, self.ended_at = number, process, at, None
+
+
+class Story:
+    """The runs of a message, what its user saw of the reply, and the faults that touched it."""
+
+    def __init__(self, letter):
+        self.letter = letter
+        self.record = None  # as the store has it
+        self.moved_at = 0.0  # to its state and owner
+        self.runs = []
+        self.adopted = []  # the records that went to another process, as they were before
+        self.sends = []  # requests of which the platform showed the user something
+        self.lost_with = 0  # crashes that took the store along
+        self.store_failures, self.cut_off = 0, set()  # operations about it that failed, and whose they were
+        self.failed_fetches = 0  # of its reply, each of which gave it all the same
+        self.forgiven = 0  # starts that do not count, as another message may have ended the process
+        self.is_refused = self.is_given_up = False
+        self.fetched_by, self.fetched_at = [], None  # the 继续, and when the last one did
+        self.ready_at = None
+        self.repeats = self.gaps = 0
+        self.has_apology = self.is_head_late = False
+        self._pieces = []  # from where to where in the reply
+        self._furthest = self._last = 0  # where a piece ended
+
+    # What the user sees
+
+    def show(self, text):
+        """The user sees a text: the reply, a piece of it, or that there was an error."""
+        piece = text.removesuffix(MORE)
+        if piece == self.letter.sorry:
+            self.repeats += bool(self.has_apology or self._pieces)
+            self.has_apology = True
+            return
+        begin = self.letter.text.find(piece)
+        if not self._pieces:
+            self.repeats += self.has_apology
+        if begin and not self._pieces:
+            self.is_head_late = True
+        elif begin > self._furthest:
+            self.gaps += 1
+        elif not begin and self.is_head_late and min(self._pieces)[0]:
+            pass
+        elif begin not in (self._furthest, self._last):  # a repeat may be cut at another place, and be gone on with
+            self.repeats += 1
+        self._last = begin + len(piece)
+        self._furthest = max(self._furthest, self._last)
+        self._pieces.append((begin, self._last))
+
+    @property
+    def is_shown(self):
+        """Whether the user saw the whole reply, or that there was an error."""
+        seen = 0
+        for begin, end in sorted(self._pieces):
+            seen = max(seen, end) if begin <= seen else seen
+        return self.has_apology or seen == len(self.letter.text)
+
+    # What the faults allow
+
+    @property
+    def extra_runs(self):
+        """The runs after the first that are no fault: the process that had the message ended, or stood still."""
+        return sum(record.state in (RUNNING, PROMISED) for record in self.adopted) + self.lost_with
+
+    @property
+    def extra_sends(self):
+        """The repeats that are no fault: whether a part had arrived, nobody could know."""
+        in_between = sum(record.state == READY and record.is_sending for record in self.adopted)
+        return in_between + sum(send.is_lost for send in self.sends) + self.lost_with
+
+    @property
+    def repeats_without_store(self):
+        """The repeats that are no fault where the store was away: processes that do not see each other both answer.
+
+        So does one that takes over from a process that died before it could write what it had done.
+        """
+        extra = max(0, len(self.runs) - 1 - self.extra_runs) + (len(self.adopted) + len(self.fetched_by)) * bool(self.store_failures)
+        return extra * MOST_PIECES + self.failed_fetches
+
+    @property
+    def deaths(self):
+        """The runs that ended with their process."""
+        return sum(run.ended_at is None and run.process.is_dead for run in self.runs)
