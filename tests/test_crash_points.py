@@ -22,7 +22,7 @@ from sandbox.testing import SECRET, QuietHandler, ThreadingServer
 from tests.mortal import Nursery
 from tests.mortal_handlers.mine import WHOLE
 from tests.test_promises import shown, wait_until
-from wechat.delivery.delivery import MORE, NOT_READY, STILL_RUNNING
+from wechat.delivery.delivery import MORE, NOT_READY, NOTHING, STILL_RUNNING
 from wechat.settings import read
 from wechat.store.opening import open_store
 
@@ -137,7 +137,7 @@ class Story:
         times = [0] * len(whole)
         for text in self.seen:
             part = text.removesuffix(MORE)
-            if part in ("", STILL_RUNNING, NOT_READY, "nothing waits"):
+            if part in ("", STILL_RUNNING, NOT_READY, NOTHING.content, "nothing waits"):
                 continue
             begin = whole.find(part)
             if begin < 0:

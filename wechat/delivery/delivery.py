@@ -81,7 +81,7 @@ class Delivery:
         entry, is_ours = self._ledger.begin(delivery_key(message, content), message["FromUserName"], is_slow)
         try:
             attempt = entry.record.attempts
-            if is_ours and not is_slow and attempt == 1:  # a later one counts its start, in the lane
+            if is_ours and not is_slow and (attempt == 1 or self._ledger.start(entry)):
                 self._do(entry, push, is_continue)
                 if not entry.is_running:  # a fast handler may have handed the message on to a slow one
                     return self._log(push, entry, attempt, DIRECT, entry.record.document)
