@@ -245,8 +245,10 @@ class Load:
 
     def send(self, kind):
         while not self.is_over.is_set():
-            content = f"{kind} {next(self.numbers)}"
-            self.seen[content] = list(Endpoint(self.url).deliver(signed_query(TOKEN), text_message(content).encode()))
+            number = next(self.numbers)
+            content, openid = f"{kind} {number}", f"o{number % 97:027}"
+            body = text_message(content, openid).encode()
+            self.seen[content] = list(Endpoint(self.url).deliver(signed_query(TOKEN), body))
 
     def __enter__(self):
         for thread in self.threads:
