@@ -20,12 +20,12 @@ from wxserver import Application
 ORDER = str.split(
     """
     errors settings system log world
-    store.base store.memory store.sqlite store.redis store.opening store.owners
+    store.base store.memory store.sqlite store.redis store.opening store.owners store.remembered
     message web protocol.signature protocol.envelope protocol.templates protocol.typed protocol.parser reply
-    routing
+    routing texts
     platform.connection platform.transport platform.files platform.hints platform.answers
     platform.access_token platform.api platform.menu
-    delivery.sessions delivery.answering delivery.lanes delivery.record delivery.remembered delivery.ledger
+    delivery.sessions delivery.answering delivery.lanes delivery.record delivery.entries delivery.ledger
     delivery.outbox delivery.delivery
     connections serving hosting terminal console __main__
     """
@@ -101,6 +101,7 @@ def test_a_room_imports_only_from_the_rooms_below_it():
             "message",
             "reply",
             "routing",
+            "texts",
             "platform",
         },
     }

@@ -11,7 +11,8 @@ from hypothesis import strategies as st
 
 from tests.conftest import FaultyStore, Machine
 from tests.test_reply_properties import ARTICLES, REPLIES
-from wechat.delivery.ledger import KEPT, Ledger
+from wechat.delivery.entries import KEPT
+from wechat.delivery.ledger import Ledger
 from wechat.delivery.record import DONE, PROMISED, READY, RUNNING, Record, pack, pack_record, unpack, unpack_record
 from wechat.errors import StoreError
 from wechat.reply import Image, News, Text

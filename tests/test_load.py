@@ -136,7 +136,9 @@ def test_sigterm_with_20_requests_in_flight_gives_20_answers_and_status_0(serve,
 
     def send(number):
         connection = http.client.HTTPConnection("127.0.0.1", server.port, timeout=20)
-        connection.request("POST", f"/weixin?{signed_query(TOKEN)}", text_message(f"slow 1.0 {number}", f"o{number:027}").encode())
+        connection.request(
+            "POST", f"/weixin?{signed_query(TOKEN)}", text_message(f"slow 1.0 {number}", f"o{number:027}").encode()
+        )
         answers.append(shown(connection.getresponse().read()))
         connection.close()
 

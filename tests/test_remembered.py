@@ -4,8 +4,8 @@ import tracemalloc
 
 import pytest
 
-import wechat.delivery.remembered as module
-from wechat.delivery.remembered import DIGEST, KEPT, MOST, Remembered
+import wechat.store.remembered as module
+from wechat.store.remembered import DIGEST, KEPT, MOST, Remembered
 
 SECONDS = 600.0
 

@@ -11,7 +11,7 @@ from contextlib import contextmanager
 from tests.simulation.plan import PLATFORM, STORE
 from tests.simulation.story import Planned, Run, Story
 from wechat.delivery.delivery import NOT_READY, STILL_RUNNING
-from wechat.delivery.ledger import PREFIX
+from wechat.delivery.entries import PREFIX
 from wechat.delivery.record import DONE, PROMISED, READY, RUNNING, unpack_record
 from wechat.store.owners import LIFE
 
@@ -184,7 +184,11 @@ class Watch:
         story.record = after
         if self._simulation.trace is not None:
             was = f"{before.state} of {before.owner or 'nobody'}" if before else "nothing"
-            said = f"{after.state} of {after.owner or 'nobody'}, starts {after.starts}{', sending' * after.is_sending}" if after else "nothing"
+            said = (
+                f"{after.state} of {after.owner or 'nobody'}, starts {after.starts}{', sending' * after.is_sending}"
+                if after
+                else "nothing"
+            )
             self._simulation.say(f"{process.name} moves {story.letter.name}: {was} -> {said}")
         if not after:
             return

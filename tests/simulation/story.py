@@ -90,7 +90,9 @@ class Story:
 
         So does one that takes over from a process that died before it could write what it had done.
         """
-        extra = max(0, len(self.runs) - 1 - self.extra_runs) + (len(self.adopted) + len(self.fetched_by)) * bool(self.store_failures)
+        extra = max(0, len(self.runs) - 1 - self.extra_runs) + (len(self.adopted) + len(self.fetched_by)) * bool(
+            self.store_failures
+        )
         return extra * MOST_PIECES + self.failed_fetches
 
     @property

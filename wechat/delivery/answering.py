@@ -10,6 +10,7 @@ from wechat.delivery.sessions import Sessions
 from wechat.log import log_error
 from wechat.message import Message, label
 from wechat.platform.api import Api
+from wechat.protocol.parser import parse
 from wechat.reply import Reply, to_reply
 from wechat.routing import Found, Handler, Router
 
@@ -68,6 +69,11 @@ class Answering:
         self.router = router
         self._api = api
         self._sessions = sessions
+
+    def read(self, content: bytes, started: float) -> Push:
+        """The message in the bytes of a push, and its handler; raises Unreadable."""
+        message = parse(content)
+        return Push(content, message, self.router.find(message), started)
 
     def may_take_long(self, message: Message, found: Found | None) -> bool:
         """Whether the handler is marked as slow, or would wait for another one of the same user."""

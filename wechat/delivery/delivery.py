@@ -9,26 +9,23 @@ from __future__ import annotations
 import logging
 
 from wechat.delivery.answering import Answer, Answering, HandedOn, Push
-from wechat.delivery.lanes import Lanes, Task
-from wechat.delivery.ledger import Entry, Ledger
+from wechat.delivery.entries import Entry
+from wechat.delivery.lanes import Lanes
+from wechat.delivery.ledger import Ledger
 from wechat.delivery.outbox import NOTHING, Outbox
 from wechat.delivery.record import PROMISED, READY, RUNNING, Record, unpack
 from wechat.errors import GivenUp, StoreError, Unreadable
 from wechat.log import log_error
 from wechat.message import Message, delivery_key, kind_of, label
 from wechat.protocol.envelope import Clock
-from wechat.protocol.parser import parse
 from wechat.reply import TEXT_LIMIT, Reply, Text, is_long, split_text, to_xml
 from wechat.routing import describe
 from wechat.settings import Settings
+from wechat.texts import CONTINUE, MORE, NOT_READY, STILL_RUNNING
 from wechat.world import REAL, World
 
 logger = logging.getLogger("wxserver")
 
-CONTINUE = "继续"
-STILL_RUNNING = "还在处理，稍后回复“继续”获取结果"
-NOT_READY = "还没好，请稍后再回复“继续”"
-MORE = "\n\n回复“继续”查看下文"
 GRACE = 1.5  # seconds past WECHAT_REPLY_WITHIN, so that WeChat hangs up and asks again
 LAST_ATTEMPT = 3
 LONG_FOR_UNMARKED = 1.0  # seconds
@@ -37,10 +34,6 @@ BEHIND = 1.0  # seconds by which the rest of a long text follows its beginning
 BEHIND_A_CRASH = 6.0  # seconds; WeChat asks for the beginning again once it has waited 5
 MOST_STARTS = 3  # each of which ended with the death of its process
 SUSPECT = 2  # starts from which on messages are started one by one, to see which of them ends the process
-SUSPECTS = "suspects"  # their lane
-LOOK_AT_SUSPECT = 0.02  # seconds between two looks
-ALONE = 1.0  # seconds that a suspect lives before the next one follows
-ALL_ALONE = 10.0  # seconds for all of them; each has a twentieth at least
 
 
 class Delivery:
@@ -73,9 +66,8 @@ class Delivery:
 
     def answer(self, content: bytes) -> bytes:
         """The document that answers this attempt at the message, or nothing for `success`; raises Unreadable."""
-        message = parse(content)
-        found = self._answering.router.find(message)
-        push = Push(content, message, found, self._world.monotonic())
+        push = self._answering.read(content, self._world.monotonic())
+        message, found = push.message, push.found
         is_continue = self._is_continue(push)
         is_slow = not is_continue and self._answering.may_take_long(message, found)
         entry, is_ours = self._ledger.begin(delivery_key(message, content), message["FromUserName"], is_slow)
@@ -96,11 +88,17 @@ class Delivery:
         for entry in self._ledger.abandoned():
             if entry.record.state == READY:
                 self._outbox.deliver(entry, BEHIND_A_CRASH if entry.record.document else 0.0)
-            elif push := self._read(entry):
-                logger.info(f"{label(push.message)}: taken over from a process that died")
-                self._do_in_lane(entry, push)
             else:
-                self._end_without_reply(entry)
+                self._take_over(entry)
+
+    def _take_over(self, entry: Entry) -> None:
+        try:
+            push = self._answering.read(entry.record.content.encode(), self._world.monotonic())
+        except Unreadable:  # of another version
+            self._end_without_reply(entry)
+            return
+        logger.info(f"{label(push.message)}: taken over from a process that died")
+        self._do_in_lane(entry, push)
 
     def is_idle(self) -> bool:
         """Whether nothing is under way."""
@@ -154,32 +152,13 @@ class Delivery:
             if self._ledger.start(entry):
                 self._do(entry, push, not handed and self._is_continue(push), is_in_lane=True, handed=handed)
 
+        def is_over() -> bool:
+            return entry.record.state not in (RUNNING, PROMISED)
+
         if entry.record.starts < SUSPECT:
             self._slow.submit(push.openid, task, is_resumed=entry.record.starts > 0)
         else:
-            self._slow.submit(SUSPECTS, self._watch(entry, push, task), is_resumed=True)
-
-    def _watch(self, entry: Entry, push: Push, task: Task) -> Task:
-        """Start a suspect's task, and let the next suspect follow once it has ended or lived for a moment.
-
-        So the one that ends the process is the last that was started, and a start of the others does not count.
-        """
-        ends: list[float] = []
-
-        def watch() -> float | None:
-            if not ends:
-                alone = min(ALONE, max(0.05, ALL_ALONE / (1 + self._slow.waiting(SUSPECTS))))
-                ends.append(self._world.monotonic() + alone)
-                self._slow.submit(push.openid, task, is_resumed=True)
-            elif entry.record.state not in (RUNNING, PROMISED):
-                return None
-            elif self._world.monotonic() >= ends[0]:
-                if self._slow.waiting(SUSPECTS):
-                    self._ledger.forgive(entry)
-                return None
-            return LOOK_AT_SUSPECT
-
-        return watch
+            self._slow.submit_suspect(push.openid, task, is_over, lambda: self._ledger.forgive(entry))
 
     def _do(
         self, entry: Entry, push: Push, is_continue: bool, is_in_lane: bool = False, handed: HandedOn | None = None
@@ -212,10 +191,11 @@ class Delivery:
         entry.handler, entry.kind = answer.handler, answer.kind
         now, rest = self._fit(answer.reply, is_more=False)
         document = self._to_xml(now, push.message) if now else b""
-        before = self._ledger.end(entry, document, rest, _whole(answer.reply))
-        if before == PROMISED and answer.reply and answer.reply.is_direct:
-            said = f"{answer.handler} on {label(push.message)}: a {answer.kind} reply can only be the direct answer"
-            logger.error("%s, and it is too late", said)
+        is_only_direct = bool(answer.reply and answer.reply.is_direct)
+        before = self._ledger.end(entry, document, rest, None if is_only_direct else answer.reply or NOTHING)
+        if before == PROMISED and is_only_direct:
+            said = f"{answer.handler} on {label(push.message)}"
+            logger.error("%s: a %s reply can only be the direct answer, and it is too late", said, answer.kind)
         if before and entry.record.state == READY:
             entry.msg_id = push.message.get("MsgId", "")
             self._outbox.deliver(entry, BEHIND if entry.record.document else 0.0)
@@ -269,15 +249,6 @@ class Delivery:
         first, *others = split_text(reply.content, TEXT_LIMIT - len(ending.encode()))
         return Text(first + ending), Text("".join(others)) if others else None
 
-    def _read(self, entry: Entry) -> Push | None:
-        """A message that was promised, as it came."""
-        content = entry.record.content.encode()
-        try:
-            message = parse(content)
-        except Unreadable:  # of another version
-            return None
-        return Push(content, message, self._answering.router.find(message), self._world.monotonic())
-
     def _to_xml(self, reply: Reply, message: Message) -> bytes:
         return to_xml(reply, message, int(self._clock())).encode(errors="replace")
 
@@ -294,8 +265,3 @@ class Delivery:
             said = f"{entry.kind}, {how}{tries}, {milliseconds:.1f} ms{hint}"
             logger.info(f"{label(push.message)} -> {handler}: {said}")
         return document
-
-
-def _whole(reply: Reply | None) -> Reply | None:
-    """What goes to a user who was told that the answer comes later."""
-    return None if reply and reply.is_direct else reply or NOTHING

@@ -16,6 +16,10 @@ from wechat.world import REAL, World
 
 logger = logging.getLogger("wxserver")
 
+SUSPECTS = "suspects"  # the lane in which they are started
+LOOK_AT_SUSPECT = 0.02  # seconds between two looks
+ALONE, LEAST_ALONE = 1.0, 0.05  # seconds that a suspect lives before the next one follows
+ALL_ALONE = 10.0  # seconds for all of them together, where that leaves each one enough
 IDLE = 10.0  # seconds after which a thread ends that has nothing to do
 
 Task = Callable[[], float | None]  # gives the seconds after which it is to be called again, before its lane goes on
@@ -56,10 +60,6 @@ class Lanes:
         """How many lanes have something to do."""
         return len(self._lanes)
 
-    def waiting(self, lane: str) -> int:
-        """How many tasks of the lane wait for the one that it has come to."""
-        return max(0, len(self._lanes.get(lane, ())) - 1)
-
     def submit(self, lane: str, task: Task, after: float = 0.0, is_resumed: bool = False) -> None:
         """Have the task done once the lane has come to it; `after` so many seconds, where the lane is empty."""
         with self._lock:
@@ -71,6 +71,26 @@ class Lanes:
             has_thread = self._wake()
         if not has_thread:
             self._work(is_patient=False)
+
+    def submit_suspect(self, lane: str, task: Task, is_over: Callable[[], bool], forgive: Callable[[], object]) -> None:
+        """Have a task done that may end the process; the next such follows once it is over, or lived for a moment.
+
+        So whichever ends the process is the last that was started; the start of each one before it is forgiven.
+        """
+        ends: list[float] = []
+
+        def watch() -> float | None:
+            if not ends:
+                alone = min(ALONE, max(LEAST_ALONE, ALL_ALONE / len(self._lanes[SUSPECTS])))
+                ends.append(self._world.monotonic() + alone)
+                self.submit(lane, task, is_resumed=True)
+            elif is_over() or self._world.monotonic() >= ends[0]:
+                if not is_over() and len(self._lanes[SUSPECTS]) > 1:
+                    forgive()
+                return None
+            return LOOK_AT_SUSPECT
+
+        self.submit(SUSPECTS, watch, is_resumed=True)
 
     def close(self) -> None:
         """Wait for what runs or is ready, and drop what is paused."""

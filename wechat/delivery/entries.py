@@ -1,0 +1,163 @@
+"""The records that this process knows, and the one place where a record moves."""
+
+from __future__ import annotations
+
+import logging
+import threading
+from collections.abc import Callable, Iterator
+from typing import Any
+
+from wechat.delivery.record import DONE, PROMISED, READY, RUNNING, Record, pack_record, unpack_record
+from wechat.errors import StoreError
+from wechat.reply import Reply
+from wechat.store.base import Change, Store
+from wechat.store.owners import Owners
+from wechat.store.remembered import KEPT as DOCUMENT_KEPT
+from wechat.store.remembered import Remembered
+from wechat.world import REAL, World
+
+logger = logging.getLogger("wxserver")
+
+KEPT = 86_400.0  # seconds for every state but done
+PREFIX = "message:"
+STATES = (RUNNING, PROMISED, READY, DONE)
+
+
+class Entry:
+    """A message in this process: its record as it was last read, and those who wait for it to move."""
+
+    handler, kind, msg_id = "", "success", ""  # for the log
+    raw: str | None = None  # what the store holds
+    linked: frozenset[str] = frozenset()  # the indexes that it has there
+    moved: threading.Event | None = None
+    held = 0  # attempts of this process that are open
+    whole: Reply | None = None  # of what was given directly, in case that it was promised where the store was not seen
+
+    def __init__(self, key: str, record: Record, lock: threading.Lock) -> None:
+        self.key, self.record, self.lock = key, record, lock
+
+    @property
+    def is_running(self) -> bool:
+        """Whether it is neither answered nor promised."""
+        return self.record.state == RUNNING
+
+
+class Entries:
+    """The records of an account; `seconds` is how long the signature of a message can be used.
+
+    Only where the store does not answer does a move count for this process alone.
+    """
+
+    def __init__(self, store: Store, owners: Owners, is_shared: bool, seconds: float, world: World = REAL) -> None:
+        self._store, self._owners, self._is_shared, self._world = store, owners, is_shared, world
+        self._seconds = max(seconds, DOCUMENT_KEPT)
+        self._lock = world.lock()
+        self._entries: dict[str, Entry] = {}
+        self._unwritten: dict[str, Entry] = {}
+        self._remembered = Remembered(self._seconds, world.monotonic)
+
+    def _found(self, index: str) -> Iterator[Entry]:
+        for name, raw in self._store.linked(index).items():
+            key, record = name.removeprefix(PREFIX), unpack_record(raw)
+            if not record:
+                continue
+            with self._lock:
+                entry = self._entries.get(key)
+            if not entry:
+                entry = Entry(key, record, self._world.lock())
+                entry.raw, entry.linked = raw, record.indexes
+            elif entry.record.owner != self._owners.me:  # what this process owns it knows better
+                with entry.lock:
+                    self._read(entry)  # and not what was found: this process may have adopted it since
+            if entry.record.is_open:
+                yield entry
+
+    # The one place where a record moves
+
+    def _move(self, entry: Entry, step: Callable[..., Record | None], *arguments: Any) -> Record | None:
+        """Move the record to what the step makes of it; gives what it was, or None where the step leaves it."""
+        with entry.lock:
+            while (new := step(record := entry.record, *arguments)) is not None:
+                # In memory nobody else looks for a message that is neither slow nor open.
+                is_private = not (self._is_shared or entry.raw or new.is_open)
+                if is_private or self._write(entry, new):
+                    self._put(entry, new)
+                    return record
+        return None
+
+    def _move_mine(self, entry: Entry, states: tuple[str, ...], **fields: Any) -> bool:
+        def step(record: Record) -> Record | None:
+            is_mine = record.owner == self._owners.me and record.state in states
+            return record._replace(**fields) if is_mine else None
+
+        return bool(self._move(entry, step))
+
+    def _write(self, entry: Entry, new: Record) -> bool:
+        """Whether the store has the new record; else the entry has the one that was there."""
+        change = self._change(entry, new)
+        try:
+            if self._store.swap(change):
+                entry.raw, entry.linked = change.new, new.indexes
+                return True
+            self._read(entry)
+        except StoreError as error:
+            logger.warning("other processes do not see how a message stands: %s", error)
+            self._unwritten[entry.key] = entry
+            entry.linked |= new.indexes  # the write may have come through
+            return True
+        return False
+
+    def _catch_up(self) -> Iterator[Entry]:
+        """Write what the store did not take while it was away, unless another process has gone further with it.
+
+        Gives what has to be sent.
+        """
+        for key, entry in list(self._unwritten.items()):
+            with entry.lock:
+                self._read(entry)
+                if key in self._unwritten and self._store.swap(change := self._change(entry, entry.record)):
+                    entry.raw, entry.linked = change.new, entry.record.indexes
+                    del self._unwritten[key]
+            if entry.record.state == READY and entry.record.owner == self._owners.me:
+                yield entry
+
+    def _change(self, entry: Entry, new: Record) -> Change:
+        is_over = new.state == DONE
+        packed = None if is_over and not self._is_shared else pack_record(new)
+        gone = entry.linked - new.indexes
+        ttl = self._seconds if is_over else KEPT
+        return Change(PREFIX + entry.key, entry.raw, packed, ttl, tuple(new.indexes), tuple(gone))
+
+    def _put(self, entry: Entry, record: Record) -> None:
+        entry.record = record
+        if entry.moved and record.state != RUNNING:
+            entry.moved.set()
+        with self._lock:
+            if record.state == DONE or not record.owner:
+                self._entries.pop(entry.key, None)
+                self._remembered.add(entry.key, record.document)
+            elif record.owner == self._owners.me or entry.held:
+                self._entries[entry.key] = entry
+            else:  # its end would not be seen here
+                self._entries.pop(entry.key, None)
+
+    def _read(self, entry: Entry) -> None:
+        entry.raw = self._store.get(PREFIX + entry.key)
+        record = unpack_record(entry.raw) if entry.raw else None
+        if record:
+            entry.linked = record.indexes
+            if not self._is_ahead(entry, record):
+                self._unwritten.pop(entry.key, None)
+                self._put(entry, record)
+            elif (
+                record.state == PROMISED and entry.whole
+            ):  # what was given here did not arrive: WeChat was told to wait
+                self._put(entry, entry.record.ended(self._owners.me, b"", entry.whole))
+                entry.whole = None
+
+    def _is_ahead(self, entry: Entry, seen: Record) -> bool:
+        """Whether this process went on with a message while the store was away, and what the store has is older."""
+        if entry.key not in self._unwritten:
+            return False
+        here, there = STATES.index(entry.record.state), STATES.index(seen.state)
+        return here >= there if seen.owner == self._owners.me else here > there == STATES.index(RUNNING)
