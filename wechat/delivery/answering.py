@@ -7,6 +7,7 @@ from contextlib import nullcontext
 from typing import Any, NamedTuple
 
 from wechat.delivery.sessions import Sessions
+from wechat.errors import GivenUp
 from wechat.log import log_error
 from wechat.message import Message, label
 from wechat.platform.api import Api
@@ -111,6 +112,12 @@ class Answering:
                 log_error(logger, f"{name} failed on {label(message)}", error)
                 return self.apologise(message, error)
         return NOBODY
+
+    def give_up(self, push: Push, starts: int) -> Answer:
+        """What the error handler answers to a message whose process ended at each of its starts."""
+        said = f"{push.found.handler.name if push.found else 'nobody'} on {label(push.message)}"
+        logger.error("%s: its process ended at each of %d starts, the message is given up", said, starts)
+        return self.apologise(push.message, GivenUp("the process ended each time the message was answered"))
 
     def apologise(self, message: Message, error: BaseException) -> Answer:
         """What the error handler answers; nothing where there is none, or where it raises too."""

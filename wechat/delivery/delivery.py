@@ -8,13 +8,13 @@ from __future__ import annotations
 
 import logging
 
-from wechat.delivery.answering import Answer, Answering, HandedOn, Push
+from wechat.delivery.answering import Answering, HandedOn, Push
 from wechat.delivery.entries import Entry
 from wechat.delivery.lanes import Lanes
 from wechat.delivery.ledger import Ledger
 from wechat.delivery.outbox import NOTHING, Outbox
 from wechat.delivery.record import PROMISED, READY, RUNNING, Record, unpack
-from wechat.errors import GivenUp, StoreError, Unreadable
+from wechat.errors import StoreError, Unreadable
 from wechat.log import log_error
 from wechat.message import Message, delivery_key, kind_of, label
 from wechat.protocol.envelope import Clock
@@ -30,8 +30,8 @@ GRACE = 1.5  # seconds past WECHAT_REPLY_WITHIN, so that WeChat hangs up and ask
 LAST_ATTEMPT = 3
 LONG_FOR_UNMARKED = 1.0  # seconds
 DIRECT = ""  # in the log: with this attempt, the first or a later one
-BEHIND = 1.0  # seconds by which the rest of a long text follows its beginning
-BEHIND_A_CRASH = 6.0  # seconds; WeChat asks for the beginning again once it has waited 5
+# Seconds by which the rest of a long text follows its beginning, which WeChat asks for again 5 s after a crash.
+BEHIND, BEHIND_A_CRASH = 1.0, 6.0
 MOST_STARTS = 3  # each of which ended with the death of its process
 SUSPECT = 2  # starts from which on messages are started one by one, to see which of them ends the process
 
@@ -109,8 +109,6 @@ class Delivery:
         self._slow.close()
         self._outbox.lanes.close()
 
-    # An attempt
-
     def _await(self, entry: Entry, push: Push, attempt: int) -> bytes:
         """The document, or what is said when it is not ready in time."""
         is_crowded = self._waiting >= self._most_waiting
@@ -145,8 +143,6 @@ class Delivery:
             return self._log(push, entry, attempt, "later", document)
         return self._log(push, entry, attempt, DIRECT, entry.record.document)
 
-    # The run
-
     def _do_in_lane(self, entry: Entry, push: Push, handed: HandedOn | None = None) -> None:
         def task() -> None:
             if self._ledger.start(entry):
@@ -175,7 +171,7 @@ class Delivery:
         """Have the handler answer, note it, and send what is not the direct answer."""
         started = self._world.monotonic()
         if entry.record.starts > MOST_STARTS:
-            answer = self._give_up(push)
+            answer = self._answering.give_up(push, MOST_STARTS)
         elif is_in_lane:
             answer = self._answering.answer(*(handed or (push.message, push.found)))
         else:
@@ -203,12 +199,6 @@ class Delivery:
     def _end_without_reply(self, entry: Entry) -> None:
         if self._ledger.end(entry, b"", None, NOTHING) == PROMISED:
             self._outbox.deliver(entry)
-
-    def _give_up(self, push: Push) -> Answer:
-        handler = push.found.handler.name if push.found else "nobody"
-        said = f"{handler} on {label(push.message)}"
-        logger.error("%s: its process ended at each of %d starts, the message is given up", said, MOST_STARTS)
-        return self._answering.apologise(push.message, GivenUp("the process ended each time the message was answered"))
 
     def _is_continue(self, push: Push) -> bool:
         return not self._is_miniprogram and push.message.get("Content", "").strip() == CONTINUE
@@ -256,10 +246,13 @@ class Delivery:
         """One line about the attempt, which quotes nobody; gives the document."""
         if logger.isEnabledFor(logging.INFO):
             milliseconds = (self._world.monotonic() - push.started) * 1000
-            found = push.found
-            handler = entry.handler or (found.handler.name if found else "nobody")
-            is_claimed = handler == CONTINUE or (found and found.handler is not self._answering.router.default)
-            hint = "" if is_claimed else f"; to answer these: @on({describe(kind_of(push.message).split('/'))})"
+            handler = entry.handler or (push.found.handler.name if push.found else "nobody")
+            is_default = push.found is None or push.found.handler is self._answering.router.default
+            hint = (
+                ""
+                if handler == CONTINUE or not is_default
+                else f"; to answer these: @on({describe(kind_of(push.message).split('/'))})"
+            )
             tries = f" at attempt {attempt}" if attempt > 1 else ""
             how = (how or ("direct" if attempt == 1 else "retry")) if document or entry.kind == "success" else "later"
             said = f"{entry.kind}, {how}{tries}, {milliseconds:.1f} ms{hint}"
