@@ -2,8 +2,9 @@ PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
 SECONDS ?= 60
+SEEDS ?= 20000
 
-.PHONY: run test crash fuzz bench clean
+.PHONY: run test crash simulate fuzz bench clean
 
 run: $(VENV)/run.done  ## the server on this machine, with a chat page to try it
 	$(BIN)/python -m sandbox
@@ -13,11 +14,14 @@ test: $(VENV)/fuzz.done  ## every check and test, on PYTHON; nothing is rewritte
 	$(BIN)/ruff check .
 	$(BIN)/mypy
 	$(BIN)/mypy --platform win32 --cache-dir .mypy_cache/win32
-	$(BIN)/python -m pytest
+	$(BIN)/python -m pytest --numprocesses 3 --dist loadfile
 	$(BIN)/python -m tests.fuzz $(SECONDS)
 
 crash: $(VENV)/dev.done  ## kill -9 at every write and every call of the platform; `make test` takes a sample
 	CRASH_POINTS=all $(BIN)/python -m pytest -s tests/test_crash_points.py
+
+simulate: $(VENV)/dev.done  ## SEEDS schedules of processes that crash, freeze and lose their store
+	$(BIN)/python -m tests.simulation $(SEEDS)
 
 fuzz: $(VENV)/fuzz.done  ## SECONDS of it for each target, all at once
 	$(BIN)/python -m tests.fuzz $(SECONDS)
