@@ -1,0 +1,20 @@
+"""The delivery under a seeded scheduler: whatever fails, design.md's promises hold; and the old faults are found."""
+
+import pytest
+
+from tests.simulation.old_faults import OLD_FAULTS
+from tests.simulation.simulation import Simulation
+
+SEEDS, TOGETHER = 2_000, 100
+
+
+@pytest.mark.parametrize("first", range(0, SEEDS, TOGETHER))
+def test_every_promise_holds_in_every_schedule(first):
+    """`python -m tests.simulation 0 SEED` tells what happens in one of them, event by event."""
+    broken = {seed: promises for seed in range(first, first + TOGETHER) if (promises := Simulation(seed).run())}
+    assert broken == {}
+
+
+@pytest.mark.parametrize("fault", OLD_FAULTS, ids=lambda fault: fault.__name__)
+def test_a_fault_that_is_put_back_is_found(fault):
+    assert any(Simulation(seed, fault).run() for seed in range(SEEDS))
