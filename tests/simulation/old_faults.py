@@ -13,7 +13,6 @@ class DirectAndPushed(Parts):
 
     class Ledger(Ledger):
         def end(self, entry, document, rest, whole):
-            before = entry.record
             state = super().end(entry, document, rest, whole)
             if entry.record.state == READY and not entry.record.document:
                 self._move(entry, lambda record: record._replace(document=document))

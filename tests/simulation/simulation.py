@@ -162,9 +162,8 @@ class Listener(logging.Handler):
         simulation = self._simulation
         if simulation.trace is not None:
             process = simulation.scheduler.current.process
-            simulation.say(
-                f"    {process.name if process else '-'} {record.levelname}: {record.getMessage().partition(chr(10))[0]}"
-            )
+            said = record.getMessage().partition("\n")[0]
+            simulation.say(f"    {process.name if process else '-'} {record.levelname}: {said}")
         if record.levelno >= logging.ERROR:
             simulation.watch.logged(record)
 
