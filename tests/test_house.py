@@ -17,7 +17,7 @@ ORDER = str.split(
     store.base store.memory store.sqlite store.redis store.opening store.owners
     message web protocol.signature protocol.envelope protocol.parser protocol.templates reply
     routing
-    platform.connection platform.transport platform.files platform.hints platform.answers
+    platform.connection platform.transport platform.files platform.answers
     platform.access_token platform.api platform.menu
     delivery.sessions delivery.answering delivery.lanes delivery.record delivery.remembered delivery.ledger
     delivery.outbox delivery.delivery
