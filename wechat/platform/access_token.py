@@ -42,7 +42,7 @@ class TokenCache:
         self, store: Store, owners: Owners, fetch: Fetch, clock: Clock = time.time, world: World = REAL
     ) -> None:
         self._store, self._owners, self._fetch, self._clock, self._world = store, owners, fetch, clock, world
-        self._spare = ""  # what was kept last, for as long as the store does not answer
+        self._spare: str | None = None  # what was kept last, for as long as the store does not answer
         self._guard = world.lock()
         self._fetching: Future[str] | None = None
 
@@ -54,7 +54,7 @@ class TokenCache:
         """Another token in place of one that the platform refused; else the stale one. Raises ApiError."""
         kept = self._read()
         if self._good(kept) == stale:  # else somebody has a newer one already
-            self._spare = ""
+            self._spare = None
             self._ask(False, self._store.replace, KEY, kept, None, 0)
         token = self.get()
         if token != stale:
