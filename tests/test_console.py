@@ -2,7 +2,6 @@
 
 import json
 import os
-import pty
 import subprocess
 import sys
 import time
@@ -189,21 +188,6 @@ def test_every_command_has_help(run, command):
     done = run(*command.split(), "--help")
     assert done.returncode == 0
     assert "--json" in done.stdout
-
-
-def test_a_terminal_shows_how_far_an_upload_is(cloud, tmp_path):
-    (tmp_path / "a.jpg").write_bytes(b"x" * 300_000)
-    ours, theirs = pty.openpty()
-    account = {"WECHAT_APPID": APPID, "WECHAT_SECRET": SECRET, "WECHAT_API_URL": cloud.url}
-    command = [sys.executable, "-m", "wechat", "media", "upload", "image", str(tmp_path / "a.jpg")]
-    done = subprocess.run(
-        command, cwd=ROOT, env={**os.environ, **account}, stdout=subprocess.PIPE, stderr=theirs, check=True
-    )
-    drawn = os.read(ours, 100_000).decode()
-    os.close(ours)
-    os.close(theirs)
-    assert "[##############################] 0.3 MB uploaded" in drawn
-    assert done.stdout.strip()
 
 
 @pytest.mark.parametrize("data", ["[1]", '"x"', "{"])

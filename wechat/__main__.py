@@ -9,7 +9,7 @@ from collections.abc import Iterable, Iterator
 from pathlib import Path
 
 from wechat.console import add, add_commands
-from wechat.errors import StartError
+from wechat.errors import Error
 from wechat.message import Message
 from wechat.platform.menu import menu_faults, read_menu, unhandled_keys
 from wechat.routing import Router, describe, load, prepare, where
@@ -21,7 +21,11 @@ from wechat.terminal import Parser, complain, run
 def main(arguments: list[str]) -> int:
     """Runs one command; gives its exit status."""
     options = _parser().parse_args(arguments)
-    status: int = options.run(options)
+    try:
+        status: int = options.run(options)
+    except Error as error:
+        complain(error)
+        return 1
     return status
 
 
@@ -30,9 +34,9 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument("--handlers", type=Path, default=Path("handlers"), metavar="FOLDER", help="default: handlers")
     commands = parser.add_subparsers(required=True, metavar="COMMAND")
 
-    add(commands, "check", run_check, "check the settings, the handlers and the menu, and name every fault")
-    add(commands, "routes", run_routes, "list every path and the function that answers it")
-    explain = add(commands, "explain", run_explain, "say who would answer a text, or an event, and why")
+    add(commands, "check", run_check)
+    add(commands, "routes", run_routes)
+    explain = add(commands, "explain", run_explain)
     explain.add_argument("text", nargs="?", metavar="TEXT", help="what a user sends; with --event: the EventKey")
     explain.add_argument("--event", metavar="EVENT", help="ask about an event: CLICK, SCAN, subscribe, ...")
     add_commands(commands)
@@ -40,24 +44,18 @@ def _parser() -> argparse.ArgumentParser:
 
 
 def run_check(options: argparse.Namespace) -> int:
-    """Everything that would stop the start, and menu keys that nobody handles."""
+    """Check the settings, the handlers and the menu, and name every fault."""
     _warn(_unknown_settings())
-    try:
-        settings, routes = prepare(os.environ, options.handlers)
-        open_store(settings.store).close()
-    except StartError as error:
-        return _report(error)
+    settings, routes = prepare(os.environ, options.handlers)
+    open_store(settings.store).close()
     _warn(_menu_warnings(options.handlers / "menu.json", Router(routes)))
     print(f"settings: good\nhandlers: {len(set(routes.values()))} functions for {len(routes)} paths")
     return 0
 
 
 def run_routes(options: argparse.Namespace) -> int:
-    """A line for each path, in the order in which the modules are loaded."""
-    try:
-        routes = load(options.handlers)
-    except StartError as error:
-        return _report(error)
+    """List every path and the function that answers it, in the order in which the modules are loaded."""
+    routes = load(options.handlers)
     width = max(map(len, map(where, routes.values())), default=0)
     for path, function in routes.items():
         print(f"{where(function):{width}}  @on({describe(path)})")
@@ -65,18 +63,14 @@ def run_routes(options: argparse.Namespace) -> int:
 
 
 def run_explain(options: argparse.Namespace) -> int:
-    """The handler of a text or an event, and the path that led to it; exit status 1 where there is none."""
-    try:
-        router = Router(load(options.handlers))
-    except StartError as error:
-        return _report(error)
-    fields = {"MsgType": "text", "Content": options.text or ""}
+    """Say who would answer a text, or an event, and why."""
     if options.event:
         fields = {"MsgType": "event", "Event": options.event, "EventKey": options.text or ""}
-    elif options.text is None:
-        complain("explain takes a TEXT, or --event EVENT")
-        return 2
-    found = router.find(Message(fields))
+    elif options.text is not None:
+        fields = {"MsgType": "text", "Content": options.text}
+    else:
+        options.fail("it takes a TEXT, or --event EVENT")
+    found = Router(load(options.handlers)).find(Message(fields))
     if not found:
         print("nobody answers: no path fits, and there is no @on('default')")
         return 1
@@ -85,11 +79,6 @@ def run_explain(options: argparse.Namespace) -> int:
     if found.match:
         print(f"with match {found.match.groups() or found.match[0]}")
     return 0
-
-
-def _report(error: StartError) -> int:
-    complain(*error.faults)
-    return 1
 
 
 def _warn(warnings: Iterable[str]) -> None:

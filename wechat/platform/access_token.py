@@ -11,7 +11,8 @@ import re
 import secrets
 import time
 from collections.abc import Callable
-from typing import Any
+from concurrent.futures import Future
+from typing import Any, TypeVar
 
 from wechat.errors import ApiError, StoreError, TransportError
 from wechat.platform.answers import number
@@ -22,6 +23,7 @@ from wechat.world import REAL, World
 
 logger = logging.getLogger(__name__)
 
+T = TypeVar("T")
 Fetch = Callable[[bool], dict[str, Any]]  # takes force_refresh, gives access_token and expires_in
 
 MARGIN = 300  # seconds before its end; the platform hands out the next one by then
@@ -30,18 +32,7 @@ LONGEST_LIFE, UNKNOWN_LIFE = 7200.0, 60.0  # seconds; the second where the platf
 TOKEN = re.compile(r"[ -~]{1,2048}")  # what can stand in a URL and in a store
 FORCE_EVERY = 30.0  # seconds; the platform allows no more
 
-
 KEY, LOCK_KEY, FORCED_KEY = "token", "token:lock", "token:forced"
-
-
-class Flight:
-    """A fetch that all threads wait for which ask meanwhile."""
-
-    token = ""
-    error: BaseException | None = None
-
-    def __init__(self, world: World) -> None:
-        self.landed = world.event()
 
 
 class TokenCache:
@@ -50,60 +41,56 @@ class TokenCache:
     def __init__(
         self, store: Store, owners: Owners, fetch: Fetch, clock: Clock = time.time, world: World = REAL
     ) -> None:
-        self._store, self._owners, self._world = store, owners, world
-        self._fetch = fetch
-        self._clock = clock
-        self._spare = ""  # what was kept last, for as long as the store does not answer
+        self._store, self._owners, self._fetch, self._clock, self._world = store, owners, fetch, clock, world
+        self._spare: str | None = None  # what was kept last, for as long as the store does not answer
         self._guard = world.lock()
-        self._flight: Flight | None = None
+        self._fetching: Future[str] | None = None
 
     def get(self) -> str:
         """The current token; raises ApiError where none can be had."""
-        kept = self._read()
-        return _token_in(kept) if self._is_good(kept) else self._share(self._fetch_once)
+        return self._good(self._read()) or self._share(self._fetch_once)
 
     def renew(self, stale: str) -> str:
         """Another token in place of one that the platform refused; else the stale one. Raises ApiError."""
-        self._drop(stale)
+        kept = self._read()
+        if self._good(kept) == stale:  # else somebody has a newer one already
+            self._spare = None
+            self._ask(False, self._store.replace, KEY, kept, None, 0)
         token = self.get()
         if token != stale:
             return token
-        if self._may_force():
+        # The ticket is a new one each time: this process may not force it twice, either.
+        if self._ask(False, self._owners.take, FORCED_KEY, FORCE_EVERY, secrets.token_hex(4)):
             return self._share(lambda: self._fetch_and_keep(force=True))
         self._wait(self._read())  # whoever may is at it, or was a moment ago
         return self.get()
 
-    def _share(self, fly: Callable[[], str]) -> str:
-        """What `fly` gives or raises, for all threads that ask before it has."""
+    def _share(self, fetch: Callable[[], str]) -> str:
+        """What `fetch` gives or raises, for all threads that ask before it has."""
         with self._guard:
-            flight, is_mine = self._flight or Flight(self._world), self._flight is None
-            self._flight = flight
+            is_mine = self._fetching is None
+            shared = self._fetching = self._fetching or Future()
         if is_mine:
             try:
-                flight.token = fly()
+                shared.set_result(fetch())
             except BaseException as error:
-                flight.error = error
-            with self._guard:
-                self._flight = None
-            flight.landed.set()
-        flight.landed.wait()
-        if flight.error:
-            raise flight.error
-        return flight.token
+                shared.set_exception(error)
+            self._fetching = None
+        return shared.result()
 
     def _fetch_once(self) -> str:
         """Fetches, unless another process does: then its token is waited for."""
         deadline = self._world.monotonic() + LOCK
         while self._world.monotonic() < deadline:
             kept = self._read()
-            if self._is_good(kept):
-                return _token_in(kept)
-            if self._lock():
+            if token := self._good(kept):
+                return token
+            # Where nobody can be asked it fetches, too: a second fetch gives the same token.
+            if self._ask(True, self._owners.take, LOCK_KEY, LOCK):
                 try:
-                    kept = self._read()  # it may have come between the look and the lock
-                    return _token_in(kept) if self._is_good(kept) else self._fetch_and_keep()
+                    return self._good(self._read()) or self._fetch_and_keep()  # it may have come before the lock
                 finally:
-                    self._unlock()
+                    self._ask(None, self._owners.release, LOCK_KEY)
             self._wait(kept)
         raise ApiError("another process has been fetching the access token for too long")
 
@@ -113,65 +100,30 @@ class TokenCache:
         if not isinstance(token, str) or not TOKEN.fullmatch(token):
             raise TransportError("the platform's answer holds no access_token that can be used")
         self._spare = json.dumps({"token": token, "until": self._clock() + life})
-        try:
-            self._store.set(KEY, self._spare, max(life, 1))
-        except StoreError as error:
-            logger.warning("the access token is kept in this process alone: %s", error)
+        self._ask(None, self._store.set, KEY, self._spare, max(life, 1))
         return token
 
-    def _is_good(self, kept: str) -> bool:
-        return bool(kept) and float(json.loads(kept)["until"]) > self._clock()
+    def _good(self, kept: str | None) -> str:
+        """The token in what was kept, empty where it has ended."""
+        entry = json.loads(kept or "{}")
+        return str(entry["token"]) if entry.get("until", 0.0) > self._clock() else ""
 
-    def _read(self) -> str:
+    def _read(self) -> str | None:
+        return self._ask(self._spare, self._store.get, KEY)
+
+    def _wait(self, kept: str | None) -> None:
+        self._ask(None, self._store.wait, KEY, kept or None, 1.0)
+
+    def _ask(self, otherwise: T, step: Callable[..., T], *arguments: Any) -> T:
+        """What a step of the store gives, `otherwise` while it does not answer."""
         try:
-            return self._store.get(KEY) or ""
+            return step(*arguments)
         except StoreError as error:
-            logger.warning("the access token of this process is used: %s", error)
-            return self._spare
-
-    def _drop(self, stale: str) -> None:
-        """Forgets the token, unless somebody has a newer one already."""
-        kept = self._read()
-        if not kept or _token_in(kept) != stale:
-            return
-        self._spare = ""
-        try:
-            self._store.replace(KEY, kept, None, 0)
-        except StoreError as error:
-            logger.warning("the access token could not be dropped: %s", error)
-
-    def _lock(self) -> bool:
-        try:
-            return self._owners.take(LOCK_KEY, LOCK)
-        except StoreError:
-            return True  # nobody can be asked, and a second fetch gives the same token
-
-    def _unlock(self) -> None:
-        try:
-            self._owners.release(LOCK_KEY)
-        except StoreError:
-            return  # it ends by itself
-
-    def _wait(self, kept: str) -> None:
-        try:
-            self._store.wait(KEY, kept or None, 1.0)
-        except StoreError:
-            return  # the next look falls back on this process
-
-    def _may_force(self) -> bool:
-        try:
-            return self._owners.take(
-                FORCED_KEY, FORCE_EVERY, secrets.token_hex(4)
-            )  # this process may not twice, either
-        except StoreError:
-            return False
+            logger.warning("the access token is kept in this process alone: %s", error)
+            return otherwise
 
 
 def _life(expires_in: object) -> float:
     """The seconds for which a token is kept."""
     life = min(number(expires_in) or 0.0, LONGEST_LIFE)
     return UNKNOWN_LIFE if life <= 0 else life - MARGIN if life > MARGIN else life / 2
-
-
-def _token_in(kept: str) -> str:
-    return str(json.loads(kept)["token"])

@@ -1,4 +1,4 @@
-"""The platform's answers, read forgivingly: whatever else is wrong in one, its errcode counts.
+"""The platform's answers, read forgivingly: whatever else is wrong in one, its errcode counts, and what to do about it.
 
 https://developers.weixin.qq.com/doc/oplatform/developers/errCode/errCode.html
 """
@@ -14,13 +14,57 @@ from math import inf
 from typing import Any
 
 from wechat.errors import WeChatError
-from wechat.platform.hints import hint_for
 from wechat.platform.transport import to_text
 
 NUMBER = re.compile(r"[+-]?\d{1,15}(\.\d{1,15})?")
 BREAKS = re.compile(r"[\x00-\x1f\x7f-\x9f\u2028\u2029\ud800-\udfff]+")  # what could break a line of the log
 LONGEST_ERRMSG = 200  # characters
 MOST_DIGITS = 640  # which each Python turns into a number: sys.set_int_max_str_digits
+
+# https://developers.weixin.qq.com/doc/subscription/guide/dev/migration
+CONSOLE = "developers.weixin.qq.com/platform"
+KEYS = f"{CONSOLE} → 我的业务 → 基础信息 → 开发密钥, or mp.weixin.qq.com for a Mini Program"
+MENU_LIMITS = "a menu has three buttons of five each, names of 16 and 60 bytes, keys of 128 and urls of 1,024"
+
+HINTS = {
+    -1: "the platform is busy: try again in a moment",
+    40001: "WECHAT_SECRET is wrong, or somebody else fetched a token with force_refresh",
+    40003: "no such openid in this account: openids of another account do not count",
+    40004: "the kind of media has to be image, voice, video or thumb",
+    **dict.fromkeys((40006, 45001), "the file is too large: image 10 MB, voice 2 MB, video 10 MB, thumb 64 KB"),
+    40007: "no such media_id: temporary media ends after three days",
+    40013: f"WECHAT_APPID is wrong: compare it with {KEYS}",
+    40014: "the access token is no good: is the same account used with another secret elsewhere?",
+    **dict.fromkeys(range(40016, 40028), MENU_LIMITS),
+    40033: "a character in the request is not taken: send UTF-8 without \\u escapes and halves of characters",
+    40125: f"WECHAT_SECRET is wrong: it may have been reset at {KEYS}",
+    40164: f"add the IP address of this host to IP白名单 at {KEYS}",
+    40243: f"the AppSecret is frozen: thaw it at {KEYS}",
+    42001: "the access token has ended",
+    42007: "the user changed the password: let the account be authorised again",
+    43004: "the user does not follow the account",
+    45008: "a customer message takes one article",
+    45009: "the day's calls are used up: /cgi-bin/clear_quota gives them back ten times a month",
+    45010: "too many menus were made: try again tomorrow",
+    45011: "too many calls in this minute: wait for the next",
+    45015: "the user has not written for 48 hours: only they can begin again",
+    45047: "too many messages before the user wrote again: 5 after a message, 3 after a click",
+    46003: "there is no menu yet: python -m wechat menu push",
+    47001: "the data is not JSON as the platform reads it",
+    48001: f"the account has no right to this call: it needs 微信认证, or to be switched on in 接口管理 at {CONSOLE}",
+    48004: "the account was banned from this call",
+    50004: "the account may not use this call",
+    50007: "the account was frozen",
+    61004: f"add the IP address of this host to IP白名单 at {KEYS}, or to that of the third-party platform",
+    65303: "a conditional menu needs a default menu first",
+    65316: "a menu takes urls of three domains at most",
+    65320: "gender, region and language are no longer taken in a matchrule",
+    89503: "the account's administrator has to confirm the call",
+    89506: "the administrator refused this IP address: ask again after 24 hours",
+    89507: "the administrator refused this IP address: ask again after an hour",
+}
+# No other call can be made then: /cgi-bin/clear_quota would need a token.
+NO_CALL_LEFT = "the day's tokens are used up: POST /cgi-bin/clear_quota/v2 takes appid and appsecret instead of a token"
 
 
 def parse(body: bytes) -> Any:
@@ -57,3 +101,13 @@ def check_errcode(answer: Mapping[str, Any], call: str = "") -> None:
         errmsg = result.get("errmsg", "")
         said = BREAKS.sub(" ", errmsg if isinstance(errmsg, str) else reprlib.repr(errmsg))[:LONGEST_ERRMSG]
         raise WeChatError(errcode, said, hint_for(errcode, said, call))
+
+
+def hint_for(errcode: int, errmsg: str, call: str = "") -> str:
+    """What to do about an error of a call, like `GET /cgi-bin/menu/get`; empty where nobody knows."""
+    address = re.search(r"(?:invalid ip|requestIP:) *([0-9A-Fa-f.:]+)", errmsg)
+    if errcode in (40164, 61004) and address:
+        return HINTS[errcode].replace("the IP address of this host", address[1])
+    if errcode == 45009 and call.endswith("token"):
+        return NO_CALL_LEFT
+    return HINTS.get(errcode, "")

@@ -15,8 +15,8 @@ from urllib.parse import parse_qsl, urlencode
 from wechat.errors import ApiError, TransportError, WeChatError
 from wechat.platform.access_token import TokenCache
 from wechat.platform.answers import check_errcode, parse
-from wechat.platform.files import Progress, multipart, save, save_from
-from wechat.platform.transport import NO_HEADERS, Body, Received, Transport
+from wechat.platform.files import multipart, save, save_from
+from wechat.platform.transport import Body, Received, Transport
 from wechat.protocol.envelope import Clock
 from wechat.reply import Reply, Text
 from wechat.settings import Settings
@@ -42,7 +42,7 @@ class Call(NamedTuple):
     path: str
     query: Mapping[str, str]
     body: Body = None
-    headers: Mapping[str, str] = NO_HEADERS
+    headers: Mapping[str, str] | None = None
     is_repeatable: bool = False  # whether doing it twice does no harm
     timeout: float = TIMEOUT
 
@@ -62,15 +62,14 @@ class Api:
         owners: Owners | None = None,
         clock: Clock = time.time,
         world: World = REAL,
-        connect: Callable[[str], Transport] = Transport,
     ) -> None:
         self._settings, self._store, self._owners = settings, store, owners or Owners(store)
-        self._clock, self._world, self._connect = clock, world, connect
+        self._clock, self._world = clock, world
         self.begin()
 
     def begin(self) -> None:
         """Makes its connections anew in a process that was forked: those of its parent are not its own."""
-        self._transport = self._connect(self._settings.api_url)
+        self._transport = Transport(self._settings.api_url)
         self._tokens = TokenCache(self._store, self._owners, self._fetch_token, self._clock, self._world)
 
     def close(self) -> None:
@@ -128,29 +127,26 @@ class Api:
         answer = self._call(call, read_json)
         return str(answer.get("media_id") or answer.get("thumb_media_id") or "")
 
-    def download(
-        self, media_id: str, folder: str | Path, is_jssdk: bool = False, on_progress: Progress | None = None
-    ) -> Path:
+    def download(self, media_id: str, folder: str | Path, is_jssdk: bool = False) -> Path:
         """Downloads a medium into the folder; gives the file, which is none that was there before.
 
         It has the platform's name, made safe, or the next one that is free. `is_jssdk` asks for the voice of a web
         page, in its better quality. Nothing is left behind where it fails; an OSError says that the file cannot be
         written.
         """
-        path = "/cgi-bin/media/get/jssdk" if is_jssdk else "/cgi-bin/media/get"
-        deadline = self._world.monotonic() + TRANSFER_TIMEOUT
 
         def read(received: Received) -> Path | dict[str, Any]:
-            is_found = is_file(received)
-            return save(received, Path(folder), media_id, on_progress) if is_found else read_json(received)
+            return save(received, Path(folder), media_id) if is_file(received) else read_json(received)
 
+        path = "/cgi-bin/media/get/jssdk" if is_jssdk else "/cgi-bin/media/get"
         call = Call("GET", path, {"media_id": media_id}, is_repeatable=True, timeout=TRANSFER_TIMEOUT)
+        deadline = self._world.monotonic() + TRANSFER_TIMEOUT
         result = self._call(call, read)
         if isinstance(result, Path):
             return result
         # A video is not sent, but an address where it is.
         url, left = str(result.get("video_url", "")), deadline - self._world.monotonic()
-        return save_from(url, self._settings.api_url, Path(folder), media_id, on_progress, left)
+        return save_from(url, self._settings.api_url, Path(folder), media_id, left)
 
     # Customer messages: https://developers.weixin.qq.com/doc/service/api/customer/message/
 

@@ -7,8 +7,7 @@ import os
 import re
 import secrets
 import sys
-import tempfile
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import closing, suppress
 from pathlib import Path
 from typing import BinaryIO
@@ -16,8 +15,6 @@ from urllib.parse import urlsplit
 
 from wechat.errors import TransportError
 from wechat.platform.transport import PIECE, Body, Received, Transport, to_text, translated
-
-Progress = Callable[[int, int], None]  # takes the bytes so far, and all of them (0: nobody knows)
 
 LARGEST_FILE = 100 * 1024 * 1024  # bytes; the platform takes in a tenth of that
 LONGEST_NAME = 60  # characters, which are 240 bytes at most; file systems take 255
@@ -58,33 +55,24 @@ def readable(filename: str) -> str:
         return filename.encode(errors="replace").decode()
 
 
-def save(received: Received, folder: Path, fallback: str, on_progress: Progress | None) -> Path:
+def save(received: Received, folder: Path, fallback: str) -> Path:
     """Writes the body into the folder under the name that came with it, or one like it that is free.
 
     Nothing is left where it breaks off. Raises TransportError, and OSError where the file cannot be written.
     """
     if received.status != 200:
         raise TransportError(f"{received.what}: it answered {received.status}")
-    name = safe_name(_name_in(received) or fallback)
-    done = 0
-    with tempfile.NamedTemporaryFile(dir=folder, prefix=".download-", delete=False) as file:
-        try:
-            for piece in received.pieces(LARGEST_FILE):
-                file.write(piece)
-                done += len(piece)
-                if on_progress:
-                    on_progress(done, received.length or 0)
-            file.close()
-            return _move(Path(file.name), _claim(folder, name))
-        except BaseException:
-            file.close()  # Windows deletes no open file
-            os.unlink(file.name)
-            raise
+    file = _create(folder, safe_name(_name_in(received) or fallback))
+    try:
+        with file:
+            file.writelines(received.pieces(LARGEST_FILE))
+    except BaseException:
+        os.unlink(file.name)
+        raise
+    return Path(file.name)
 
 
-def save_from(
-    url: str, trusted: str, folder: Path, fallback: str, on_progress: Progress | None, timeout: float
-) -> Path:
+def save_from(url: str, trusted: str, folder: Path, fallback: str, timeout: float) -> Path:
     """Writes what is at an address on the public internet, or on the very server of `trusted`, into the folder.
 
     No redirect is followed. `timeout` is in seconds for the whole; raises what `save` raises.
@@ -100,7 +88,7 @@ def save_from(
         closing(Transport(server, is_public_only)) as transport,
         transport.open("GET", target, timeout=timeout) as received,
     ):
-        return save(received, folder, fallback, on_progress)
+        return save(received, folder, fallback)
 
 
 def _origin(url: str) -> tuple[str, str | None, int]:
@@ -126,22 +114,13 @@ def safe_name(name: str) -> str:
     return f"_{last}" if RESERVED.match(last) else last
 
 
-def _move(file: Path, claimed: Path) -> Path:
-    try:
-        return file.replace(claimed)
-    except OSError:
-        claimed.unlink()
-        raise
-
-
-def _claim(folder: Path, name: str) -> Path:
-    """Makes an empty file of this name, or of the next one that is free; no two callers get the same."""
+def _create(folder: Path, name: str) -> BinaryIO:
+    """A new file of this name, or of the next one that is free; no two callers get the same."""
     stem, suffix = os.path.splitext(name)
     path, number = folder / name, 1
     while True:
         try:
-            path.open("xb").close()
-            return path
+            return path.open("xb")
         except FileExistsError:
             number = number + 1 if number < 100 else secrets.randbelow(10**9)  # a look at thousands would take long
             path = folder / f"{stem}-{number}{suffix}"

@@ -11,7 +11,6 @@ from functools import cached_property
 from http.client import HTTPConnection, HTTPException, HTTPResponse
 from math import inf
 from ssl import SSLContext
-from types import MappingProxyType
 from typing import Any
 from urllib.parse import urlsplit
 
@@ -24,7 +23,6 @@ SILENCE = 5.0  # seconds, at most half of the time; then a kept connection count
 PIECE = 64 * 1024  # bytes
 SELECTOR = getattr(selectors, "PollSelector", selectors.SelectSelector)  # Windows has no poll()
 
-NO_HEADERS: Mapping[str, str] = MappingProxyType({})
 Body = bytes | Callable[[], Iterable[bytes]] | None  # a function begins it anew
 Request = tuple[str, str, Body, Mapping[str, str]]  # method, target, body and headers
 
@@ -36,14 +34,14 @@ class Received:
         self.what = what  # the call, for errors
         self.status = response.status
         self.headers = response.headers
-        self.length = response.length  # bytes of the whole body, where the server says
         self._response = response
 
     def pieces(self, most: int) -> Iterator[bytes]:
         """The body, piece by piece; raises TransportError where it breaks off, or is over `most` bytes."""
+        length = self._response.length or 0  # of the whole body, where the server says
         buffer, done = memoryview(bytearray(PIECE)), 0
         while True:
-            if max(done, self.length or 0) > most:
+            if max(done, length) > most:
                 raise TransportError(f"{self.what}: an answer of over {most} bytes")
             with translated(self.what):  # `read` would take as much at once as a chunk of length -1 makes it
                 size = self._response.readinto(buffer)
@@ -51,7 +49,7 @@ class Received:
                 break
             done += size
             yield bytes(buffer[:size])
-        if done < (self.length or 0):  # http.client takes the end of the connection for the end of the body
+        if done < length:  # http.client takes the end of the connection for the end of the body
             raise TransportError(f"{self.what}: the answer was cut off")
 
     def read(self, most: int) -> bytes:
@@ -87,7 +85,7 @@ class Transport:
         method: str,
         target: str,
         body: Body = None,
-        headers: Mapping[str, str] = NO_HEADERS,
+        headers: Mapping[str, str] | None = None,
         timeout: float = 10,
         is_repeatable: bool = False,
     ) -> Iterator[Received]:
@@ -97,7 +95,7 @@ class Transport:
         Raises TransportError; its message holds the path, but nothing of the query.
         """
         what = f"{method} {target.partition('?')[0]}"
-        request = (method, self._prefix + target, body, headers)
+        request = (method, self._prefix + target, body, headers or {})
         with translated(what):
             connection, response = self._exchange(request, time.monotonic() + timeout, is_repeatable)
         is_reusable = False
