@@ -97,9 +97,9 @@ def test_a_file_that_is_not_there_is_said(run):
 def test_media_go_up_and_come_down(run, tmp_path):
     (tmp_path / "照片.jpg").write_bytes(b"picture")
     media_id = run("media", "upload", "image", "照片.jpg").stdout.strip()
-    done = run("media", "get", media_id)
+    done = run("media", "get", "--", media_id)
     assert (tmp_path / done.stdout.strip()).read_bytes() == b"picture"
-    assert json.loads(run("media", "get", media_id, "-o", "mine.jpg", "--json").stdout) == {"file": "mine.jpg"}
+    assert json.loads(run("media", "get", "-o", "mine.jpg", "--json", "--", media_id).stdout) == {"file": "mine.jpg"}
     assert (tmp_path / "mine.jpg").read_bytes() == b"picture"
     assert run("media", "get", "nothing").returncode == 1
 
