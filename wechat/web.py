@@ -57,11 +57,8 @@ def read_query(request: Request) -> dict[str, str]:
 
 def respond_with(body: bytes, content_type: str, status: int | None = None) -> Response:
     """A response that no browser takes for anything but its content type."""
-    headers = [
-        ("Content-Type", content_type),
-        ("X-Content-Type-Options", "nosniff"),
-        ("Content-Length", str(len(body))),
-    ]
+    length = str(len(body))
+    headers = [("Content-Type", content_type), ("X-Content-Type-Options", "nosniff"), ("Content-Length", length)]
     return Response(None, status, headers, [body])
 
 
