@@ -13,7 +13,8 @@ import sys
 import time
 from collections.abc import Iterable, Mapping
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, NoReturn
+from typing import Any, NoReturn
+from wsgiref.types import StartResponse, WSGIEnvironment
 
 from webob import Request, Response
 
@@ -23,14 +24,13 @@ from wechat.delivery.ledger import Ledger
 from wechat.delivery.outbox import Outbox
 from wechat.delivery.sessions import Sessions
 from wechat.errors import NotFound, Refusal, StartError, Unreadable
-from wechat.hosting import check_uwsgi
 from wechat.log import collect_less, log_error
 from wechat.log import configure as configure_log
 from wechat.platform.api import Api
 from wechat.protocol.envelope import Clock, envelope_for
 from wechat.protocol.parser import is_probe
 from wechat.routing import Router, Routes, prepare
-from wechat.serving import bind, serve
+from wechat.serving import check_uwsgi, serve
 from wechat.settings import Settings
 from wechat.store.base import Store
 from wechat.store.opening import open_store
@@ -38,11 +38,6 @@ from wechat.store.owners import Heartbeat, Owners
 from wechat.terminal import Parser, complain
 from wechat.terminal import run as run_command
 from wechat.web import JSON, TEXT, XML, acknowledge, check_method, read_body, read_query, refuse, respond_with
-
-if TYPE_CHECKING:
-    from _typeshed.wsgi import StartResponse, WSGIEnvironment
-
-    application: "Application"
 
 logger = logging.getLogger("wxserver")
 
@@ -92,7 +87,7 @@ class Application:
         self.api.close()
         self.store.close()
 
-    def __call__(self, environ: "WSGIEnvironment", start_response: "StartResponse") -> Iterable[bytes]:
+    def __call__(self, environ: WSGIEnvironment, start_response: StartResponse) -> Iterable[bytes]:
         request = Request(environ)
         try:
             response = self.respond(request)
@@ -166,10 +161,9 @@ def run(app: Application) -> NoReturn:
     """Serves until it is stopped, and ends the process with status 0; with 2 where it cannot listen."""
     collect_less()
     try:
-        server = bind(app)
+        serve(app)
     except StartError as error:
         give_up(error)
-    serve(app, server)
     # Threads that still wait for a handler would hold up the end; what they owe stays written.
     logging.shutdown()
     os._exit(0)

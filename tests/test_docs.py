@@ -18,7 +18,7 @@ from tests.conftest import ROOT
 from wechat.__main__ import _parser as wechat_parser
 from wechat.errors import RoutingError
 from wechat.routing import load, name_of
-from wechat.settings import RULES
+from wechat.settings import NAMES
 
 READMES = [ROOT / "README.md", ROOT / "README.zh-CN.md"]
 DOCUMENTS = [*READMES, *sorted(ROOT.glob("docs/*.md"))]
@@ -196,7 +196,7 @@ def clashes(folder):
 
 # Settings, commands and links
 
-SETTINGS = {rule.name for rule in RULES}
+SETTINGS = set(NAMES)
 SETTINGS_OF_HANDLERS = {
     name for file in ROOT.glob("handlers/*.py") for name in re.findall(r'own\("(\w+)"', file.read_text("utf-8"))
 }

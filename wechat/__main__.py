@@ -13,7 +13,7 @@ from wechat.errors import Error
 from wechat.message import Message
 from wechat.platform.menu import menu_faults, read_menu, unhandled_keys
 from wechat.routing import Router, describe, load, prepare, where
-from wechat.settings import RULES
+from wechat.settings import NAMES
 from wechat.store.opening import open_store
 from wechat.terminal import Parser, complain, run
 
@@ -87,10 +87,9 @@ def _warn(warnings: Iterable[str]) -> None:
 
 
 def _unknown_settings() -> Iterator[str]:
-    known = [rule.name for rule in RULES]
     for name in sorted(os.environ):
-        if name.startswith("WECHAT_") and name not in known:
-            close = difflib.get_close_matches(name, known, n=1)
+        if name.startswith("WECHAT_") and name not in NAMES:
+            close = difflib.get_close_matches(name, NAMES, n=1)
             yield f"{name} is no setting of the server" + (f": is {close[0]} meant?" if close else "")
 
 

@@ -8,6 +8,8 @@ from __future__ import annotations
 import logging
 import re
 import time
+from collections.abc import Callable
+from functools import partial
 from typing import Any
 
 from waitress.channel import HTTPChannel
@@ -103,24 +105,19 @@ class Connections:
 
     def __init__(self, sockets: dict[int, Any], limit: int) -> None:
         self._sockets, self._limit = sockets, limit
-        self._listening = [dispatcher for dispatcher in sockets.values() if dispatcher.accepting]
-        for server in self._listening:
+        for server in [dispatcher for dispatcher in sockets.values() if dispatcher.accepting]:
             server.channel_class = Channel
-        self._known = len(sockets)
+            server.handle_accept = partial(self._accept, server.handle_accept)
         self._slow, self._early = 0, 0  # connections closed since the last line about them
         self._look_at = self._report_at = 0.0
 
     def look_after(self, now: float) -> None:
-        """Close what is overdue, and what has waited longest where there is no room; accept who waits for that."""
+        """Close what is overdue, and what has waited longest where there is no room."""
         if now >= self._look_at:
             self._look_at = now + LOOK
             self._close_overdue(now)
             self._report(now)
-        is_growing = len(self._sockets) > self._known
         self._make_room(now)
-        if is_growing:
-            self._accept_more(now)
-        self._known = len(self._sockets)
 
     def _channels(self) -> list[Channel]:
         return [dispatcher for dispatcher in list(self._sockets.values()) if isinstance(dispatcher, Channel)]
@@ -140,17 +137,16 @@ class Connections:
             oldest.handle_close()
             self._early += 1
 
-    def _accept_more(self, now: float) -> None:
-        """Accept others: waitress takes one in a round, and a round takes milliseconds among 1,000 connections."""
-        for server in self._listening:
-            for _ in range(BATCH):
-                before = len(self._sockets)
-                if before >= self._limit or not server.accepting:
-                    break
-                server.handle_accept()
-                if len(self._sockets) == before:
-                    break
-                self._make_room(now)
+    def _accept(self, accept_one: Callable[[], None]) -> None:
+        """Accept who waits: waitress takes one in a round, and a round takes milliseconds among 1,000 connections."""
+        for _ in range(BATCH):
+            before = len(self._sockets)
+            accept_one()
+            if len(self._sockets) == before:
+                return
+            self._make_room(time.monotonic())
+            if len(self._sockets) >= self._limit:
+                return
 
     def _report(self, now: float) -> None:
         if now < self._report_at or not (self._slow or self._early):

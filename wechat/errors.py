@@ -1,20 +1,11 @@
 """Every exception that the server raises on purpose.
 
     Error
-    ├── StartError              stops the start: exit status 2, one line for each fault
-    │   ├── SettingsError       a setting is missing or wrong
-    │   └── RoutingError        a handler module, or what it marks, is wrong
-    ├── StoreError              the store does not answer
-    ├── GivenUp                 a message ended its process each time it was answered
-    ├── ApiError                a call to the platform did not succeed
-    │   ├── TransportError      no answer, or none that is WeChat's
-    │   └── WeChatError         the platform refused: errcode, errmsg, and a hint what to do
-    └── Refusal                 a request is refused with an HTTP status
-        ├── Unreadable          400: signed, but not a message
-        ├── Forbidden           403: not shown to come from WeChat
-        ├── NotFound            404
-        ├── MethodNotAllowed    405
-        └── TooLarge            413
+    ├── StartError       SettingsError, RoutingError
+    ├── StoreError
+    ├── GivenUp
+    ├── ApiError         TransportError, WeChatError
+    └── Refusal          Unreadable 400, Forbidden 403, NotFound 404, MethodNotAllowed 405, TooLarge 413
 
 No message holds a secret, a token, a signed URL or a user's text.
 """
@@ -29,7 +20,7 @@ class Error(Exception):
 
 
 class StartError(Error):
-    """The server cannot start. `faults` says what is wrong, a line for each."""
+    """The server cannot start, and ends with status 2. `faults` says what is wrong, a line for each."""
 
     def __init__(self, faults: Sequence[str]) -> None:
         super().__init__("\n".join(faults))
@@ -78,8 +69,6 @@ class Refusal(Error):
 
 class Unreadable(Refusal):
     """Signed, but not a message that can be read."""
-
-    status = 400
 
 
 class Forbidden(Refusal):

@@ -12,6 +12,8 @@ import traceback
 from collections import deque
 from collections.abc import Iterator
 from contextlib import suppress
+from functools import lru_cache
+from io import TextIOWrapper
 from typing import TextIO
 
 from wechat.system import at_fork
@@ -22,19 +24,18 @@ INDENT = " " * 4  # before each line that does not begin a record
 class LineFormatter(logging.Formatter):
     """`TIME LEVEL LOGGER: MESSAGE`, control characters escaped; below it the lines of a traceback, indented."""
 
-    _second, _written = 0, ""  # to write the time is half of the cost, and most lines are of the second before
-
     def format(self, record: logging.LogRecord) -> str:
-        second = int(record.created)
-        if second != self._second:
-            self._written = time.strftime("%Y-%m-%d %H:%M:%S", time.localtime(second))
-            self._second = second
-        begin = f"{self._written},{int(record.msecs):03} {record.levelname} {record.name}: "
+        begin = f"{_written(int(record.created))},{int(record.msecs):03} {record.levelname} {record.name}: "
         line = escape(begin + record.getMessage())
         below = record.exc_text or (self.formatException(record.exc_info) if record.exc_info else "")
         if below or record.stack_info:
             line += indented(below) + indented(record.stack_info or "")
         return line
+
+
+@lru_cache(maxsize=1)  # it would be half of the cost, and most lines are of the second before
+def _written(second: int) -> str:
+    return time.strftime("%Y-%m-%d %H:%M:%S", time.localtime(second))
 
 
 class BatchHandler(logging.StreamHandler[TextIO]):
@@ -47,6 +48,8 @@ class BatchHandler(logging.StreamHandler[TextIO]):
 
     def __init__(self, stream: TextIO | None = None) -> None:
         super().__init__(stream)
+        if isinstance(self.stream, TextIOWrapper):  # a console may have another encoding, as GBK
+            self.stream.reconfigure(errors="backslashreplace")
         self.setFormatter(LineFormatter())
         self._begin()
         # A forked worker has no threads of its parent's, and may have locks that one of those held.
@@ -77,15 +80,8 @@ class BatchHandler(logging.StreamHandler[TextIO]):
             lines = "".join(self._take_lines())
             with suppress(OSError, ValueError):  # a full disk or a closed pipe costs the lines, and not the answer
                 if lines and self.stream:  # pythonw.exe and `2>&-` leave none
-                    self._write(lines)
-
-    def _write(self, lines: str) -> None:
-        try:
-            self.stream.write(lines)
-        except UnicodeEncodeError:  # a console of another encoding, as GBK; sys.stderr itself would not mind
-            encoding = self.stream.encoding
-            self.stream.write(lines.encode(encoding, "backslashreplace").decode(encoding))
-        self.stream.flush()
+                    self.stream.write(lines)
+                    self.stream.flush()
 
     def _take_lines(self) -> Iterator[str]:
         while self.records:

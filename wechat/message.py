@@ -34,7 +34,7 @@ class Message(dict[str, Any]):
     __slots__ = ()
 
     def __missing__(self, name: str) -> Any:
-        raise KeyError(self._absent(name))
+        raise KeyError(f"no {name} in this message; there are {', '.join(self)}")
 
     def __getattr__(self, name: str) -> Any:
         try:
@@ -44,9 +44,6 @@ class Message(dict[str, Any]):
 
     def __repr__(self) -> str:
         return f"<Message {', '.join(self)}>"
-
-    def _absent(self, name: str) -> str:
-        return f"no {name} in this message; there are {', '.join(self)}"
 
 
 def delivery_key(message: Message, content: bytes) -> str:

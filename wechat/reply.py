@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from typing import Any, ClassVar
 
 from wechat.message import Message, without_forbidden
-from wechat.protocol.templates import ARTICLE, DOCUMENT, IMAGE, MUSIC, NEWS, TEXT, TRANSFER_TO, VIDEO, VOICE, cdata
+from wechat.protocol.templates import DOCUMENT, NODES, cdata
 
 logger = logging.getLogger(__name__)
 
@@ -20,21 +20,22 @@ TEXT_LIMIT = 2047  # bytes of UTF-8
 NEWS_LIMIT_MESSAGE = 1  # articles in answer to a message, since October 2018
 NEWS_LIMIT_EVENT = 8  # articles in answer to an event
 
+CUSTOMER_NAMES = {"pic_url": "picurl", "music_url": "musicurl", "hq_music_url": "hqmusicurl"}  # others are our own
+
 
 def split_text(content: str, limit: int = TEXT_LIMIT) -> list[str]:
     """The content in pieces of at most `limit` bytes of UTF-8, cut between characters; no pieces for no content."""
-    data = without_forbidden(content).encode()
-    pieces = []
+    pieces, data = [], without_forbidden(content).encode()
     while data:
-        piece = data[:limit].decode(errors="ignore")
-        pieces.append(piece)
-        data = data[len(piece.encode()) :]
+        pieces.append(data[:limit].decode(errors="ignore"))
+        data = data[len(pieces[-1].encode()) :]
     return pieces
 
 
 class Fields:
     """Texts that are checked, and freed of forbidden characters, where the value is made and not where it is sent."""
 
+    kind: ClassVar[str]
     may_be_empty: ClassVar[bool] = False  # whether that says nothing; else what has no default has to be there
 
     def __post_init__(self) -> None:
@@ -45,24 +46,27 @@ class Fields:
             if not (self.may_be_empty or hasattr(type(self), name) or getattr(self, name)):
                 raise ValueError(f"{type(self).__name__}: {name} is empty, which would cost the user the whole answer")
 
+    def nodes(self) -> str:
+        """The XML nodes that this kind of reply has of its own."""
+        return NODES[self.kind] % {name: cdata(text) for name, text in vars(self).items()}
+
+    def customer_fields(self) -> dict[str, Any]:
+        """The fields as customer messages have them."""
+        return {CUSTOMER_NAMES.get(name, name): text for name, text in vars(self).items()}
+
 
 @dataclass(frozen=True)
 class Reply(Fields):
     """The base of the reply values. `kind` is WeChat's MsgType."""
 
-    kind: ClassVar[str]
     is_direct: ClassVar[bool] = False  # whether it can only be the direct answer
-
-    def nodes(self) -> str:
-        """The XML nodes that this kind of reply has of its own."""
-        raise NotImplementedError
 
     def customer_messages(self) -> list[dict[str, Any]]:
         """The JSON that sends the reply as customer messages, without `touser`; none where the platform has no such.
 
         https://developers.weixin.qq.com/doc/service/api/customer/message/api_sendcustommessage.html
         """
-        return [] if self.is_direct else [{"msgtype": self.kind, self.kind: dict(vars(self))}]
+        return [] if self.is_direct else [{"msgtype": self.kind, self.kind: self.customer_fields()}]
 
     def is_empty(self) -> bool:
         """Whether there is nothing to say, so that `success` is the answer."""
@@ -84,9 +88,6 @@ class Text(Reply):
     def __post_init__(self) -> None:
         if self.content.__class__ is not str:  # the common case, without a loop
             super().__post_init__()
-
-    def nodes(self) -> str:
-        return TEXT % cdata(self.content)
 
     def customer_messages(self) -> list[dict[str, Any]]:
         return [{"msgtype": self.kind, self.kind: {"content": piece}} for piece in split_text(self.content)]
@@ -114,9 +115,6 @@ class Image(Reply):
     kind = "image"
     media_id: str
 
-    def nodes(self) -> str:
-        return IMAGE % cdata(self.media_id)
-
 
 @dataclass(frozen=True)
 class Voice(Reply):
@@ -124,9 +122,6 @@ class Voice(Reply):
 
     kind = "voice"
     media_id: str
-
-    def nodes(self) -> str:
-        return VOICE % cdata(self.media_id)
 
 
 @dataclass(frozen=True)
@@ -138,9 +133,6 @@ class Video(Reply):
     title: str = ""
     description: str = ""
     thumb_media_id: str = ""
-
-    def nodes(self) -> str:
-        return VIDEO % (cdata(self.media_id), cdata(self.title), cdata(self.description))
 
 
 @dataclass(frozen=True)
@@ -154,32 +146,16 @@ class Music(Reply):
     music_url: str = ""
     hq_music_url: str = ""
 
-    def nodes(self) -> str:
-        fields = (self.title, self.description, self.music_url, self.hq_music_url, self.thumb_media_id)
-        return MUSIC % tuple(map(cdata, fields))
-
-    def customer_messages(self) -> list[dict[str, Any]]:
-        fields = dict(vars(self))
-        fields["musicurl"], fields["hqmusicurl"] = fields.pop("music_url"), fields.pop("hq_music_url")
-        return [{"msgtype": self.kind, self.kind: fields}]
-
 
 @dataclass(frozen=True)
 class Article(Fields):
     """One article of a News reply; the picture is JPG or PNG, 360*200 or 200*200 pixels."""
 
+    kind = "article"
     title: str
     description: str = ""
     pic_url: str = ""
     url: str = ""
-
-    def nodes(self) -> str:
-        """The article as XML."""
-        return ARTICLE % tuple(map(cdata, (self.title, self.description, self.pic_url, self.url)))
-
-    def customer(self) -> dict[str, str]:
-        """The article as customer messages have it."""
-        return {"title": self.title, "description": self.description, "url": self.url, "picurl": self.pic_url}
 
 
 @dataclass(frozen=True)
@@ -196,11 +172,10 @@ class News(Reply):
             raise TypeError("News takes a list of articles")
 
     def nodes(self) -> str:
-        return NEWS % (len(self.articles), "".join(article.nodes() for article in self.articles))
+        return NODES[self.kind] % (len(self.articles), "".join(article.nodes() for article in self.articles))
 
-    def customer_messages(self) -> list[dict[str, Any]]:
-        articles = [article.customer() for article in self.fitted(to_event=False).articles]
-        return [{"msgtype": self.kind, self.kind: {"articles": articles}}]
+    def customer_fields(self) -> dict[str, Any]:
+        return {"articles": [article.customer_fields() for article in self.fitted(to_event=False).articles]}
 
     def fitted(self, to_event: bool) -> News:
         limit = NEWS_LIMIT_EVENT if to_event else NEWS_LIMIT_MESSAGE
@@ -219,7 +194,7 @@ class Transfer(Reply):
     kf_account: str = ""
 
     def nodes(self) -> str:
-        return TRANSFER_TO % cdata(self.kf_account) if self.kf_account else ""
+        return super().nodes() if self.kf_account else ""
 
 
 @dataclass(frozen=True)

@@ -51,7 +51,8 @@ def on(msg_type: Part, *parts: Part, slow: bool = False) -> Callable[[F], F]:
     def mark(function: F) -> F:
         earlier = getattr(function, "__globals__", {}).get(getattr(function, "__name__", ""))
         hides = earlier if earlier is not function and _marks(earlier) else None
-        _marks(function, create=True).append(Mark(path, slow, hides))
+        marked: Any = function
+        marked.wechat_marks = [*_marks(function), Mark(path, slow, hides)]
         return function
 
     return mark
@@ -71,16 +72,13 @@ def _check_path(path: Route) -> None:
             raise ValueError(f"@on({describe(path)}): a pattern may stand in last place only")
 
 
-def _folded(parts: Iterable[Any]) -> Route:
+def _folded(parts: tuple[Any, ...]) -> Route:
     """The parts as a key: letters in either case are one, but for an EventKey, which is the account's own."""
-    return tuple(
-        [part.strip().casefold() if place < 2 and isinstance(part, str) else part for place, part in enumerate(parts)]
-    )
+    folded = [part.strip().casefold() if isinstance(part, str) else part for part in parts[:2]]
+    return (*folded, *parts[2:])
 
 
-def _marks(function: Any, create: bool = False) -> list[Mark]:
-    if create and "wechat_marks" not in vars(function):
-        function.wechat_marks = []
+def _marks(function: Any) -> list[Mark]:
     marks = inspect.getattr_static(function, "wechat_marks", [])  # a module may hold things that answer with an error
     return marks if isinstance(marks, list) else []
 

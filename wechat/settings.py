@@ -8,80 +8,17 @@ from base64 import b64decode
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager, suppress
 from contextvars import ContextVar
-from dataclasses import dataclass, field
+from dataclasses import MISSING, dataclass, field, fields
 from hashlib import sha256
 from importlib import import_module
-from typing import Any, NamedTuple
+from typing import Any, TypeVar
 from urllib.parse import urlsplit
 
 from wechat.errors import SettingsError
 
+T = TypeVar("T")
+
 CRYPTOGRAPHY = "cryptography.hazmat.primitives.ciphers"  # what `envelope` uses of the package
-
-
-@dataclass(frozen=True)
-class Settings:
-    """What the server was told. Its `repr` shows no secret."""
-
-    tokens: tuple[str, ...] = field(repr=False)  # the newest first
-    appid: str = ""
-    secret: str = field(default="", repr=False)
-    aes_keys: tuple[bytes, ...] = field(default=(), repr=False)  # 32 bytes each, the newest first
-    mode: str = "plain"
-    account: str = "official"
-    store: str = field(default="memory:", repr=False)  # may hold a password
-    api_url: str = "https://api.weixin.qq.com"
-    path: str = "/weixin"
-    max_age: int = 300  # seconds a signed timestamp stays good, both ways; 0: for ever
-    reply_within: float = 4.5  # seconds one attempt is held open
-    threads: int = 64
-    drain: int = 20  # seconds SIGTERM waits for work in flight
-    host: str = "0.0.0.0"
-    port: int = 8080
-    log_level: str = "info"
-
-    @property
-    def account_key(self) -> str:
-        """What the keys of this account begin with in a store that several share."""
-        return self.appid or sha256(self.tokens[-1].encode()).hexdigest()[:16]
-
-
-def read(environ: Mapping[str, str]) -> Settings:
-    """The settings in `environ`; an empty value counts as none.
-
-    Raises SettingsError with every fault at once.
-    """
-    values: dict[str, Any] = {}
-    faults = []
-    for rule in RULES:
-        text = environ.get(rule.name, "").strip()
-        if not text and rule.name not in REQUIRED:
-            continue
-        try:
-            values[rule.field] = rule.parse(text)
-        except ValueError as error:
-            faults.append(f"{rule.name} {error}")
-    if values.get("aes_keys"):
-        values.setdefault("mode", "safe")
-    faults += _conflicts(values)
-    if faults:
-        raise SettingsError(faults)
-    return Settings(**values)
-
-
-def _conflicts(values: Mapping[str, Any]) -> Iterator[str]:
-    """Settings that are good by themselves, but not together."""
-    mode = values.get("mode", "plain")
-    if mode != "plain":
-        for name, value in (("WECHAT_AES_KEY", "aes_keys"), ("WECHAT_APPID", "appid")):
-            if not values.get(value):
-                yield f"{name} is missing or wrong: WECHAT_MODE={mode} needs it"
-        if fault := package_fault(CRYPTOGRAPHY):
-            yield f"WECHAT_MODE={mode} {fault}"
-    if values.get("account") == "miniprogram":
-        for name, value in (("WECHAT_APPID", "appid"), ("WECHAT_SECRET", "secret")):
-            if not values.get(value):
-                yield f"{name} is missing or wrong: WECHAT_ACCOUNT=miniprogram answers through the platform's API"
 
 
 def package_fault(module: str) -> str:
@@ -109,13 +46,10 @@ def _tokens(text: str) -> tuple[str, ...]:
     return tokens
 
 
-def _credential(what: str) -> Callable[[str], str]:
-    def parse(text: str) -> str:
-        if not re.fullmatch(r"[\w-]{6,128}", text, re.ASCII):
-            raise ValueError(f"is not {what}: copy it from the platform's page, letters and digits without blanks")
-        return text
-
-    return parse
+def _credential(text: str, what: str) -> str:
+    if not re.fullmatch(r"[\w-]{6,128}", text, re.ASCII):
+        raise ValueError(f"is not {what}: copy it from the platform's page, letters and digits without blanks")
+    return text
 
 
 def _aes_keys(text: str) -> tuple[bytes, ...]:
@@ -126,13 +60,10 @@ def _aes_keys(text: str) -> tuple[bytes, ...]:
     return tuple(b64decode(key + "=") for key in keys)
 
 
-def _one_of(*choices: str) -> Callable[[str], str]:
-    def parse(text: str) -> str:
-        if text.lower() not in choices:
-            raise ValueError(f"is {text!r}: it takes {', '.join(choices[:-1])} or {choices[-1]}")
-        return text.lower()
-
-    return parse
+def _one_of(text: str, *choices: str) -> str:
+    if text.lower() not in choices:
+        raise ValueError(f"is {text!r}: it takes {', '.join(choices[:-1])} or {choices[-1]}")
+    return text.lower()
 
 
 def _store(text: str) -> str:
@@ -156,13 +87,10 @@ def _path(text: str) -> str:
     return text.rstrip("/")
 
 
-def _whole_number(low: int, high: int, unit: str) -> Callable[[str], int]:
-    def parse(text: str) -> int:
-        if not re.fullmatch(r"[0-9]{1,9}", text) or not low <= int(text) <= high:
-            raise ValueError(f"is {text!r}: it takes {unit}, a whole number from {low} to {high}")
-        return int(text)
-
-    return parse
+def _whole_number(text: str, low: int, high: int, unit: str) -> int:
+    if not re.fullmatch(r"[0-9]{1,9}", text) or not low <= int(text) <= high:
+        raise ValueError(f"is {text!r}: it takes {unit}, a whole number from {low} to {high}")
+    return int(text)
 
 
 def _seconds(text: str) -> float:
@@ -177,33 +105,80 @@ def _host(text: str) -> str:
     return text
 
 
-class Rule(NamedTuple):
-    """One setting: its name outside, its field inside, and how its text becomes a value."""
+def setting(name: str, default: T | None, parse: Callable[..., T], *details: Any, is_shown: bool = True) -> T:
+    """A field of Settings: its name outside, and what makes its value of a text. None as default: it is required."""
+    given: dict[str, Any] = {} if default is None else {"default": default}
+    value: T = field(**given, repr=is_shown, metadata={"name": name, "parse": lambda text: parse(text, *details)})
+    return value
 
-    name: str
-    field: str
-    parse: Callable[[str], Any]
+
+@dataclass(frozen=True)
+class Settings:
+    """What the server was told. Its `repr` shows no secret."""
+
+    tokens: tuple[str, ...] = setting("WECHAT_TOKEN", None, _tokens, is_shown=False)  # the newest first
+    appid: str = setting("WECHAT_APPID", "", _credential, "an appid")
+    secret: str = setting("WECHAT_SECRET", "", _credential, "an AppSecret", is_shown=False)
+    aes_keys: tuple[bytes, ...] = setting("WECHAT_AES_KEY", (), _aes_keys, is_shown=False)  # 32 bytes, the newest first
+    mode: str = setting("WECHAT_MODE", "plain", _one_of, "plain", "compat", "safe")
+    account: str = setting("WECHAT_ACCOUNT", "official", _one_of, "official", "miniprogram")
+    store: str = setting("WECHAT_STORE", "memory:", _store, is_shown=False)  # may hold a password
+    api_url: str = setting("WECHAT_API_URL", "https://api.weixin.qq.com", _api_url)
+    path: str = setting("WECHAT_PATH", "/weixin", _path)
+    max_age: int = setting("WECHAT_MAX_AGE", 300, _whole_number, 0, 86_400, "seconds")  # of a signature; 0: for ever
+    reply_within: float = setting("WECHAT_REPLY_WITHIN", 4.5, _seconds)  # for which one attempt is held open
+    threads: int = setting("WECHAT_THREADS", 64, _whole_number, 1, 1_000, "threads")
+    drain: int = setting("WECHAT_DRAIN", 20, _whole_number, 0, 3_600, "seconds")  # SIGTERM waits for work in flight
+    host: str = setting("HOST", "0.0.0.0", _host)
+    port: int = setting("PORT", 8080, _whole_number, 0, 65_535, "a TCP port")
+    log_level: str = setting("LOG_LEVEL", "info", _one_of, "debug", "info", "warning", "error", "critical")
+
+    @property
+    def account_key(self) -> str:
+        """What the keys of this account begin with in a store that several share."""
+        return self.appid or sha256(self.tokens[-1].encode()).hexdigest()[:16]
 
 
-RULES = (
-    Rule("WECHAT_TOKEN", "tokens", _tokens),
-    Rule("WECHAT_APPID", "appid", _credential("an appid")),
-    Rule("WECHAT_SECRET", "secret", _credential("an AppSecret")),
-    Rule("WECHAT_AES_KEY", "aes_keys", _aes_keys),
-    Rule("WECHAT_MODE", "mode", _one_of("plain", "compat", "safe")),
-    Rule("WECHAT_ACCOUNT", "account", _one_of("official", "miniprogram")),
-    Rule("WECHAT_STORE", "store", _store),
-    Rule("WECHAT_API_URL", "api_url", _api_url),
-    Rule("WECHAT_PATH", "path", _path),
-    Rule("WECHAT_MAX_AGE", "max_age", _whole_number(0, 86_400, "seconds")),
-    Rule("WECHAT_REPLY_WITHIN", "reply_within", _seconds),
-    Rule("WECHAT_DRAIN", "drain", _whole_number(0, 3_600, "seconds")),
-    Rule("WECHAT_THREADS", "threads", _whole_number(1, 1_000, "threads")),
-    Rule("HOST", "host", _host),
-    Rule("PORT", "port", _whole_number(0, 65_535, "a TCP port")),
-    Rule("LOG_LEVEL", "log_level", _one_of("debug", "info", "warning", "error", "critical")),
-)
-REQUIRED = frozenset({"WECHAT_TOKEN"})
+NAMES = tuple(rule.metadata["name"] for rule in fields(Settings))  # in the environment
+
+
+def read(environ: Mapping[str, str]) -> Settings:
+    """The settings in `environ`; an empty value counts as none.
+
+    Raises SettingsError with every fault at once.
+    """
+    values: dict[str, Any] = {}
+    faults = []
+    for rule in fields(Settings):
+        name = rule.metadata["name"]
+        text = environ.get(name, "").strip()
+        try:
+            if text or rule.default is MISSING:
+                values[rule.name] = rule.metadata["parse"](text)
+        except ValueError as error:
+            faults.append(f"{name} {error}")
+    if values.get("aes_keys"):
+        values.setdefault("mode", "safe")
+    faults += _conflicts(values)
+    if faults:
+        raise SettingsError(faults)
+    return Settings(**values)
+
+
+def _conflicts(values: Mapping[str, Any]) -> Iterator[str]:
+    """Settings that are good by themselves, but not together."""
+    mode, needs = values.get("mode", "plain"), []
+    if mode != "plain":
+        why = f"WECHAT_MODE={mode} needs it"
+        needs += [("WECHAT_AES_KEY", "aes_keys", why), ("WECHAT_APPID", "appid", why)]
+        if fault := package_fault(CRYPTOGRAPHY):
+            yield f"WECHAT_MODE={mode} {fault}"
+    if values.get("account") == "miniprogram":
+        why = "WECHAT_ACCOUNT=miniprogram answers through the platform's API"
+        needs += [("WECHAT_APPID", "appid", why), ("WECHAT_SECRET", "secret", why)]
+    for name, value, why in needs:
+        if not values.get(value):
+            yield f"{name} is missing or wrong: {why}"
 
 
 # An import takes no argument, so the environment that an application is made from reaches the modules of `handlers/`

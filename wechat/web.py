@@ -26,18 +26,19 @@ def check_method(method: str, *allowed: str) -> None:
 def read_body(request: Request) -> bytes:
     """The body, of which no more than the limit is read; raises TooLarge, or Unreadable where it ends too soon."""
     length = request.environ.get("CONTENT_LENGTH") or ""
-    promised = int(length) if length.isdecimal() and len(length) < 12 else None
-    if promised is None and not request.is_body_readable:  # neither a length nor chunks
-        promised = 0
-    if (promised or 0) > MAX_BODY:
-        raise TooLarge(f"a body of {promised} bytes")
+    if length.isdecimal() and len(length) < 12:
+        least = most = int(length)
+    else:  # chunks, or nothing
+        least, most = 0, MAX_BODY + 1 if request.is_body_readable else 0
+    if least > MAX_BODY:
+        raise TooLarge(f"a body of {least} bytes")
     try:
-        body: bytes = request.environ["wsgi.input"].read(MAX_BODY + 1 if promised is None else promised)
+        body: bytes = request.environ["wsgi.input"].read(most)
     except OSError as error:
         raise Unreadable("the connection broke inside the body") from error
     if len(body) > MAX_BODY:
         raise TooLarge(f"a body of over {MAX_BODY} bytes")
-    if len(body) < (promised or 0):
+    if len(body) < least:
         raise Unreadable("the connection ended inside the body")
     return body
 
@@ -64,11 +65,8 @@ def read_query(request: Request) -> dict[str, str]:
 
 def respond_with(body: bytes, content_type: str, status: int | None = None) -> Response:
     """A response that no browser takes for anything but its content type."""
-    headers = [
-        ("Content-Type", content_type),
-        ("X-Content-Type-Options", "nosniff"),
-        ("Content-Length", str(len(body))),
-    ]
+    length = str(len(body))
+    headers = [("Content-Type", content_type), ("X-Content-Type-Options", "nosniff"), ("Content-Length", length)]
     return Response(None, status, headers, [body])
 
 

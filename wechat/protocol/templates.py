@@ -11,17 +11,25 @@ DOCUMENT = (
     "<xml><ToUserName>%s</ToUserName><FromUserName>%s</FromUserName>"
     "<CreateTime>%d</CreateTime><MsgType><![CDATA[%s]]></MsgType>%s</xml>"
 )
-TEXT = "<Content>%s</Content>"
-IMAGE = "<Image><MediaId>%s</MediaId></Image>"
-VOICE = "<Voice><MediaId>%s</MediaId></Voice>"
-VIDEO = "<Video><MediaId>%s</MediaId><Title>%s</Title><Description>%s</Description></Video>"
-MUSIC = (
-    "<Music><Title>%s</Title><Description>%s</Description><MusicUrl>%s</MusicUrl>"
-    "<HQMusicUrl>%s</HQMusicUrl><ThumbMediaId>%s</ThumbMediaId></Music>"
-)
-NEWS = "<ArticleCount>%d</ArticleCount><Articles>%s</Articles>"
-ARTICLE = "<item><Title>%s</Title><Description>%s</Description><PicUrl>%s</PicUrl><Url>%s</Url></item>"
-TRANSFER_TO = "<TransInfo><KfAccount>%s</KfAccount></TransInfo>"
+NODES = {  # of each kind of reply, by the names of its fields
+    "text": "<Content>%(content)s</Content>",
+    "image": "<Image><MediaId>%(media_id)s</MediaId></Image>",
+    "voice": "<Voice><MediaId>%(media_id)s</MediaId></Voice>",
+    "video": (
+        "<Video><MediaId>%(media_id)s</MediaId>"
+        "<Title>%(title)s</Title><Description>%(description)s</Description></Video>"
+    ),
+    "music": (
+        "<Music><Title>%(title)s</Title><Description>%(description)s</Description><MusicUrl>%(music_url)s</MusicUrl>"
+        "<HQMusicUrl>%(hq_music_url)s</HQMusicUrl><ThumbMediaId>%(thumb_media_id)s</ThumbMediaId></Music>"
+    ),
+    "article": (
+        "<item><Title>%(title)s</Title><Description>%(description)s</Description>"
+        "<PicUrl>%(pic_url)s</PicUrl><Url>%(url)s</Url></item>"
+    ),
+    "news": "<ArticleCount>%d</ArticleCount><Articles>%s</Articles>",
+    "transfer_customer_service": "<TransInfo><KfAccount>%(kf_account)s</KfAccount></TransInfo>",
+}
 
 SPLIT = "]]]]><![CDATA[>"  # how a `]]>` stands inside CDATA
 
