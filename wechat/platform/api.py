@@ -62,14 +62,15 @@ class Api:
         owners: Owners | None = None,
         clock: Clock = time.time,
         world: World = REAL,
+        connect: Callable[[str], Transport] = Transport,
     ) -> None:
         self._settings, self._store, self._owners = settings, store, owners or Owners(store)
-        self._clock, self._world = clock, world
+        self._clock, self._world, self._connect = clock, world, connect
         self.begin()
 
     def begin(self) -> None:
         """Makes its connections anew in a process that was forked: those of its parent are not its own."""
-        self._transport = Transport(self._settings.api_url)
+        self._transport = self._connect(self._settings.api_url)
         self._tokens = TokenCache(self._store, self._owners, self._fetch_token, self._clock, self._world)
 
     def close(self) -> None:
