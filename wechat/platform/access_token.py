@@ -11,7 +11,6 @@ import re
 import secrets
 import time
 from collections.abc import Callable
-from concurrent.futures import Future
 from typing import Any, TypeVar
 
 from wechat.errors import ApiError, StoreError, TransportError
@@ -35,6 +34,16 @@ FORCE_EVERY = 30.0  # seconds; the platform allows no more
 KEY, LOCK_KEY, FORCED_KEY = "token", "token:lock", "token:forced"
 
 
+class Fetching:
+    """A fetch that all threads wait for which ask meanwhile."""
+
+    token = ""
+    error: BaseException | None = None
+
+    def __init__(self, world: World) -> None:
+        self.is_over = world.event()
+
+
 class TokenCache:
     """Keeps the token in the store until five minutes before its end, and fetches it once for everybody."""
 
@@ -44,7 +53,7 @@ class TokenCache:
         self._store, self._owners, self._fetch, self._clock, self._world = store, owners, fetch, clock, world
         self._spare: str | None = None  # what was kept last, for as long as the store does not answer
         self._guard = world.lock()
-        self._fetching: Future[str] | None = None
+        self._fetching: Fetching | None = None
 
     def get(self) -> str:
         """The current token; raises ApiError where none can be had."""
@@ -69,14 +78,18 @@ class TokenCache:
         """What `fetch` gives or raises, for all threads that ask before it has."""
         with self._guard:
             is_mine = self._fetching is None
-            shared = self._fetching = self._fetching or Future()
+            shared = self._fetching = self._fetching or Fetching(self._world)
         if is_mine:
             try:
-                shared.set_result(fetch())
+                shared.token = fetch()
             except BaseException as error:
-                shared.set_exception(error)
+                shared.error = error
             self._fetching = None
-        return shared.result()
+            shared.is_over.set()
+        shared.is_over.wait()
+        if shared.error:
+            raise shared.error
+        return shared.token
 
     def _fetch_once(self) -> str:
         """Fetches, unless another process does: then its token is waited for."""
