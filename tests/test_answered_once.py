@@ -11,6 +11,7 @@ from sandbox.messages import text_message
 from sandbox.platform import Endpoint, signed_query
 from sandbox.testing import APPID, SECRET
 from tests.conftest import TOKEN, Account
+from tests.simulation.promises import under_way
 from tests.test_promises import shown, store, wait_until  # noqa: F401, a fixture
 from wechat.routing import on
 from wechat.settings import read
@@ -96,9 +97,9 @@ def test_a_process_forgets_the_messages_of_others_that_it_has_promised():
     one, two = (Application(read(environ), {("text",): work}, store=shared) for _ in range(2))
     with ThreadPoolExecutor(1) as pool:
         pool.submit(one.delivery.answer, push)
-        assert wait_until(lambda: one.delivery._ledger._entries)
+        assert wait_until(lambda: under_way(one.delivery._ledger))
         assert two.delivery.answer(push) == b""
-    assert not two.delivery._ledger._entries
+    assert not under_way(two.delivery._ledger)
     assert wait_until(one.delivery.is_idle)
     for app in (one, two):
         app.close()

@@ -17,6 +17,7 @@ from wechat.delivery.record import DONE, PROMISED, READY, RUNNING, Record, pack,
 from wechat.errors import StoreError
 from wechat.reply import Image, News, Text
 from wechat.store.owners import REMEMBERED, RENEW
+from wechat.store.remembered import KEPT as DOCUMENT_KEPT
 from wechat.world import World
 
 REPLY, REST = Text("the reply"), Text("the rest")
@@ -117,13 +118,16 @@ def test_a_fast_message_in_memory_does_not_touch_the_store(start, store):
 
 
 @pytest.mark.parametrize("is_shared", [False, True])
-def test_nothing_stays_in_the_process_of_messages_that_are_done_or_kept(start, is_shared):
+def test_of_messages_that_are_done_or_kept_only_a_digest_stays_in_the_process(start, is_shared, world):
     ledger = start("me", is_shared)
     ledger.end(begin(ledger, "done")[0], b"", None, None)
     ledger.keep(ready(ledger, "kept"))
-    assert ledger._entries == {}
-    assert not begin(ledger, "done")[1]
-    assert not begin(ledger, "kept")[1]
+    for number in range(3):
+        world.now += DOCUMENT_KEPT
+        begin(ledger, str(number))
+    for key in ("done", "kept"):
+        assert ledger._known.get(key) is None
+        assert not begin(ledger, key)[1]
 
 
 def test_a_done_message_in_memory_leaves_nothing_in_the_store(start, store):

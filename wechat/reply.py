@@ -93,7 +93,10 @@ class Text(Reply):
         return [{"msgtype": self.kind, self.kind: {"content": piece}} for piece in split_text(self.content)]
 
     def is_empty(self) -> bool:
-        return not without_forbidden(self.content)
+        return not (self.content and without_forbidden(self.content))
+
+    def nodes(self) -> str:
+        return NODES["text"] % {"content": cdata(self.content)}
 
     def fitted(self, to_event: bool) -> Reply:
         if not is_long(self):

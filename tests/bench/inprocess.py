@@ -5,7 +5,6 @@ noisy machine is noisy for everybody; the figure is the median of the rounds' ra
 """
 
 import io
-import itertools
 import math
 import os
 import statistics
@@ -56,7 +55,7 @@ def environ_for(query, body):
 def caller(app, platform=PLAIN):
     """A function that pushes one text after the other, each with a MsgId of its own."""
     # Sealing costs more than what is measured, so it is done before; more than are used in all rounds.
-    pushes = itertools.cycle([platform.push(text_message("你好")) for _ in range((ROUNDS + 2) * CALLS)])
+    pushes = iter([platform.push(text_message("你好")) for _ in range((ROUNDS + 2) * CALLS)])
 
     def call():
         query, body = next(pushes)
@@ -104,8 +103,8 @@ def print_table(title, times, base, bars):
 
 def main():
     print(f"One text message in process, {ROUNDS} rounds of {CALLS} calls each, in turn.")
-    callers = {name: caller(servers.SERVERS[name]()) for name in ("ours", *BARS, "tutorial", "floor")}
-    plain = microseconds(callers)
+    sides = ("ours", *BARS, "tutorial", "floor")
+    plain = microseconds({name: caller(servers.SERVERS[name]()) for name in sides})
     servers.keep("in process, microseconds", {name: statistics.median(rounds) for name, rounds in plain.items()})
     is_good = print_table("plain mode, no log, as the peers", plain, "ours", BARS)
     sealed = {name: caller(servers.SERVERS[name](), SAFE) for name in ("ours, safe", *SAFE_BARS)}
@@ -114,7 +113,8 @@ def main():
     is_good &= print_table("exact handlers", microseconds(counts), "10,000 handlers", HANDLERS_BARS)
     configure("info", open(os.devnull, "w"))  # noqa: SIM115
     collect_less()
-    print_table("plain mode, our log on; the peers have none", microseconds(callers), "ours", {})
+    logged = microseconds({name: caller(servers.SERVERS[name]()) for name in sides})
+    print_table("plain mode, our log on; the peers have none", logged, "ours", {})
     print("\nAll bars hold." if is_good else "\nA bar is missed.")
     return 0 if is_good else 1
 

@@ -1,5 +1,7 @@
 """Faults that the project once had, put back one at a time: the simulation has to find each."""
 
+from dataclasses import replace
+
 from tests.simulation.process import Parts
 from wechat.delivery.ledger import Ledger
 from wechat.delivery.record import READY
@@ -15,7 +17,7 @@ class DirectAndPushed(Parts):
         def end(self, entry, document, rest, whole):
             state = super().end(entry, document, rest, whole)
             if entry.record.state == READY and not entry.record.document:
-                self._move(entry, lambda record: record._replace(document=document))
+                self._move(entry, lambda record: replace(record, document=document))
             return state
 
 
@@ -26,7 +28,7 @@ class WithoutLimit(Parts):
         def start(self, entry):
             is_mine = super().start(entry)
             if is_mine:
-                entry.record = entry.record._replace(starts=1)
+                entry.record = replace(entry.record, starts=1)
             return is_mine
 
 
@@ -59,7 +61,7 @@ class WithoutFence(Parts):
 
     class Ledger(Ledger):
         def send(self, entry):
-            entry.record = entry.record._replace(is_sending=True)
+            entry.record = replace(entry.record, is_sending=True)
             return True
 
 
@@ -68,7 +70,7 @@ class TakenOutFirst(Parts):
 
     class Ledger(Ledger):
         def fetch(self, entry, waiting, seen, document, rest):
-            left = seen.ended("", seen.document, rest)
+            left = replace(seen.ended(seen.document, rest), owner="")
             is_taken = self._move(waiting, lambda record: left if record == seen else None)
             return bool(is_taken) and bool(self.end(entry, document, None, None))
 

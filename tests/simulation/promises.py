@@ -360,9 +360,14 @@ class Watch:
                 self._break("locks are free", f"{process.locks} of {process.name}")
             if process.delivery and not process.delivery.is_idle():
                 self._break("nothing is open for ever", f"{process.name} is not idle")
-            elif process.delivery and (process.delivery._waiting or process.ledger._entries):
-                self._break("nothing is open for ever", f"{process.name} has {list(process.ledger._entries)}")
+            elif process.delivery and (process.delivery._waiting or under_way(process.ledger)):
+                self._break("nothing is open for ever", f"{process.name} has {under_way(process.ledger)}")
         for shelf in self._simulation.shelves():
             left = [f"{name}: {keys}" for name, keys in shelf.indexes().items() if name != "owners" and keys]
             if left and not self._has_store_trouble:
                 self._break("indexes are empty", str(left))
+
+
+def under_way(ledger):
+    """The keys of the messages that a process knows and that have not ended."""
+    return [key for key, entry in ledger._known._messages.items() if not entry.has_ended()]

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import logging
 
-from wechat.delivery.answering import Answering, HandedOn, Push
+from wechat.delivery.answering import NOBODY, Answer, Answering, HandedOn, Push
 from wechat.delivery.entries import Entry
 from wechat.delivery.lanes import Lanes
 from wechat.delivery.ledger import Ledger
@@ -29,6 +29,7 @@ logger = logging.getLogger("wxserver")
 GRACE = 1.5  # seconds past WECHAT_REPLY_WITHIN, so that WeChat hangs up and asks again
 LAST_ATTEMPT = 3
 LONG_FOR_UNMARKED = 1.0  # seconds
+FROM_CONTINUE = Answer(CONTINUE, Text(NOT_READY))
 DIRECT = ""  # in the log: with this attempt, the first or a later one
 # Seconds by which the rest of a long text follows its beginning, which WeChat asks for again 5 s after a crash.
 BEHIND, BEHIND_A_CRASH = 1.0, 6.0
@@ -184,7 +185,7 @@ class Delivery:
         seconds = self._world.monotonic() - started
         if seconds > LONG_FOR_UNMARKED and not is_in_lane:
             logger.warning("%s took %.1f s: mark it slow=True, so that it holds up nobody", answer.handler, seconds)
-        entry.handler, entry.kind = answer.handler, answer.kind
+        entry.answer = answer
         now, rest = self._fit(answer.reply, is_more=False)
         document = self._to_xml(now, push.message) if now else b""
         is_only_direct = bool(answer.reply and answer.reply.is_direct)
@@ -212,7 +213,7 @@ class Delivery:
                     return False
                 seen = [(other, other.record) for other in others]
                 waiting = [pair for pair in seen if pair[1].state == READY and not pair[1].is_sending]
-                entry.handler, entry.kind = CONTINUE, "text"
+                entry.answer = FROM_CONTINUE
                 if not waiting:
                     self._ledger.end(entry, self._to_xml(Text(NOT_READY), push.message), None, None)
                 elif self._fetch(entry, push, *waiting[0], is_more=len(waiting) > 1):
@@ -226,7 +227,7 @@ class Delivery:
     def _fetch(self, entry: Entry, push: Push, waiting: Entry, seen: Record, is_more: bool) -> bool:
         reply = unpack(seen.reply)
         now, rest = self._fit(reply, is_more or (isinstance(reply, Text) and is_long(reply)))  # the rest waits, too
-        entry.kind = reply.kind
+        entry.answer = Answer(CONTINUE, reply)
         return self._ledger.fetch(entry, waiting, seen, self._to_xml(now or reply, push.message), rest)
 
     def _fit(self, reply: Reply | None, is_more: bool) -> tuple[Reply | None, Reply | None]:
@@ -246,15 +247,13 @@ class Delivery:
         """One line about the attempt, which quotes nobody; gives the document."""
         if logger.isEnabledFor(logging.INFO):
             milliseconds = (self._world.monotonic() - push.started) * 1000
-            handler = entry.handler or (push.found.handler.name if push.found else "nobody")
-            is_default = push.found is None or push.found.handler is self._answering.router.default
-            hint = (
-                ""
-                if handler == CONTINUE or not is_default
-                else f"; to answer these: @on({describe(kind_of(push.message).split('/'))})"
-            )
+            found = push.found
+            answer = entry.answer or (Answer(found.handler.name) if found else NOBODY)
+            is_default = not found or found.handler is self._answering.router.default
+            address = describe(kind_of(push.message).split("/"))
+            hint = f"; to answer these: @on({address})" if is_default and answer.handler != CONTINUE else ""
             tries = f" at attempt {attempt}" if attempt > 1 else ""
-            how = (how or ("direct" if attempt == 1 else "retry")) if document or entry.kind == "success" else "later"
-            said = f"{entry.kind}, {how}{tries}, {milliseconds:.1f} ms{hint}"
-            logger.info(f"{label(push.message)} -> {handler}: {said}")
+            how = (how or ("direct" if attempt == 1 else "retry")) if document or not answer.reply else "later"
+            said = f"{answer.kind}, {how}{tries}, {milliseconds:.1f} ms{hint}"
+            logger.info(f"{label(push.message)} -> {answer.handler}: {said}")
         return document

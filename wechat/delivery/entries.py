@@ -5,8 +5,10 @@ from __future__ import annotations
 import logging
 import threading
 from collections.abc import Callable, Iterator
+from dataclasses import replace
 from typing import Any
 
+from wechat.delivery.answering import Answer
 from wechat.delivery.record import DONE, PROMISED, READY, RUNNING, Record, pack_record, unpack_record
 from wechat.errors import StoreError
 from wechat.reply import Reply
@@ -26,7 +28,8 @@ STATES = (RUNNING, PROMISED, READY, DONE)
 class Entry:
     """A message in this process: its record as it was last read, and those who wait for it to move."""
 
-    handler, kind, msg_id = "", "success", ""  # for the log
+    answer: Answer | None = None  # of this process, for the log
+    msg_id = ""  # for the log
     raw: str | None = None  # what the store holds
     linked: frozenset[str] = frozenset()  # the indexes that it has there
     moved: threading.Event | None = None
@@ -41,6 +44,10 @@ class Entry:
         """Whether it is neither answered nor promised."""
         return self.record.state == RUNNING
 
+    def has_ended(self) -> bool:
+        """Whether it is done, or waits for 继续."""
+        return self.record.state == DONE or not self.record.owner
+
 
 class Entries:
     """The records of an account; `seconds` is how long the signature of a message can be used.
@@ -52,9 +59,8 @@ class Entries:
         self._store, self._owners, self._is_shared, self._world = store, owners, is_shared, world
         self._seconds = max(seconds, DOCUMENT_KEPT)
         self._lock = world.lock()
-        self._entries: dict[str, Entry] = {}
+        self._known: Remembered[Entry] = Remembered(self._seconds, world.monotonic, Entry.has_ended)
         self._unwritten: dict[str, Entry] = {}
-        self._remembered = Remembered(self._seconds, world.monotonic)
 
     def _found(self, index: str) -> Iterator[Entry]:
         for name, raw in self._store.linked(index).items():
@@ -62,7 +68,7 @@ class Entries:
             if not record:
                 continue
             with self._lock:
-                entry = self._entries.get(key)
+                entry = self._known.get(key)
             if not entry:
                 entry = Entry(key, record, self._world.lock())
                 entry.raw, entry.linked = raw, record.indexes
@@ -78,17 +84,22 @@ class Entries:
         """Move the record to what the step makes of it; gives what it was, or None where the step leaves it."""
         with entry.lock:
             while (new := step(record := entry.record, *arguments)) is not None:
-                # In memory nobody else looks for a message that is neither slow nor open.
-                is_private = not (self._is_shared or entry.raw or new.is_open)
-                if is_private or self._write(entry, new):
-                    self._put(entry, new)
+                if self._settle(entry, new):
                     return record
         return None
+
+    def _settle(self, entry: Entry, new: Record) -> bool:
+        # In memory nobody else looks for a message that is neither slow nor open.
+        is_seen = self._is_shared or entry.raw or new.is_open
+        if is_seen and not self._write(entry, new):
+            return False
+        self._put(entry, new)
+        return True
 
     def _move_mine(self, entry: Entry, states: tuple[str, ...], **fields: Any) -> bool:
         def step(record: Record) -> Record | None:
             is_mine = record.owner == self._owners.me and record.state in states
-            return record._replace(**fields) if is_mine else None
+            return replace(record, **fields) if is_mine else None
 
         return bool(self._move(entry, step))
 
@@ -130,16 +141,22 @@ class Entries:
 
     def _put(self, entry: Entry, record: Record) -> None:
         entry.record = record
+        if record.state == DONE:
+            entry.raw = None  # it never moves again
         if entry.moved and record.state != RUNNING:
             entry.moved.set()
-        with self._lock:
-            if record.state == DONE or not record.owner:
-                self._entries.pop(entry.key, None)
-                self._remembered.add(entry.key, record.document)
-            elif record.owner == self._owners.me or entry.held:
-                self._entries[entry.key] = entry
-            else:  # its end would not be seen here
-                self._entries.pop(entry.key, None)
+        if self._is_shared:
+            with self._lock:
+                self._keep_or_drop(entry)
+
+    def _keep_or_drop(self, entry: Entry) -> None:
+        """Know the message for as long as its moves are seen here; the ledger's lock is held."""
+        is_known = self._known.get(entry.key) is entry
+        if entry.held or entry.has_ended() or entry.record.owner == self._owners.me:
+            if not is_known:
+                self._known.add(entry.key, entry)
+        elif is_known:
+            self._known.drop(entry.key)
 
     def _read(self, entry: Entry) -> None:
         entry.raw = self._store.get(PREFIX + entry.key)
@@ -152,7 +169,7 @@ class Entries:
             elif (
                 record.state == PROMISED and entry.whole
             ):  # what was given here did not arrive: WeChat was told to wait
-                self._put(entry, entry.record.ended(self._owners.me, b"", entry.whole))
+                self._put(entry, entry.record.ended(b"", entry.whole))
                 entry.whole = None
 
     def _is_ahead(self, entry: Entry, seen: Record) -> bool:

@@ -14,6 +14,7 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Iterator
+from dataclasses import replace
 
 from wechat.delivery.entries import KEPT, PREFIX, Entries, Entry
 from wechat.delivery.record import DONE, PROMISED, READY, RUNNING, Record
@@ -33,34 +34,33 @@ class Ledger(Entries):
     def begin(self, key: str, openid: str, is_slow: bool) -> tuple[Entry, bool]:
         """The message with this key, and whether the caller has to answer it."""
         with self._lock:
-            entry = self._entries.get(key)
-            document = None if entry else self._remembered.find(key)
-            if document is not None:
-                return Entry(key, Record(DONE, attempts=2, document=document), self._world.lock()), False
-            if is_new := entry is None:
+            entry = self._known.get(key)
+            if entry:
+                entry.held += 1
+            elif self._known.is_over(key):
+                return Entry(key, Record(DONE, attempts=2), self._world.lock()), False
+            else:
                 record = Record(RUNNING, self._owners.me, 1, 0 if is_slow else 1, is_slow, False, openid)
-                entry = self._entries[key] = Entry(key, record, self._world.lock())
-                if self._is_shared or is_slow:
-                    entry.lock.acquire()  # whoever comes now waits until it is known whose the message is
-            entry.held += 1
-        if not is_new:
+                new = Entry(key, record, self._world.lock())
+                self._known.add(key, new)
+                if not (self._is_shared or is_slow):
+                    return new, True
+                new.held = 1
+                new.lock.acquire()  # whoever comes now waits until it is known whose the message is
+        if entry:
             return entry, self._join(entry)
-        if not (self._is_shared or is_slow):
-            return entry, True
         try:
-            is_ours = self._enter(entry)
+            is_ours = self._enter(new)
         finally:
-            entry.lock.release()
-        return entry, is_ours or self._join(entry)
+            new.lock.release()
+        return new, is_ours or self._join(new)
 
     def leave(self, entry: Entry) -> None:
         """Note that the caller of `begin` has answered. With the last one, what another process has is forgotten."""
         if self._is_shared:
             with self._lock:
                 entry.held -= 1
-                is_mine = entry.record.owner == self._owners.me
-                if not (entry.held or is_mine) and self._entries.get(entry.key) is entry:
-                    del self._entries[entry.key]
+                self._keep_or_drop(entry)
 
     def start(self, entry: Entry) -> bool:
         """Count a start of the handler. False where the message has gone to another process meanwhile."""
@@ -73,7 +73,7 @@ class Ledger(Entries):
     def _count(self, entry: Entry, starts: int, forgiven: int) -> bool:
         def step(record: Record) -> Record | None:
             is_mine = record.owner == self._owners.me and record.state in (RUNNING, PROMISED)
-            counted = record._replace(starts=record.starts + starts, forgiven=record.forgiven + forgiven)
+            counted = replace(record, starts=record.starts + starts, forgiven=record.forgiven + forgiven)
             return counted if is_mine else None
 
         return bool(self._move(entry, step))
@@ -84,7 +84,7 @@ class Ledger(Entries):
 
     def promise(self, entry: Entry, content: str) -> Record:
         """Note that the answer comes later, unless it is there already; gives the record."""
-        self._move(entry, lambda r: r._replace(state=PROMISED, content=content) if r.state == RUNNING else None)
+        self._move(entry, lambda r: replace(r, state=PROMISED, content=content) if r.state == RUNNING else None)
         return entry.record
 
     def end(self, entry: Entry, document: bytes, rest: Reply | None, whole: Reply | None) -> str:
@@ -92,10 +92,13 @@ class Ledger(Entries):
 
         Gives the state it moved from; none where the message has gone to another process.
         """
-        before = self._move(entry, _ended, self._owners.me, document, rest, whole)
-        if before and before.state == RUNNING:
-            entry.whole = whole
-        return before.state if before else ""
+        with entry.lock:
+            while (before := entry.record).owner == self._owners.me and before.state in (RUNNING, PROMISED):
+                is_direct = before.state == RUNNING
+                if self._settle(entry, before.ended(document, rest) if is_direct else before.ended(b"", whole)):
+                    entry.whole = whole if is_direct else None
+                    return before.state
+        return ""
 
     def send(self, entry: Entry) -> bool:
         """Claim the next part of the reply before it is sent. False where another process, or 继续, has it."""
@@ -111,7 +114,7 @@ class Ledger(Entries):
 
     def sent(self, entry: Entry, rest: Reply | None) -> bool:
         """Note that a part was sent, and what is left."""
-        left = entry.record.ended(self._owners.me, entry.record.document, rest)
+        left = entry.record.ended(entry.record.document, rest)
         return self._move_mine(entry, (READY,), state=left.state, reply=left.reply, is_sending=False)
 
     def fetch(self, entry: Entry, waiting: Entry, seen: Record, document: bytes, rest: Reply | None) -> bool:
@@ -124,9 +127,9 @@ class Ledger(Entries):
             with entry.lock, waiting.lock:
                 if waiting.record is not seen or not entry.is_running:
                     return False
-                moves = [(waiting, seen.ended("", seen.document, rest))]
+                moves = [(waiting, replace(seen.ended(seen.document, rest), owner=""))]
                 if self._is_shared:
-                    moves.append((entry, entry.record.ended(entry.record.owner, document, None)))
+                    moves.append((entry, entry.record.ended(document, None)))
                 changes = [self._change(moved, record) for moved, record in moves]
                 if not self._store.swap(*changes):
                     for moved, _ in moves:
@@ -149,7 +152,7 @@ class Ledger(Entries):
     def _take(self, entry: Entry, owner: str, states: tuple[str, ...]) -> bool:
         def step(record: Record) -> Record | None:
             is_left = record.owner == owner and record.state in states
-            return record._replace(owner=self._owners.me, is_sending=False) if is_left else None
+            return replace(record, owner=self._owners.me, is_sending=False) if is_left else None
 
         return bool(self._move(entry, step))
 
@@ -199,16 +202,14 @@ class Ledger(Entries):
 
     def _join(self, entry: Entry) -> bool:
         """Count another attempt; whether its caller has to answer the message, since its owner is dead."""
-        self._move(
-            entry, lambda record: record._replace(attempts=record.attempts + 1) if record.state != DONE else None
-        )
+
+        def step(record: Record) -> Record | None:
+            return None if entry.has_ended() else replace(record, attempts=record.attempts + 1)
+
+        if not self._move(entry, step):  # it is answered, and this process alone counts
+            entry.record = replace(entry.record, attempts=entry.record.attempts + 1)
+            return False
         return self.adopt(entry, RUNNING)
 
     def _unlink(self, entry: Entry) -> None:
         self._store.swap(Change(PREFIX + entry.key, entry.raw, entry.raw, KEPT, unlink=tuple(entry.record.indexes)))
-
-
-def _ended(record: Record, me: str, document: bytes, rest: Reply | None, whole: Reply | None) -> Record | None:
-    if record.owner != me or record.state not in (RUNNING, PROMISED):
-        return None
-    return record.ended(me, document, rest) if record.state == RUNNING else record.ended(me, b"", whole)

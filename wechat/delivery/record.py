@@ -3,15 +3,16 @@
 from __future__ import annotations
 
 import json
-from dataclasses import asdict
-from typing import Any, NamedTuple
+from dataclasses import asdict, dataclass
+from typing import Any
 
 from wechat.reply import Article, Image, Music, News, Raw, Reply, Text, Transfer, Video, Voice
 
 RUNNING, PROMISED, READY, DONE = "running", "promised", "ready", "done"
 
 
-class Record(NamedTuple):
+@dataclass(slots=True)
+class Record:
     """Where a message stands. A record never changes: the ledger puts another one in its place."""
 
     state: str
@@ -36,10 +37,12 @@ class Record(NamedTuple):
         """Whether the answer was promised, and is not the direct one."""
         return self.state == PROMISED or (self.state == READY and not self.document)
 
-    def ended(self, owner: str, document: bytes, reply: Reply | None) -> Record:
+    def ended(self, document: bytes, reply: Reply | None) -> Record:
         """The record with its answer: ready where there is a reply left to send, else done."""
         state, left = (READY, pack(reply)) if reply else (DONE, "")
-        return Record(state, owner, self.attempts, self.starts, self.is_slow, False, self.openid, document, "", left)
+        return Record(
+            state, self.owner, self.attempts, self.starts, self.is_slow, False, self.openid, document, "", left
+        )
 
     @property
     def indexes(self) -> frozenset[str]:
@@ -51,7 +54,7 @@ class Record(NamedTuple):
 
 def pack_record(record: Record) -> str:
     """The record as JSON, for the store."""
-    return json.dumps({**record._asdict(), "document": record.document.decode()}, ensure_ascii=False)
+    return json.dumps({**asdict(record), "document": record.document.decode()}, ensure_ascii=False)
 
 
 def unpack_record(packed: str) -> Record | None:

@@ -36,4 +36,6 @@ SPLIT = "]]]]><![CDATA[>"  # how a `]]>` stands inside CDATA
 
 def cdata(text: str) -> str:
     """The text as a CDATA section that no content can end."""
-    return f"<![CDATA[{without_forbidden(text).replace(']]>', SPLIT)}]]>"
+    if not text.isprintable():
+        text = without_forbidden(text)
+    return f"<![CDATA[{text.replace(']]>', SPLIT)}]]>"
