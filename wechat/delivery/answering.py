@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 from contextlib import nullcontext
+from dataclasses import dataclass
 from typing import Any, NamedTuple
 
 from wechat.delivery.sessions import Sessions
@@ -20,7 +21,8 @@ logger = logging.getLogger("wxserver")
 MOST_HANDLERS = 8  # for one message, which each of them hands on to the next
 
 
-class Push(NamedTuple):
+@dataclass(slots=True)
+class Push:
     """A message on its way: what came, what it says, and who answers it."""
 
     content: bytes
@@ -40,7 +42,8 @@ class Push(NamedTuple):
         return self.content.decode(errors="replace")
 
 
-class Answer(NamedTuple):
+@dataclass(slots=True)
+class Answer:
     """What a handler answers; no reply means that it says nothing."""
 
     handler: str
