@@ -23,7 +23,7 @@ ORDER = str.split(
     store.base store.memory store.sqlite store.redis store.opening store.owners store.remembered
     message web protocol.signature protocol.envelope protocol.templates protocol.typed protocol.parser reply
     routing texts
-    platform.connection platform.transport platform.files platform.answers
+    platform.transport platform.answers platform.files
     platform.access_token platform.api platform.menu
     delivery.sessions delivery.answering delivery.lanes delivery.record delivery.entries delivery.ledger
     delivery.outbox delivery.delivery
