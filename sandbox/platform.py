@@ -26,8 +26,7 @@ from xml.etree import ElementTree
 from webob import Request
 
 from sandbox.messages import ACCOUNT, USER
-from wechat.protocol.envelope import RANDOM, Cipher
-from wechat.protocol.signature import sign
+from wechat.protocol.envelope import RANDOM, Cipher, sign
 from wechat.protocol.templates import cdata
 from wechat.settings import Settings
 
