@@ -14,8 +14,7 @@ from xml.etree import ElementTree
 from xml.parsers.expat import ExpatError, ParserCreate
 
 from wechat.errors import Unreadable
-from wechat.message import LISTS, MAX_DEPTH, Message, without_forbidden
-from wechat.protocol.templates import SPLIT
+from wechat.message import LISTS, MAX_DEPTH, SPLIT, Message, without_forbidden
 from wechat.protocol.typed import CONTROL, FILLED, mend
 
 REQUIRED = ("MsgType", "FromUserName", "ToUserName")  # without them nobody can answer
