@@ -11,7 +11,7 @@ from pathlib import Path
 from wechat.console import add, add_commands
 from wechat.errors import Error
 from wechat.message import Message
-from wechat.platform.menu import menu_faults, read_menu, unhandled_keys
+from wechat.platform.menu import read_menu, unhandled_keys
 from wechat.routing import Router, describe, load, prepare, where
 from wechat.settings import NAMES
 from wechat.store.opening import open_store
@@ -94,13 +94,11 @@ def _unknown_settings() -> Iterator[str]:
 
 
 def _menu_warnings(file: Path, router: Router) -> list[str]:
-    if not file.exists():
-        return []
     try:
-        menu = read_menu(file)
-        return [f"{file}: {said}" for said in menu_faults(menu) or unhandled_keys(menu, router)]
+        warnings = list(unhandled_keys(read_menu(file), router)) if file.exists() else []
     except (OSError, ValueError) as error:
-        return [f"{file}: {error}"]
+        warnings = str(error).splitlines()
+    return [f"{file}: {said}" for said in warnings]
 
 
 if __name__ == "__main__":

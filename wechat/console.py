@@ -15,7 +15,7 @@ from typing import Any
 
 from wechat.errors import Error, StartError
 from wechat.platform.api import Api
-from wechat.platform.menu import menu_faults, read_menu, unhandled_keys
+from wechat.platform.menu import read_menu, unhandled_keys
 from wechat.reply import Text
 from wechat.routing import Router, load
 from wechat.settings import read
@@ -140,11 +140,8 @@ def run_menu_push(api: Api, options: argparse.Namespace) -> Said:
     file = options.file or options.handlers / "menu.json"
     try:
         menu = read_menu(file)
-        faults = menu_faults(menu)
     except ValueError as error:
-        faults = [str(error)]
-    if faults:
-        raise Error("\n".join(f"{file}: {fault}" for fault in faults))
+        raise Error("\n".join(f"{file}: {fault}" for fault in str(error).splitlines())) from None
     for decorator in unhandled_keys(menu, Router(load(options.handlers))):
         complain(f"warning: {decorator}")
     api.create_menu(menu)
