@@ -27,7 +27,7 @@ ORDER = str.split(
     platform.access_token platform.api platform.menu
     delivery.sessions delivery.answering delivery.lanes delivery.record delivery.entries delivery.ledger
     delivery.outbox delivery.delivery
-    serving terminal console __main__
+    serving terminal __main__
     """
 )
 CODE = [

@@ -6,7 +6,7 @@ https://developers.weixin.qq.com/doc/service/api/custommenu/api_createcustommenu
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -108,3 +108,25 @@ def unhandled_keys(menu: dict[str, Any], router: Router) -> Iterator[str]:
             found = router.find(Message({"MsgType": "event", "Event": event, "EventKey": key}))
             if not found or found.handler.path in (DEFAULT, ("event",)):
                 yield f'nobody handles the button {inner["name"]}: @on("event", "{event}", "{key}")'
+
+
+def menu_warnings(file: Path, router: Router) -> list[str]:
+    """What is wrong with the menu in a file, if there is one, or which of its keys no handler takes."""
+    try:
+        warnings = list(unhandled_keys(read_menu(file), router)) if file.exists() else []
+    except (OSError, ValueError) as error:
+        warnings = str(error).splitlines()
+    return [f"{file}: {said}" for said in warnings]
+
+
+def menu_lines(menu: Mapping[str, Any]) -> list[str]:
+    """What `get_menu` gives, for people: a line for each button."""
+    lines = [line for button in menu.get("menu", {}).get("button", []) for line in _tree(button)]
+    return lines + ([f"and {len(menu['conditionalmenu'])} conditional menus"] if menu.get("conditionalmenu") else [])
+
+
+def _tree(button: Mapping[str, Any], indent: str = "") -> Iterator[str]:
+    target = next((str(button[name]) for name in ("key", "url", "media_id", "article_id") if button.get(name)), "")
+    yield f"{indent}{button.get('name', '')}  {button.get('type', '')}  {target}".rstrip()
+    for inner in button.get("sub_button") or []:
+        yield from _tree(inner, indent + "  ")
