@@ -30,11 +30,12 @@ from wechat.platform.api import Api
 from wechat.protocol.envelope import Clock, envelope_for
 from wechat.protocol.parser import is_probe
 from wechat.routing import Router, Routes, prepare
-from wechat.serving import check_uwsgi, serve
+from wechat.serving import serve
 from wechat.settings import Settings
 from wechat.store.base import Store
 from wechat.store.opening import open_store
 from wechat.store.owners import Heartbeat, Owners
+from wechat.system import check_uwsgi
 from wechat.terminal import Parser, complain
 from wechat.terminal import run as run_command
 from wechat.web import JSON, TEXT, XML, acknowledge, check_method, read_body, read_query, refuse, respond_with

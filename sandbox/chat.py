@@ -17,7 +17,7 @@ from sandbox.platform import Endpoint, Platform
 from sandbox.timeline import Timeline
 from sandbox.verdict import judge
 from wechat.errors import Unreadable
-from wechat.protocol.parser import parse
+from wechat.protocol.parser import parse, read_fields
 from wechat.settings import Settings
 
 USERS = (USER, "oZTwJ5CZXY2gKgAnfCGj7dCRpbA0")
@@ -147,6 +147,6 @@ class Chat:
 def _fields(document: str) -> dict[str, Any] | None:
     """The reply's nodes; none for silence, and for the answers that no user sees."""
     try:
-        return parse(document.encode()) if document else None
+        return read_fields(document.encode()) if document else None
     except Unreadable:
         return None

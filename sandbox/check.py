@@ -19,8 +19,8 @@ from sandbox.options import add_account, read_account
 from sandbox.platform import Attempt, Endpoint, Platform, is_address, signed_query
 from sandbox.verdict import Verdict, judge
 from wechat.errors import SettingsError
+from wechat.message import cdata
 from wechat.protocol.parser import parse
-from wechat.protocol.templates import cdata
 from wechat.terminal import complain
 
 OK, WARN, FAIL = "ok", "warn", "FAIL"  # FAIL breaks the account, or opens it to others; WARN does not today

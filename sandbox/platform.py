@@ -26,9 +26,8 @@ from xml.etree import ElementTree
 from webob import Request
 
 from sandbox.messages import ACCOUNT, USER
-from wechat.protocol.envelope import RANDOM, Cipher
-from wechat.protocol.signature import sign
-from wechat.protocol.templates import cdata
+from wechat.message import cdata
+from wechat.protocol.envelope import RANDOM, Cipher, sign
 from wechat.settings import Settings
 
 HEADERS = {"User-Agent": "Mozilla/4.0", "Content-Type": "text/xml"}

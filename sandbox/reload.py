@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from wechat.errors import StartError
-from wechat.platform.menu import menu_faults, read_menu
+from wechat.platform.menu import read_menu
 from wechat.routing import PACKAGE, Routes, load
 
 Snapshot = dict[str, tuple[int, int]]
@@ -78,13 +78,12 @@ class Folder:
         try:
             menu = read_menu(file) if file.exists() else {}
         except (OSError, ValueError) as error:
-            return [f"{file.name}: {error}"]
-        faults = menu_faults(menu) if menu or file.exists() else []
-        if not faults and menu != self._menu:
+            return [f"{file.name}: {fault}" for fault in str(error).splitlines()]
+        if menu != self._menu:
             if errcode := self._show_menu(menu):
                 return [f"{file.name}: WeChat refuses the menu with {errcode}"]
             self._menu = menu
-        return [f"{file.name}: {fault}" for fault in faults]
+        return []
 
 
 def snapshot(folder: Path) -> Snapshot:

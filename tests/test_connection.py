@@ -14,7 +14,7 @@ from cryptography.hazmat.primitives.asymmetric import ec
 
 from tests.raw_server import RawServer, answer, drip, read_head
 from wechat.errors import TransportError
-from wechat.platform.connection import is_public
+from wechat.platform.files import is_public
 from wechat.platform.transport import Transport
 
 
@@ -69,7 +69,7 @@ def test_a_public_address_is_known(address):
 @pytest.mark.parametrize("hosts", [["127.0.0.1"], ["8.8.8.8", "127.0.0.1"], ["127.0.0.1", "8.8.8.8"]])
 def test_a_name_with_an_address_that_is_not_public_is_refused_before_anything_is_sent(server, hosts):
     found = addresses(*hosts, port=server.port)
-    transport = Transport("http://videos.example", is_public_only=True, look_up=lambda *_: found)
+    transport = Transport("http://videos.example", may_reach=is_public, look_up=lambda *_: found)
     with pytest.raises(TransportError, match=r"127\.0\.0\.1 is no public address"):
         get(transport)
     assert server.connections == 0

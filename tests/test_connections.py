@@ -10,7 +10,7 @@ import waitress
 from waitress import wasyncore
 from waitress.parser import ParsingError
 
-from wechat.connections import GRACE, IDLE, MAX_HEAD, WITHIN, Connections, check_head
+from wechat.serving import GRACE, IDLE, MAX_HEAD, WITHIN, Connections, check_head
 
 REQUEST = b"GET / HTTP/1.1\r\nHost: x\r\n\r\n"
 WAIT = REQUEST.replace(b"/", b"/wait", 1)

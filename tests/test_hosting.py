@@ -17,7 +17,7 @@ from sandbox.platform import Endpoint
 from tests.conftest import PLAIN, ROOT, TOKEN, Account, copy_project, free_port, wait_for_port
 from tests.test_promises import shown, wait_until
 from wechat.errors import StartError
-from wechat.serving import check_uwsgi
+from wechat.system import check_uwsgi
 
 DEPLOY = (ROOT / "docs/deploy.md").read_text("utf-8")
 BIN = Path(sys.executable).parent

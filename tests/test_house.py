@@ -21,13 +21,13 @@ ORDER = str.split(
     """
     errors settings system log world
     store.base store.memory store.sqlite store.redis store.opening store.owners store.remembered
-    message web protocol.signature protocol.envelope protocol.templates protocol.typed protocol.parser reply
+    message web protocol.envelope protocol.typed protocol.parser reply
     routing texts
-    platform.connection platform.transport platform.files platform.answers
+    platform.transport platform.answers platform.files
     platform.access_token platform.api platform.menu
     delivery.sessions delivery.answering delivery.lanes delivery.record delivery.entries delivery.ledger
     delivery.outbox delivery.delivery
-    connections serving terminal console __main__
+    serving terminal __main__
     """
 )
 CODE = [
@@ -45,7 +45,7 @@ MAY_IMPORT = {
     "wxserver.py": {"wechat"},
     "wsgi.py": {"wxserver"},
 }
-MOST_FILES = 15
+MOST_FILES = 13
 MAKE_APPLICATIONS = [ROOT / "sandbox/__main__.py", ROOT / "sandbox/testing.py"]
 
 

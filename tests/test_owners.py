@@ -206,13 +206,6 @@ def test_a_dead_process_is_forgotten_once_nobody_can_still_ask_for_what_it_had(o
     assert list(store.linked("owners")) == ["alive:me"]
 
 
-def test_who_leaves_leaves_nothing_behind(owners, other, store, world):
-    watch(owners, world, RENEW, other)
-    other.leave()
-    assert list(store.linked("owners")) == ["alive:me"]
-    assert store.get("alive:elsewhere") is None
-
-
 # Locks
 
 

@@ -2,7 +2,7 @@ import pytest
 
 from tests.vectors import VECTORS
 from wechat.errors import Forbidden
-from wechat.protocol.signature import check_age, check_signature, is_signed, sign
+from wechat.protocol.envelope import check_age, check_signature, is_signed, sign
 
 QUERY = {"timestamp": "1714036504", "nonce": "1514711492", "signature": "f464b24fc39322e44b38aa78f5edd27bd1441696"}
 

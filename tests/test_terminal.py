@@ -14,8 +14,7 @@ import pytest
 from sandbox.__main__ import make_parser
 from tests.conftest import ROOT, TOKEN
 from wechat.__main__ import _parser
-from wechat.console import to_json
-from wechat.terminal import Parser, complain
+from wechat.terminal import Parser, complain, to_json
 
 NOBODY = "http://127.0.0.1:9/weixin"
 COMMANDS = {  # what is typed, and the exit status that it has by itself

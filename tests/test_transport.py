@@ -8,7 +8,8 @@ import pytest
 
 from tests.raw_server import RawServer, answer, drip, read_head
 from wechat.errors import TransportError
-from wechat.platform.transport import Transport, to_text
+from wechat.platform.answers import to_text
+from wechat.platform.transport import Transport
 
 
 class Quiet(BaseHTTPRequestHandler):

@@ -215,7 +215,7 @@ def test_a_list_stays_a_list_beside_a_text_with_markup():
 def test_a_reply_of_ours_is_read_as_xml_is():
     """It splits a `]]>`, and WeChat puts the text together."""
     reply = document(node("Content", "a]]]]><![CDATA[>b"))
-    assert parse(reply.encode()).Content == read_fields(reply.encode()).Content == "a]]>b"
+    assert read_fields(reply.encode()).Content == "a]]>b"
 
 
 def test_without_a_msgid_too_nothing_that_is_typed_adds_one():

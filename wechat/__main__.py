@@ -5,28 +5,36 @@ from __future__ import annotations
 import argparse
 import difflib
 import os
-from collections.abc import Iterable, Iterator
+import tempfile
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import closing, contextmanager
+from functools import partial
 from pathlib import Path
+from typing import Any
 
-from wechat.console import add, add_commands
-from wechat.errors import Error
+from wechat.errors import Error, StartError
 from wechat.message import Message
-from wechat.platform.menu import menu_faults, read_menu, unhandled_keys
+from wechat.platform.api import Api
+from wechat.platform.menu import menu_lines, menu_warnings, read_menu, unhandled_keys
+from wechat.reply import Text
 from wechat.routing import Router, describe, load, prepare, where
-from wechat.settings import NAMES
+from wechat.settings import NAMES, read
 from wechat.store.opening import open_store
-from wechat.terminal import Parser, complain, run
+from wechat.terminal import Parser, api_path, complain, json_value, run, to_json
+
+Said = tuple[str, dict[str, Any]]  # what a person reads, and a program
+Run = Callable[[Api, argparse.Namespace], Said]
+KINDS = ("image", "voice", "video", "thumb")
 
 
 def main(arguments: list[str]) -> int:
     """Runs one command; gives its exit status."""
     options = _parser().parse_args(arguments)
     try:
-        status: int = options.run(options)
+        return int(options.run(options))
     except Error as error:
         complain(error)
         return 1
-    return status
 
 
 def _parser() -> argparse.ArgumentParser:
@@ -34,13 +42,81 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument("--handlers", type=Path, default=Path("handlers"), metavar="FOLDER", help="default: handlers")
     commands = parser.add_subparsers(required=True, metavar="COMMAND")
 
-    add(commands, "check", run_check)
-    add(commands, "routes", run_routes)
-    explain = add(commands, "explain", run_explain)
+    _add(commands, "check", run_check)
+    _add(commands, "routes", run_routes)
+    explain = _add(commands, "explain", run_explain)
     explain.add_argument("text", nargs="?", metavar="TEXT", help="what a user sends; with --event: the EventKey")
     explain.add_argument("--event", metavar="EVENT", help="ask about an event: CLICK, SCAN, subscribe, ...")
-    add_commands(commands)
+    _add_calls(commands)
     return parser
+
+
+def _add_calls(commands: Any) -> None:
+    """The commands that talk to the platform."""
+    menu = _add_group(commands, "menu", "Show, push or delete the custom menu.")
+    _add_call(menu, "get", run_menu_get)
+    push = _add_call(menu, "push", run_menu_push)
+    push.add_argument("file", nargs="?", type=Path, metavar="FILE", help="default: menu.json among the handlers")
+    _add_call(menu, "delete", run_menu_delete)
+
+    media = _add_group(commands, "media", "Download or upload temporary media.")
+    get = _add_call(media, "get", run_media_get)
+    get.add_argument("media_id", metavar="ID")
+    get.add_argument("-o", "--output", type=Path, metavar="FILE", help="default: the platform's name, in this folder")
+    upload = _add_call(media, "upload", run_media_upload)
+    upload.add_argument("kind", choices=KINDS)
+    upload.add_argument("file", type=Path, metavar="FILE")
+
+    send = _add_call(commands, "send", run_send)
+    send.add_argument("openid", metavar="OPENID")
+    send.add_argument("text", metavar="TEXT")
+    _add_call(commands, "token", run_token)
+    call = _add_call(commands, "call", run_call)
+    call.add_argument("method", choices=("GET", "POST"))
+    call.add_argument("path", type=api_path, metavar="PATH", help="like /cgi-bin/get_api_domain_ip")
+    call.add_argument("data", nargs="?", type=json_value, default={}, metavar="JSON", help="body, or query of a GET")
+
+
+def _add_group(commands: Any, name: str, about: str) -> Any:
+    return commands.add_parser(name, help=about, description=about).add_subparsers(required=True, metavar="COMMAND")
+
+
+def _add_call(commands: Any, name: str, run: Run) -> argparse.ArgumentParser:
+    parser = _add(commands, name, run)
+    parser.add_argument("--json", action="store_true", help="print JSON, for programs")
+    parser.set_defaults(run=partial(_run, run))
+    return parser
+
+
+def _add(commands: Any, name: str, run: Callable[..., Any]) -> argparse.ArgumentParser:
+    """Add a sub-command that is described by the docstring of what it runs; `options.fail` refuses its arguments."""
+    parser: argparse.ArgumentParser = commands.add_parser(name, help=run.__doc__, description=run.__doc__)
+    parser.set_defaults(run=run, fail=parser.error)
+    return parser
+
+
+def _run(run: Run, options: argparse.Namespace) -> int:
+    """Prints what the command gives; 2 where the account's settings, or its handlers, are wrong. Raises Error."""
+    try:
+        with platform() as api:
+            text, data = run(api, options)
+    except StartError as error:
+        complain(error)
+        return 2
+    print(to_json(data) if options.json else text)
+    return 0
+
+
+@contextmanager
+def platform() -> Iterator[Api]:
+    """The API of the account in the environment; raises StartError where its credentials are missing."""
+    # Calls to the platform need no token of the message server's.
+    settings = read({**os.environ, "WECHAT_TOKEN": os.environ.get("WECHAT_TOKEN") or "unused"})
+    missing = [name for name in ("WECHAT_APPID", "WECHAT_SECRET") if not os.environ.get(name)]
+    if missing:
+        raise StartError([f"{name} is missing: calls to the platform need it" for name in missing])
+    with closing(open_store(settings.store, settings.account_key)) as store, closing(Api(settings, store)) as api:
+        yield api
 
 
 def run_check(options: argparse.Namespace) -> int:
@@ -48,7 +124,7 @@ def run_check(options: argparse.Namespace) -> int:
     _warn(_unknown_settings())
     settings, routes = prepare(os.environ, options.handlers)
     open_store(settings.store).close()
-    _warn(_menu_warnings(options.handlers / "menu.json", Router(routes)))
+    _warn(menu_warnings(options.handlers / "menu.json", Router(routes)))
     print(f"settings: good\nhandlers: {len(set(routes.values()))} functions for {len(routes)} paths")
     return 0
 
@@ -93,14 +169,78 @@ def _unknown_settings() -> Iterator[str]:
             yield f"{name} is no setting of the server" + (f": is {close[0]} meant?" if close else "")
 
 
-def _menu_warnings(file: Path, router: Router) -> list[str]:
-    if not file.exists():
-        return []
+def run_menu_get(api: Api, options: argparse.Namespace) -> Said:
+    """Show the menu that followers see."""
+    menu = api.get_menu()
+    return "\n".join(menu_lines(menu)), menu
+
+
+def run_menu_push(api: Api, options: argparse.Namespace) -> Said:
+    """Check a menu, then make it everybody's."""
+    file = options.file or options.handlers / "menu.json"
     try:
         menu = read_menu(file)
-        return [f"{file}: {said}" for said in menu_faults(menu) or unhandled_keys(menu, router)]
-    except (OSError, ValueError) as error:
-        return [f"{file}: {error}"]
+    except ValueError as error:
+        raise Error("\n".join(f"{file}: {fault}" for fault in str(error).splitlines())) from None
+    for decorator in unhandled_keys(menu, Router(load(options.handlers))):
+        complain(f"warning: {decorator}")
+    api.create_menu(menu)
+    count = len(menu["button"])
+    return f"pushed {count} buttons; followers see them within five minutes", {"buttons": count}
+
+
+def run_menu_delete(api: Api, options: argparse.Namespace) -> Said:
+    """Delete the menu, and the conditional ones."""
+    api.delete_menu()
+    return "deleted", {"deleted": True}
+
+
+def run_media_get(api: Api, options: argparse.Namespace) -> Said:
+    """Download a medium; it overwrites no file."""
+    output = options.output or Path()
+    if output.is_dir():
+        path = api.download(options.media_id, output)
+    elif output.exists():
+        raise Error(f"{output} is there, and is not overwritten: name another file")
+    else:
+        with tempfile.TemporaryDirectory(dir=output.parent) as own:
+            path = api.download(options.media_id, own)
+            output.open("xb").close()  # it may have come meanwhile
+            path = path.replace(output)
+    return str(path), {"file": str(path)}
+
+
+def run_media_upload(api: Api, options: argparse.Namespace) -> Said:
+    """Upload a file; prints its media_id, good for three days."""
+    with options.file.open("rb") as file:
+        media_id = api.upload(options.kind, options.file.name, file)
+    return media_id, {"media_id": media_id}
+
+
+def run_send(api: Api, options: argparse.Namespace) -> Said:
+    """Send a text to a follower as a customer message."""
+    text = Text(options.text)
+    if text.is_empty():
+        options.fail("the text is empty, there is nothing to send")
+    api.send(options.openid, text)
+    return "sent", {"sent": True}
+
+
+def run_token(api: Api, options: argparse.Namespace) -> Said:
+    """Print the access token, for a call by hand."""
+    token = api.token()
+    return token, {"access_token": token}
+
+
+def run_call(api: Api, options: argparse.Namespace) -> Said:
+    """Call any endpoint; prints its JSON."""
+    if options.method == "POST":
+        answer = api.post(options.path, options.data)
+    elif isinstance(options.data, dict):
+        answer = api.get(options.path, **options.data)
+    else:
+        options.fail("the query of a GET has to be a JSON object")
+    return to_json(answer, indent=2), answer
 
 
 if __name__ == "__main__":

@@ -14,6 +14,8 @@ from wechat.log import printable, shorten
 # Users' texts arrive with such characters raw, and no XML parser takes them. https://www.w3.org/TR/xml/#charsets
 _FORBIDDEN = re.compile("[\x00-\x08\x0b\x0c\x0e-\x1f\ud800-\udfff\ufffe\uffff]")
 
+SPLIT = "]]]]><![CDATA[>"  # how a `]]>` stands inside CDATA
+
 MAX_DEPTH = 32  # levels; the deepest push that is documented has 5
 
 # Nodes that repeat by design: a list even where one push holds only one of them.
@@ -23,6 +25,12 @@ LISTS = frozenset({"item", "List", "fail_idx", "AroundBeacon", "Actions", "illeg
 def without_forbidden(text: str) -> str:
     """The text without the characters that XML 1.0 forbids."""
     return text if text.isprintable() else _FORBIDDEN.sub("", text)  # no forbidden character is printable
+
+
+def cdata(text: str) -> str:
+    """The text as a CDATA section that no content can end."""
+    clean = text if text.isprintable() else without_forbidden(text)
+    return f"<![CDATA[{clean.replace(']]>', SPLIT)}]]>"
 
 
 class Message(dict[str, Any]):

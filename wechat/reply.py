@@ -10,8 +10,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any, ClassVar
 
-from wechat.message import Message, without_forbidden
-from wechat.protocol.templates import DOCUMENT, NODES, cdata
+from wechat.message import Message, cdata, without_forbidden
 
 logger = logging.getLogger(__name__)
 
@@ -20,6 +19,10 @@ TEXT_LIMIT = 2047  # bytes of UTF-8
 NEWS_LIMIT_MESSAGE = 1  # articles in answer to a message, since October 2018
 NEWS_LIMIT_EVENT = 8  # articles in answer to an event
 
+DOCUMENT = (
+    "<xml><ToUserName>%s</ToUserName><FromUserName>%s</FromUserName>"
+    "<CreateTime>%d</CreateTime><MsgType><![CDATA[%s]]></MsgType>%s</xml>"
+)
 CUSTOMER_NAMES = {"pic_url": "picurl", "music_url": "musicurl", "hq_music_url": "hqmusicurl"}  # others are our own
 
 
@@ -36,6 +39,7 @@ class Fields:
     """Texts that are checked, and freed of forbidden characters, where the value is made and not where it is sent."""
 
     kind: ClassVar[str]
+    xml: ClassVar[str]  # its nodes, with the names of the fields
     may_be_empty: ClassVar[bool] = False  # whether that says nothing; else what has no default has to be there
 
     def __post_init__(self) -> None:
@@ -47,8 +51,8 @@ class Fields:
                 raise ValueError(f"{type(self).__name__}: {name} is empty, which would cost the user the whole answer")
 
     def nodes(self) -> str:
-        """The XML nodes that this kind of reply has of its own."""
-        return NODES[self.kind] % {name: cdata(text) for name, text in vars(self).items()}
+        """The XML nodes that this kind of reply has of its own, which no content can break."""
+        return self.xml % {name: cdata(text) for name, text in vars(self).items()}
 
     def customer_fields(self) -> dict[str, Any]:
         """The fields as customer messages have them."""
@@ -82,6 +86,7 @@ class Text(Reply):
     """A text; `<a href>` works in it, line breaks are kept."""
 
     kind = "text"
+    xml = "<Content>%(content)s</Content>"
     may_be_empty = True
     content: str
 
@@ -96,7 +101,7 @@ class Text(Reply):
         return not (self.content and without_forbidden(self.content))
 
     def nodes(self) -> str:
-        return NODES["text"] % {"content": cdata(self.content)}
+        return self.xml % {"content": cdata(self.content)}
 
     def fitted(self, to_event: bool) -> Reply:
         if not is_long(self):
@@ -116,6 +121,7 @@ class Image(Reply):
     """A picture that was uploaded, or received, under this media_id."""
 
     kind = "image"
+    xml = "<Image><MediaId>%(media_id)s</MediaId></Image>"
     media_id: str
 
 
@@ -124,6 +130,7 @@ class Voice(Reply):
     """A voice message that was uploaded, or received, under this media_id."""
 
     kind = "voice"
+    xml = "<Voice><MediaId>%(media_id)s</MediaId></Voice>"
     media_id: str
 
 
@@ -132,6 +139,10 @@ class Video(Reply):
     """A video; only a customer message shows the thumb."""
 
     kind = "video"
+    xml = (
+        "<Video><MediaId>%(media_id)s</MediaId>"
+        "<Title>%(title)s</Title><Description>%(description)s</Description></Video>"
+    )
     media_id: str
     title: str = ""
     description: str = ""
@@ -143,6 +154,10 @@ class Music(Reply):
     """A piece of music; `hq_music_url` is what plays over Wi-Fi."""
 
     kind = "music"
+    xml = (
+        "<Music><Title>%(title)s</Title><Description>%(description)s</Description><MusicUrl>%(music_url)s</MusicUrl>"
+        "<HQMusicUrl>%(hq_music_url)s</HQMusicUrl><ThumbMediaId>%(thumb_media_id)s</ThumbMediaId></Music>"
+    )
     thumb_media_id: str
     title: str = ""
     description: str = ""
@@ -155,6 +170,10 @@ class Article(Fields):
     """One article of a News reply; the picture is JPG or PNG, 360*200 or 200*200 pixels."""
 
     kind = "article"
+    xml = (
+        "<item><Title>%(title)s</Title><Description>%(description)s</Description>"
+        "<PicUrl>%(pic_url)s</PicUrl><Url>%(url)s</Url></item>"
+    )
     title: str
     description: str = ""
     pic_url: str = ""
@@ -166,6 +185,7 @@ class News(Reply):
     """Articles: one in answer to a message, up to eight in answer to an event."""
 
     kind = "news"
+    xml = "<ArticleCount>%d</ArticleCount><Articles>%s</Articles>"
     may_be_empty = True
     articles: Sequence[Article]
 
@@ -175,7 +195,7 @@ class News(Reply):
             raise TypeError("News takes a list of articles")
 
     def nodes(self) -> str:
-        return NODES[self.kind] % (len(self.articles), "".join(article.nodes() for article in self.articles))
+        return self.xml % (len(self.articles), "".join(article.nodes() for article in self.articles))
 
     def customer_fields(self) -> dict[str, Any]:
         return {"articles": [article.customer_fields() for article in self.fitted(to_event=False).articles]}
@@ -193,6 +213,7 @@ class Transfer(Reply):
     """Hands the user's message to a human agent: any who is free, or the one named."""
 
     kind = "transfer_customer_service"
+    xml = "<TransInfo><KfAccount>%(kf_account)s</KfAccount></TransInfo>"
     is_direct = True
     kf_account: str = ""
 

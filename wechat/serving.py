@@ -1,17 +1,25 @@
-"""The application under waitress, until SIGTERM, and what is finished then; and what uWSGI does to its threads."""
+"""The application under waitress until SIGTERM, what is finished then, and clients that are slow or hostile.
+
+waitress reads requests in the one thread that serves all sockets, and waits for a client as long as that client likes.
+Here each has ten seconds for a request, and none keeps others out.
+"""
 
 from __future__ import annotations
 
 import logging
+import re
 import signal
 import time
+from collections.abc import Callable
+from functools import partial
 from typing import Any, Protocol
 
 import waitress
 from waitress import wasyncore
+from waitress.channel import HTTPChannel
+from waitress.parser import HTTPRequestParser, ParsingError
 from waitress.task import WSGITask
 
-from wechat.connections import MAX_HEAD, Channel, Connections
 from wechat.delivery.delivery import Delivery
 from wechat.errors import StartError
 from wechat.settings import Settings
@@ -20,7 +28,166 @@ from wechat.web import MAX_BODY
 
 logger = logging.getLogger("wxserver")
 
-LOOK, LOOK_WHILE_DRAINING = 1.0, 0.05  # seconds between two looks at whether to stop, while nothing else happens
+WITHIN = 10.0  # seconds for a request, head and body, and as many to take the answer; WeChat hangs up after 5
+IDLE = 120.0  # seconds between two requests
+LOOK = 1.0  # seconds between two looks at all connections, and at whether to stop while nothing else happens
+LOOK_WHILE_DRAINING = 0.05  # seconds
+GRACE = 0.2  # seconds in which a client that has just connected may send its request
+BATCH = 100  # connections that are accepted in a row
+REPORT = 60.0  # seconds between two lines about them in the log
+MAX_HEAD = 16 * 1024  # bytes; WeChat sends about 500, a proxy adds a few hundred. Node.js takes as many
+
+_START_LINE = re.compile(rb"[^ ]+ [^ ]+(?: HTTP/[0-9]\.[0-9])?")
+_LONG_GAP = b" " * 32
+
+
+class Parser(HTTPRequestParser):  # type: ignore[misc]
+    """waitress's parser, without the heads that stop it: it parses in the thread that serves all sockets."""
+
+    def parse_header(self, head: bytes) -> None:
+        """Read the first line and the headers; raise ParsingError, which is answered with 400."""
+        check_head(head)
+        try:
+            super().parse_header(head)
+        except ValueError as error:  # of urlsplit() and int(): `GET http://[ HTTP/1.1`, a length of 5,000 digits
+            raise ParsingError("Bad URI or length") from error
+
+
+def check_head(head: bytes) -> None:
+    """Raise ParsingError for a head on which waitress's regular expressions take time that grows with its square.
+
+    waitress 3.0.2 takes 25 s for `GET a://111…` of 16 KB that does not end in a version, and 1 s for 16 KB of blanks
+    after a header's colon. RFC 9112, section 5.2, lets a server refuse folded lines, which join to such blanks.
+    """
+    first_line = head.partition(b"\r\n")[0].rstrip()
+    if not _START_LINE.fullmatch(first_line):
+        raise ParsingError("Start line is invalid")
+    blanks = head.replace(b"\t", b" ")
+    if b"\r\n " in blanks or _LONG_GAP in blanks:
+        raise ParsingError("Folded header, or too many blanks")
+
+
+class Channel(HTTPChannel):  # type: ignore[misc]
+    """A connection that knows since when its client is waited for. Only the thread of the sockets changes that."""
+
+    parser_class = Parser
+    is_new = True  # no request has come as a whole
+
+    def __init__(self, *arguments: Any, **more: Any) -> None:
+        super().__init__(*arguments, **more)
+        self.since = time.monotonic()
+
+    def received(self, data: bytes) -> Any:
+        """Take what came; the time runs from the accept for a first request, from the first byte for a later one."""
+        before = self.request
+        if before is None:
+            data = data.lstrip(b"\r\n")  # RFC 9112, section 2.2; waitress would take some of them for a whole request
+        is_taken = super().received(data)
+        if not data:
+            return is_taken
+        if self.request is None or self.requests or before not in (None, self.request):  # one has come as a whole
+            self.is_new, self.since = False, time.monotonic()
+        elif before is None and not self.is_new:  # another one begins
+            self.since = time.monotonic()
+        return is_taken
+
+    def handle_expt(self) -> None:
+        """Close: nobody who speaks HTTP sends urgent data, and waitress would log it for ever."""
+        self.handle_close()
+
+    def is_overdue(self, now: float) -> bool:
+        """Whether the client has had its time: for a request, for taking an answer, or between two requests."""
+        if self.requests:  # a worker has one of them
+            self.since = now
+            return False
+        return now - self.since > (WITHIN if self.is_awaited() else IDLE)
+
+    def is_awaited(self) -> bool:
+        """Whether the client owes the rest of a request, or is to take an answer."""
+        is_sending = self.total_outbufs_len or self.close_when_flushed or self.will_close
+        return bool(self.is_new or self.request is not None or is_sending)
+
+    def may_go(self) -> bool:
+        """Whether nothing would be lost with it but a request that has not come as a whole."""
+        return not (self.requests or self.total_outbufs_len or self.close_when_flushed)  # in this order: see service()
+
+
+class LastTask(WSGITask):  # type: ignore[misc]
+    """Answers a request, and tells the client that the connection ends with it."""
+
+    def build_response_header(self) -> Any:
+        self.request.headers["CONNECTION"] = "close"  # as if it had asked for that
+        return super().build_response_header()
+
+
+class Connections:
+    """The connections among `sockets`, which is waitress's map; there is to be room for one more below `limit`."""
+
+    def __init__(self, sockets: dict[int, Any], limit: int) -> None:
+        self._sockets, self._limit = sockets, limit
+        for server in [dispatcher for dispatcher in sockets.values() if dispatcher.accepting]:
+            server.channel_class = Channel
+            server.handle_accept = partial(self._accept, server.handle_accept)
+        self._slow, self._early = 0, 0  # connections closed since the last line about them
+        self._look_at = self._report_at = 0.0
+
+    def look_after(self, now: float) -> None:
+        """Close what is overdue, and what has waited longest where there is no room."""
+        if now >= self._look_at:
+            self._look_at = now + LOOK
+            self._close_overdue(now)
+            self._report(now)
+        self._make_room(now)
+
+    def turn_away(self) -> None:
+        """Close the listening sockets; open connections get one answer more, as a proxy would use them for ever."""
+        for dispatcher in [dispatcher for dispatcher in self._sockets.values() if dispatcher.accepting]:
+            wasyncore.dispatcher.close(dispatcher)
+        for channel in self._channels():
+            channel.task_class = LastTask
+
+    def are_idle(self) -> bool:
+        """Whether every request that came has been answered."""
+        return not any(channel.requests or channel.request or channel.total_outbufs_len for channel in self._channels())
+
+    def _channels(self) -> list[Channel]:
+        return [dispatcher for dispatcher in list(self._sockets.values()) if isinstance(dispatcher, Channel)]
+
+    def _close_overdue(self, now: float) -> None:
+        for channel in self._channels():
+            if channel.is_overdue(now):
+                self._slow += channel.is_awaited()
+                channel.handle_close()
+
+    def _make_room(self, now: float) -> None:
+        while len(self._sockets) >= self._limit:
+            candidates = filter(Channel.may_go, self._channels())
+            oldest = min(candidates, key=lambda channel: channel.since, default=None)
+            if not oldest or now - oldest.since < GRACE:
+                return
+            oldest.handle_close()
+            self._early += 1
+
+    def _accept(self, accept_one: Callable[[], None]) -> None:
+        """Accept who waits: waitress takes one in a round, and a round takes milliseconds among 1,000 connections."""
+        for _ in range(BATCH):
+            before = len(self._sockets)
+            accept_one()
+            if len(self._sockets) == before:
+                return
+            self._make_room(time.monotonic())
+            if len(self._sockets) >= self._limit:
+                return
+
+    def _report(self, now: float) -> None:
+        if now < self._report_at or not (self._slow or self._early):
+            return
+        if self._early:
+            why = "those that waited longest without a whole request; a proxy in front would wait for slow clients"
+            logger.warning("connections ran out: closed %d early, %s", self._early, why)
+        if self._slow:
+            logger.info("closed %d connections that took over %g s for a request or an answer", self._slow, WITHIN)
+        self._slow, self._early, self._report_at = 0, 0, now + REPORT
 
 
 class Served(Protocol):
@@ -76,59 +243,9 @@ def serve(app: Served) -> None:
     connections = Connections(sockets, MOST_CONNECTIONS)
     for number in END_SIGNALS:
         signal.signal(number, drain)
-    while not deadline or (time.monotonic() < deadline and not is_idle(app, sockets)):
+    while not deadline or (time.monotonic() < deadline and not (connections.are_idle() and app.delivery.is_idle())):
         wasyncore.loop(timeout=LOOK_WHILE_DRAINING if deadline else LOOK, map=sockets, use_poll=True, count=1)
         connections.look_after(time.monotonic())
         if deadline:
-            turn_away(sockets)
+            connections.turn_away()
     logger.info("stopped")
-
-
-class LastTask(WSGITask):  # type: ignore[misc]
-    """Answers a request, and tells the client that the connection ends with it."""
-
-    def build_response_header(self) -> Any:
-        self.request.headers["CONNECTION"] = "close"  # as if it had asked for that
-        return super().build_response_header()
-
-
-def turn_away(sockets: dict[int, Any]) -> None:
-    """Closes the listening sockets; open connections get one answer more, as a proxy would use them for ever."""
-    for dispatcher in list(sockets.values()):
-        if dispatcher.accepting:
-            wasyncore.dispatcher.close(dispatcher)
-        elif isinstance(dispatcher, Channel):
-            dispatcher.task_class = LastTask
-
-
-def is_idle(app: Served, sockets: dict[int, Any]) -> bool:
-    """Whether every request that came has been answered, and every debt been paid."""
-    channels = [channel for channel in list(sockets.values()) if isinstance(channel, Channel)]
-    is_busy = any(channel.requests or channel.request or channel.total_outbufs_len for channel in channels)
-    return not is_busy and app.delivery.is_idle()
-
-
-FORK_HOOKS = {"py-call-uwsgi-fork-hooks", "py-call-osafterfork"}
-FORKS = (
-    "uWSGI is about to fork this process without telling Python, which would leave its workers without the threads "
-    "that write the log and claim messages: add lazy-apps, or where its options are not yours see docs/deploy.md"
-)
-NO_THREADS = (
-    "uWSGI runs threads only while a request is handled: add enable-threads. Until then log lines are late, slow "
-    "handlers stand still between requests, and processes that share a store take this one for dead"
-)
-
-
-def check_uwsgi(uwsgi: Any) -> None:
-    """Raise StartError where uWSGI would break the threads that are about to start; warn where it holds them up.
-
-    `uwsgi` is the module of that name, which exists inside uWSGI alone; None elsewhere.
-    https://uwsgi-docs.readthedocs.io/en/latest/ThingsToKnow.html
-    """
-    if not uwsgi:
-        return
-    will_fork = uwsgi.worker_id() == 0 and (uwsgi.masterpid() or uwsgi.numproc > 1)  # a worker's number is 1 or more
-    if will_fork and not FORK_HOOKS & set(uwsgi.opt):
-        raise StartError([FORKS])
-    if not uwsgi.has_threads:
-        logger.warning(NO_THREADS)

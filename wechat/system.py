@@ -1,7 +1,8 @@
-"""What operating systems do differently: only this module touches what Windows or macOS lack."""
+"""What operating systems and uWSGI do differently: only this module touches what Windows or macOS lack."""
 
 from __future__ import annotations
 
+import logging
 import os
 import select
 import signal
@@ -10,6 +11,11 @@ import sys
 from collections.abc import Callable
 from contextlib import suppress
 from pathlib import Path
+from typing import Any
+
+from wechat.errors import StartError
+
+logger = logging.getLogger("wxserver")
 
 # Ctrl-C, a supervisor's request, Ctrl-Break: https://docs.python.org/3/library/signal.html#signal.SIGBREAK
 END_SIGNALS = [getattr(signal, name) for name in ("SIGINT", "SIGTERM", "SIGBREAK") if hasattr(signal, name)]
@@ -66,3 +72,29 @@ def take_name(file: Path, name: str) -> None:
         if os.path.exists(name):
             raise FileExistsError(name) from None
         os.rename(file, name)  # Windows checks once more
+
+
+FORK_HOOKS = {"py-call-uwsgi-fork-hooks", "py-call-osafterfork"}
+FORKS = (
+    "uWSGI is about to fork this process without telling Python, which would leave its workers without the threads "
+    "that write the log and claim messages: add lazy-apps, or where its options are not yours see docs/deploy.md"
+)
+NO_THREADS = (
+    "uWSGI runs threads only while a request is handled: add enable-threads. Until then log lines are late, slow "
+    "handlers stand still between requests, and processes that share a store take this one for dead"
+)
+
+
+def check_uwsgi(uwsgi: Any) -> None:
+    """Raise StartError where uWSGI would break the threads that are about to start; warn where it holds them up.
+
+    `uwsgi` is the module of that name, which exists inside uWSGI alone; None elsewhere.
+    https://uwsgi-docs.readthedocs.io/en/latest/ThingsToKnow.html
+    """
+    if not uwsgi:
+        return
+    will_fork = uwsgi.worker_id() == 0 and (uwsgi.masterpid() or uwsgi.numproc > 1)  # a worker's number is 1 or more
+    if will_fork and not FORK_HOOKS & set(uwsgi.opt):
+        raise StartError([FORKS])
+    if not uwsgi.has_threads:
+        logger.warning(NO_THREADS)

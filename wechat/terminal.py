@@ -5,11 +5,12 @@ from __future__ import annotations
 import argparse
 import errno
 import io
+import json
 import os
 import sys
 from collections.abc import Callable
 from contextlib import suppress
-from typing import NoReturn
+from typing import Any, NoReturn
 
 LOST = (errno.EPIPE, errno.EINVAL)  # what writing to a closed pipe gives; EINVAL is Windows' own
 INTERRUPTED = 130  # the exit status that shells give a program ended by Ctrl-C
@@ -33,6 +34,31 @@ def complain(*lines: object) -> None:
     """Print lines to stderr; a stderr that is gone changes nothing about what the command does."""
     with suppress(OSError):
         print(*lines, sep="\n", file=sys.stderr, flush=True)
+
+
+def api_path(text: str) -> str:
+    """A path of the API; raises ArgumentTypeError for anything else."""
+    if not text.startswith("/"):
+        raise argparse.ArgumentTypeError("it takes a path like /cgi-bin/get_api_domain_ip")
+    return text
+
+
+def json_value(text: str) -> Any:
+    """The JSON in the text; raises ArgumentTypeError where there is none."""
+    try:
+        return json.loads(text)
+    except ValueError as error:
+        raise argparse.ArgumentTypeError(f"it is not JSON: {error}") from None
+
+
+def to_json(value: Any, indent: int | None = None) -> str:
+    """The value as JSON, with escapes where stdout's encoding lacks a character: JSON knows no other ones."""
+    text = json.dumps(value, ensure_ascii=False, indent=indent)
+    try:
+        text.encode(sys.stdout.encoding)
+    except UnicodeEncodeError:
+        return json.dumps(value, indent=indent)
+    return text
 
 
 def run(main: Callable[[list[str]], int]) -> NoReturn:

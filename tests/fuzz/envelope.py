@@ -9,8 +9,7 @@ from urllib.parse import parse_qsl
 
 from sandbox.platform import Platform
 from wechat.errors import Forbidden
-from wechat.protocol.envelope import SEALED_JSON, SEALED_XML, Cipher, envelope_for
-from wechat.protocol.signature import sign
+from wechat.protocol.envelope import SEALED_JSON, SEALED_XML, Cipher, envelope_for, sign
 from wechat.settings import read
 
 TOKENS, APPID = ("fresh", "testtoken"), "wx1234567890abcdef"

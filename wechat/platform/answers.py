@@ -14,7 +14,6 @@ from math import inf
 from typing import Any
 
 from wechat.errors import WeChatError
-from wechat.platform.transport import to_text
 
 NUMBER = re.compile(r"[+-]?\d{1,15}(\.\d{1,15})?")
 BREAKS = re.compile(r"[\x00-\x1f\x7f-\x9f\u2028\u2029\ud800-\udfff]+")  # what could break a line of the log
@@ -65,6 +64,14 @@ HINTS = {
 }
 # No other call can be made then: /cgi-bin/clear_quota would need a token.
 NO_CALL_LEFT = "the day's tokens are used up: POST /cgi-bin/clear_quota/v2 takes appid and appsecret instead of a token"
+
+
+def to_text(raw: bytes) -> str:
+    """The text in bytes that should be UTF-8 and may be GBK; what is neither has U+FFFD in it."""
+    for encoding in ("utf-8-sig", "gb18030"):
+        with suppress(UnicodeDecodeError):
+            return raw.decode(encoding)
+    return raw.decode(errors="replace")
 
 
 def parse(body: bytes) -> Any:

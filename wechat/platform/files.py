@@ -9,18 +9,24 @@ import secrets
 import sys
 from collections.abc import Iterator
 from contextlib import closing, suppress
+from ipaddress import IPv4Address, IPv6Address, ip_address, ip_network
 from pathlib import Path
 from typing import BinaryIO
 from urllib.parse import urlsplit
 
 from wechat.errors import TransportError
-from wechat.platform.transport import PIECE, Body, Received, Transport, to_text, translated
+from wechat.platform.answers import to_text
+from wechat.platform.transport import PIECE, Body, Received, Transport, translated
 
 LARGEST_FILE = 100 * 1024 * 1024  # bytes; the platform takes in a tenth of that
 LONGEST_NAME = 60  # characters, which are 240 bytes at most; file systems take 255
 ILLEGAL = re.compile(r'[\x00-\x1f\x7f<>:"/\\|?*]')  # in a file name, on Windows
 # Devices, whatever follows the dot: https://learn.microsoft.com/en-us/windows/win32/fileio/naming-a-file
 RESERVED = re.compile(r"(con|prn|aux|nul|conin\$|conout\$|(com|lpt)[0-9¹²³]) *(\.|$)", re.IGNORECASE)
+
+GLOBAL_UNICAST, NAT64 = ip_network("2000::/3"), ip_network("64:ff9b::/96")
+# Not global, whatever an older Python says: https://www.iana.org/assignments/iana-ipv4-special-registry (and -ipv6-)
+SPECIAL = tuple(map(ip_network, ("192.0.0.0/24", "192.88.99.0/24", "2002::/16", "3fff::/20")))
 
 
 def multipart(filename: str, file: BinaryIO) -> tuple[Body, dict[str, str]]:
@@ -79,16 +85,27 @@ def save_from(url: str, trusted: str, folder: Path, fallback: str, timeout: floa
     """
     with translated("the address of the video"):
         parts = urlsplit(url)
-        is_public_only = _origin(url) != _origin(trusted)
+        may_reach = bool if _origin(url) == _origin(trusted) else is_public
     if parts.scheme not in ("http", "https") or not parts.hostname:
         raise TransportError("the platform named no address of the video")
     target = (parts.path or "/") + (f"?{parts.query}" if parts.query else "")
     server = f"{parts.scheme}://{parts.netloc.rpartition('@')[2]}"
     with (
-        closing(Transport(server, is_public_only)) as transport,
+        closing(Transport(server, may_reach)) as transport,
         transport.open("GET", target, timeout=timeout) as received,
     ):
         return save(received, folder, fallback)
+
+
+def is_public(address: str) -> bool:
+    """Whether an IP address belongs to the public internet; an IPv4 address counts also where IPv6 wraps it."""
+    ip = ip_address(address)
+    if isinstance(ip, IPv6Address):
+        if ip.ipv4_mapped or ip in NAT64:
+            ip = IPv4Address(int(ip) & 0xFFFFFFFF)
+        elif ip not in GLOBAL_UNICAST:
+            return False
+    return ip.is_global and not ip.is_multicast and not any(ip in network for network in SPECIAL)
 
 
 def _origin(url: str) -> tuple[str, str | None, int]:

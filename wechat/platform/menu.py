@@ -6,7 +6,7 @@ https://developers.weixin.qq.com/doc/service/api/custommenu/api_createcustommenu
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -28,17 +28,17 @@ MOST_BUTTONS, MOST_SUB_BUTTONS = 3, 5
 
 
 def read_menu(file: Path) -> Any:
-    """The JSON in a file, also as `menu get --json` prints it.
-
-    Raises OSError, and ValueError with what is wrong with the file.
-    """
+    """A good menu, also as `menu get --json` prints it; raises OSError, and ValueError with a line for each fault."""
     try:
         menu = json.loads(_utf8(file.read_bytes()))
     except UnicodeError:
         raise ValueError("it is not UTF-8: save it as UTF-8") from None
     except (ValueError, RecursionError) as error:
         raise ValueError(f"it is not JSON: {error}") from None
-    return menu.get("menu", menu) if isinstance(menu, dict) else menu
+    menu = menu.get("menu", menu) if isinstance(menu, dict) else menu
+    if faults := menu_faults(menu):
+        raise ValueError("\n".join(faults))
+    return menu
 
 
 def _utf8(raw: bytes) -> str:
@@ -53,49 +53,43 @@ def menu_faults(menu: Any) -> list[str]:
     buttons = menu.get("button") if isinstance(menu, dict) else None
     if not isinstance(buttons, list) or not 1 <= len(buttons) <= MOST_BUTTONS:
         return [f"the menu: `button` takes a list of 1 to {MOST_BUTTONS} buttons"]
-    return [fault for number, button in enumerate(buttons, 1) for fault in _top_faults(button, f"button {number}")]
+    return [fault for number, button in enumerate(buttons, 1) for fault in _faults(button, f"button {number}")]
 
 
-def _top_faults(button: Any, where: str) -> Iterator[str]:
-    subs = button.get("sub_button") if isinstance(button, dict) else None
-    if not subs:
-        yield from _button_faults(button, where, TOP_NAME)
+def _faults(button: Any, where: str, longest_name: int = TOP_NAME) -> Iterator[str]:
+    if not isinstance(button, dict):
+        yield f"{where}: is no JSON object"
         return
-    yield from _name_faults(button, where, TOP_NAME)
+    subs = button.get("sub_button")
+    if subs and longest_name != TOP_NAME:
+        yield f"{where}: a menu has two levels"
+        return
+    name = button.get("name")
+    size = _size(name) if isinstance(name, str) else 0
+    if not 1 <= size <= longest_name:
+        yield f"{where}: name has {size} bytes, 1 to {longest_name} are taken"
+    if not subs:
+        yield from _faults_of_type(button, where)
+        return
     if "type" in button:
         yield f"{where}: has both a type and sub-buttons; one has to go"
     if not isinstance(subs, list) or len(subs) > MOST_SUB_BUTTONS:
         yield f"{where}: `sub_button` takes a list of 1 to {MOST_SUB_BUTTONS} buttons"
         return
     for number, sub in enumerate(subs, 1):
-        if isinstance(sub, dict) and sub.get("sub_button"):
-            yield f"{where}.{number}: a menu has two levels"
-        else:
-            yield from _button_faults(sub, f"{where}.{number}", SUB_NAME)
+        yield from _faults(sub, f"{where}.{number}", SUB_NAME)
 
 
-def _button_faults(button: Any, where: str, longest_name: int) -> Iterator[str]:
-    if not isinstance(button, dict):
-        yield f"{where}: is no JSON object"
-        return
-    yield from _name_faults(button, where, longest_name)
+def _faults_of_type(button: dict[str, Any], where: str) -> Iterator[str]:
     needs = NEEDS.get(str(button.get("type")))
     if needs is None:
         yield f"{where}: type is {button.get('type')!r}; it takes one of {', '.join(NEEDS)}"
-        return
-    for field in needs:
+    for field in needs or ():
         value = button.get(field)
         if not isinstance(value, str) or not value:
             yield f"{where}: a button of type {button['type']} needs {field}"
         elif field in LIMITS and _size(value) > LIMITS[field]:
             yield f"{where}: {field} has {_size(value)} bytes, {LIMITS[field]} are taken"
-
-
-def _name_faults(button: dict[str, Any], where: str, longest: int) -> Iterator[str]:
-    name = button.get("name")
-    size = _size(name) if isinstance(name, str) else 0
-    if not 1 <= size <= longest:
-        yield f"{where}: name has {size} bytes, 1 to {longest} are taken"
 
 
 def _size(text: str) -> int:
@@ -114,3 +108,25 @@ def unhandled_keys(menu: dict[str, Any], router: Router) -> Iterator[str]:
             found = router.find(Message({"MsgType": "event", "Event": event, "EventKey": key}))
             if not found or found.handler.path in (DEFAULT, ("event",)):
                 yield f'nobody handles the button {inner["name"]}: @on("event", "{event}", "{key}")'
+
+
+def menu_warnings(file: Path, router: Router) -> list[str]:
+    """What is wrong with the menu in a file, if there is one, or which of its keys no handler takes."""
+    try:
+        warnings = list(unhandled_keys(read_menu(file), router)) if file.exists() else []
+    except (OSError, ValueError) as error:
+        warnings = str(error).splitlines()
+    return [f"{file}: {said}" for said in warnings]
+
+
+def menu_lines(menu: Mapping[str, Any]) -> list[str]:
+    """What `get_menu` gives, for people: a line for each button."""
+    lines = [line for button in menu.get("menu", {}).get("button", []) for line in _tree(button)]
+    return lines + ([f"and {len(menu['conditionalmenu'])} conditional menus"] if menu.get("conditionalmenu") else [])
+
+
+def _tree(button: Mapping[str, Any], indent: str = "") -> Iterator[str]:
+    target = next((str(button[name]) for name in ("key", "url", "media_id", "article_id") if button.get(name)), "")
+    yield f"{indent}{button.get('name', '')}  {button.get('type', '')}  {target}".rstrip()
+    for inner in button.get("sub_button") or []:
+        yield from _tree(inner, indent + "  ")

@@ -1,21 +1,26 @@
-"""HTTP to one address, over connections that are kept open between calls."""
+"""HTTP to one address, over connections that are kept between calls, end in time and lead where they may.
+
+The timeout of http.client begins anew with each byte; here a deadline holds for the whole call.
+"""
 
 from __future__ import annotations
 
 import selectors
+import socket
+import ssl
+import threading
 import time
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Mapping
-from contextlib import contextmanager, suppress
-from functools import cached_property
-from http.client import HTTPConnection, HTTPException, HTTPResponse
+from concurrent.futures import Future
+from contextlib import ExitStack, contextmanager, suppress
+from functools import cached_property, partial
+from http.client import HTTPConnection, HTTPException, HTTPResponse, HTTPSConnection
 from math import inf
-from ssl import SSLContext
-from typing import Any
+from typing import Any, cast
 from urllib.parse import urlsplit
 
 from wechat.errors import TransportError
-from wechat.platform.connection import LookUp, connect, resolve, tls_context
 
 MOST_IDLE = 8  # connections
 IDLE = 60.0  # seconds; a NAT forgets a silent connection after some minutes, and tells nobody
@@ -25,6 +30,33 @@ SELECTOR = getattr(selectors, "PollSelector", selectors.SelectSelector)  # Windo
 
 Body = bytes | Callable[[], Iterable[bytes]] | None  # a function begins it anew
 Request = tuple[str, str, Body, Mapping[str, str]]  # method, target, body and headers
+LookUp = Callable[[str, int], list[Any]]  # gives what socket.getaddrinfo gives
+
+
+class DeadlineSocket(socket.socket):
+    """A socket whose every step ends at `deadline`, or earlier where nothing happens for `patience` seconds."""
+
+    deadline = inf  # by time.monotonic()
+    patience = inf
+
+    def hurry(self) -> None:
+        """Gives the next step the time that is left; raises TimeoutError where none is."""
+        left = min(self.deadline - time.monotonic(), self.patience)
+        if left <= 0:
+            raise TimeoutError
+        self.settimeout(left)
+
+    def sendall(self, data: Any, flags: int = 0) -> None:
+        self.hurry()
+        super().sendall(data, flags)
+
+    def recv_into(self, buffer: Any, nbytes: int | None = None, flags: int = 0) -> int:
+        self.hurry()
+        return super().recv_into(buffer, nbytes or 0, flags)
+
+
+class DeadlineTLS(DeadlineSocket, ssl.SSLSocket):
+    """The same over TLS."""
 
 
 class Received:
@@ -60,24 +92,20 @@ class Received:
 class Transport:
     """Calls to one scheme, host and port. The certificate of an https address is verified against the host.
 
-    `is_public_only` refuses hosts with an address that is not on the public internet.
+    A host is refused where `may_reach` is false for one of its IP addresses.
     """
 
     def __init__(
         self,
         base_url: str,
-        is_public_only: bool = False,
+        may_reach: Callable[[str], bool] = bool,
         clock: Callable[[], float] = time.monotonic,
-        look_up: LookUp = resolve,
+        look_up: LookUp = partial(socket.getaddrinfo, type=socket.SOCK_STREAM),  # noqa: B008, it holds nothing
     ) -> None:
         url = urlsplit(base_url)
         self._is_tls, self._netloc, self._prefix = url.scheme == "https", url.netloc, url.path.rstrip("/")
-        self._is_public_only, self._clock, self._look_up = is_public_only, clock, look_up
+        self._may_reach, self._clock, self._look_up = may_reach, clock, look_up
         self._idle: deque[tuple[float, HTTPConnection]] = deque()  # since when, the oldest first
-
-    @cached_property
-    def _context(self) -> SSLContext | None:
-        return tls_context() if self._is_tls else None
 
     @contextmanager
     def open(
@@ -123,7 +151,7 @@ class Transport:
                 self.close()  # what killed this one did not spare the others
                 if not is_repeatable:
                     raise
-        fresh = connect(self._netloc, self._context, deadline, self._is_public_only, self._look_up)
+        fresh = self._connect(deadline)
         return fresh, _ask(fresh, request, deadline, inf)
 
     def _keep(self, connection: HTTPConnection) -> None:
@@ -142,6 +170,24 @@ class Transport:
                     return connection
                 connection.close()
         return None
+
+    def _connect(self, deadline: float) -> HTTPConnection:
+        """A new connection, to the very address that was checked: a second look-up could give another."""
+        context = self._context
+        connection = HTTPSConnection(self._netloc, context=context) if context else HTTPConnection(self._netloc)
+        addresses = _look_up_by(deadline, self._look_up, connection.host, connection.port)
+        for *_, place in addresses:
+            if not self._may_reach(place[0]):
+                raise TransportError(f"{place[0]} is no public address: nothing is fetched from there")
+        connection.sock = _reach(addresses, deadline, context, connection.host)
+        return connection
+
+    @cached_property
+    def _context(self) -> ssl.SSLContext | None:
+        context = ssl.create_default_context() if self._is_tls else None
+        if context:
+            context.sslsocket_class = DeadlineTLS
+        return context
 
 
 def _ask(connection: HTTPConnection, request: Request, deadline: float, patience: float) -> HTTPResponse:
@@ -166,6 +212,39 @@ def is_dropped(connection: HTTPConnection) -> bool:
         return bool(selector.select(0))
 
 
+def _look_up_by(deadline: float, look_up: LookUp, host: str, port: int) -> list[Any]:
+    """What `look_up` gives, in a thread that is left behind at the deadline: no resolver takes a timeout."""
+    found: Future[list[Any]] = Future()
+
+    def ask() -> None:
+        try:
+            found.set_result(look_up(host, port))
+        except BaseException as error:
+            found.set_exception(error)
+
+    threading.Thread(target=ask, name="resolver", daemon=True).start()
+    return found.result(max(deadline - time.monotonic(), 0))
+
+
+def _reach(addresses: list[Any], deadline: float, context: ssl.SSLContext | None, host: str) -> DeadlineSocket:
+    """A connection to the first address that answers; one that is silent leaves the others their share of the time."""
+    failure = OSError("the name has no address")
+    for others, (*kind, _, place) in zip(reversed(range(len(addresses))), addresses, strict=True):
+        try:
+            with ExitStack() as stack:
+                sock = stack.enter_context(DeadlineSocket(*kind))
+                sock.deadline = deadline - (deadline - time.monotonic()) * others / (others + 1)
+                sock.hurry()
+                sock.connect(place)
+                sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+                secured = context.wrap_socket(sock, server_hostname=host) if context else sock
+                stack.pop_all()
+                return cast(DeadlineSocket, secured)
+        except OSError as error:
+            failure = error
+    raise failure
+
+
 @contextmanager
 def translated(what: str) -> Iterator[None]:
     """Inside the block, whatever goes wrong on the wire becomes a TransportError about `what`."""
@@ -174,11 +253,3 @@ def translated(what: str) -> Iterator[None]:
     except (OSError, HTTPException, ValueError, RuntimeError) as error:  # the last: no thread can be started
         # The text of these errors may hold the URL, and with it a token.
         raise TransportError(f"{what}: {type(error).__name__}") from None
-
-
-def to_text(raw: bytes) -> str:
-    """The text in bytes that should be UTF-8 and may be GBK; what is neither has U+FFFD in it."""
-    for encoding in ("utf-8-sig", "gb18030"):
-        with suppress(UnicodeDecodeError):
-            return raw.decode(encoding)
-    return raw.decode(errors="replace")

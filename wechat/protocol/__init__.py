@@ -1,1 +1,1 @@
-"""Between the bytes of a push and a message: signature, envelope, XML and JSON, templates."""
+"""Between the bytes of a push and a message: signature, envelope, XML and JSON."""

@@ -1,5 +1,6 @@
-"""What a message travels in: nothing, or AES. What opens a push also seals its reply.
+"""How WeChat signs, and what a message travels in: nothing, or AES. What opens a push also seals its reply.
 
+https://developers.weixin.qq.com/doc/service/guide/dev/push/
 https://developers.weixin.qq.com/doc/oplatform/developers/dev/push/encryption.html
 """
 
@@ -10,13 +11,13 @@ import re
 import secrets
 import time
 from base64 import b64decode, b64encode
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
+from hashlib import sha1
 from hmac import compare_digest
 from typing import NamedTuple
 
 from wechat.errors import Forbidden
-from wechat.protocol.signature import check_age, check_signature, is_signed, sign
 from wechat.settings import Settings
 
 Clock = Callable[[], float]
@@ -36,6 +37,38 @@ SEALED_XML = (
 SEALED_JSON = '{"Encrypt":"%s","MsgSignature":"%s","TimeStamp":%s,"Nonce":"%s"}'
 
 
+def sign(*parts: str) -> str:
+    """The SHA-1 of the sorted parts, 40 hexadecimal digits; the parts are Latin-1, as a WSGI query is."""
+    return sha1("".join(sorted(parts)).encode("latin-1", "replace")).hexdigest()
+
+
+def is_signed(signature: str, *parts: str) -> bool:
+    """Whether `signature` belongs to the parts; takes the same time wherever they differ."""
+    return compare_digest(sign(*parts).encode(), signature.encode("latin-1", "replace"))
+
+
+def check_signature(query: Query, tokens: Sequence[str], name: str = "signature", *signed: str) -> str:
+    """The token that signed the query's `timestamp` and `nonce`, and what else is `signed`; raises Forbidden."""
+    signature, timestamp, nonce = query.get(name), query.get("timestamp"), query.get("nonce")
+    if not (signature and timestamp and nonce):
+        raise Forbidden(f"no {name}, timestamp or nonce in the query: it does not come from WeChat")
+    for token in tokens:
+        if is_signed(signature, token, timestamp, nonce, *signed):
+            return token
+    raise Forbidden(f"the {name} does not match: is WECHAT_TOKEN the token typed on the platform's page?")
+
+
+def check_age(timestamp: str, now: float, max_age: int) -> None:
+    """Raises Forbidden where the timestamp is over `max_age` seconds from `now`, either way; 0 lets every age pass."""
+    if not max_age:
+        return
+    if not (timestamp.isdecimal() and timestamp.isascii() and len(timestamp) <= 12):
+        raise Forbidden("the timestamp is not a number of seconds")
+    age = now - int(timestamp)
+    if abs(age) > max_age:
+        raise Forbidden(f"the timestamp is {age:.0f} s old, WECHAT_MAX_AGE is {max_age}: a replay, or a wrong clock?")
+
+
 class Opened(NamedTuple):
     """The content of a push, and how its reply goes over the wire."""
 
@@ -53,10 +86,11 @@ class Plain:
         self.settings = settings
         self.clock = clock
 
-    def check_query(self, query: Query) -> None:
-        """Raises Forbidden unless WeChat signed the query, and not too long ago."""
-        check_signature(query, self.settings.tokens)
+    def check_query(self, query: Query, name: str = "signature", *signed: str) -> str:
+        """The token with which WeChat signed the query, and not too long ago; raises Forbidden."""
+        token = check_signature(query, self.settings.tokens, name, *signed)
         check_age(query["timestamp"], self.clock(), self.settings.max_age)
+        return token
 
     def open(self, body: bytes, query: Query) -> Opened:
         """The content of the push; raises Forbidden where the query is not signed or the body is sealed."""
@@ -78,31 +112,18 @@ class Sealed(Plain):
         """The content of the push; raises Forbidden where WeChat did not seal it, or not with our keys."""
         is_json = body.lstrip()[:1] == b"{"
         # In compat mode a user may have typed such nodes too. WeChat's is the longest: it holds them all, in base64.
-        candidates = sorted((ENCRYPT_IN_JSON if is_json else ENCRYPT_IN_XML).findall(body), key=len)[-1:]
-        if self.settings.mode == "compat" and not is_sealed(query, candidates):
+        longest = max((ENCRYPT_IN_JSON if is_json else ENCRYPT_IN_XML).findall(body), key=len, default=b"")
+        encrypted = longest.replace(b"\\/", b"/").strip().decode("latin-1")
+        # A msg_signature alone says nothing: `encrypt_type=raw` has been seen beside one.
+        kind = query.get("encrypt_type", "aes" if encrypted and "msg_signature" in query else "raw")
+        if self.settings.mode == "compat" and kind != "aes":
             return super().open(body, query)
-        if not candidates:
-            raise Forbidden(
-                "the push is not encrypted, and WECHAT_MODE is safe"
-                if self.settings.mode == "safe"
-                else "the push is not encrypted, and its query says encrypt_type=aes"
-            )
-        token, encrypted = self.find_signed(candidates, query)
-        check_age(query["timestamp"], self.clock(), self.settings.max_age)
+        if not encrypted:
+            why = "WECHAT_MODE is safe" if self.settings.mode == "safe" else "its query says encrypt_type=aes"
+            raise Forbidden(f"the push is not encrypted, and {why}")
+        token = self.check_query(query, "msg_signature", encrypted)
         cipher, content = self.decrypt(encrypted)
         return Opened(content, lambda reply: self.seal(reply, token, cipher, SEALED_JSON if is_json else SEALED_XML))
-
-    def find_signed(self, candidates: list[bytes], query: Query) -> tuple[str, str]:
-        """The token and the encrypted text that `msg_signature` is about; raises Forbidden where there is none."""
-        signature, timestamp, nonce = query.get("msg_signature"), query.get("timestamp"), query.get("nonce")
-        if not (signature and timestamp and nonce):
-            raise Forbidden("no msg_signature, timestamp or nonce in the query: it does not come from WeChat")
-        for candidate in candidates:
-            encrypted = candidate.replace(b"\\/", b"/").strip().decode("latin-1")
-            for token in self.settings.tokens:
-                if is_signed(signature, token, timestamp, nonce, encrypted):
-                    return token, encrypted
-        raise Forbidden("the msg_signature does not match: is WECHAT_TOKEN the token typed on the platform's page?")
 
     def decrypt(self, encrypted: str) -> tuple[Cipher, bytes]:
         """The cipher that opens the text, and what is inside; raises Forbidden where none of ours does."""
@@ -148,12 +169,6 @@ class Cipher:
         length = int.from_bytes(padded[RANDOM:start], "big")
         is_whole = 1 <= padding <= BLOCK and start + length < end and padded.endswith(bytes([padding]) * padding)
         return (padded[start : start + length], padded[start + length : end]) if is_whole else (b"", b"")
-
-
-def is_sealed(query: Query, candidates: list[bytes]) -> bool:
-    """Whether a push in compat mode has to be sealed: its query says so, or signs what may be a sealed text."""
-    # A msg_signature alone says nothing: `encrypt_type=raw` has been seen beside one.
-    return query.get("encrypt_type", "aes" if candidates and "msg_signature" in query else "raw") == "aes"
 
 
 def envelope_for(settings: Settings, clock: Clock = time.time) -> Plain:

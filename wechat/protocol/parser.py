@@ -8,14 +8,12 @@ from __future__ import annotations
 import json
 import re
 from collections.abc import Callable
-from contextlib import suppress
 from typing import Any, NoReturn
 from xml.etree import ElementTree
 from xml.parsers.expat import ExpatError, ParserCreate
 
 from wechat.errors import Unreadable
 from wechat.message import LISTS, MAX_DEPTH, Message, without_forbidden
-from wechat.protocol.templates import SPLIT
 from wechat.protocol.typed import CONTROL, FILLED, mend
 
 REQUIRED = ("MsgType", "FromUserName", "ToUserName")  # without them nobody can answer
@@ -45,28 +43,28 @@ def parse(content: bytes) -> Message:
     Raises Unreadable where there is none: neither XML nor a JSON object, a DOCTYPE, a key twice, over 32 levels, no
     MsgType, FromUserName or ToUserName.
     """
-    fields = _read(content, _from_push, _from_json_push)
+    fields = _read(content, _from_push)
     if not all(map(fields.get, REQUIRED)):
         raise Unreadable(f"no {next(name for name in REQUIRED if not fields.get(name))} in the message")
     return fields
 
 
 def read_fields(content: bytes) -> Message:
-    """The fields of a document, XML or JSON, be it a message or not; raises Unreadable where it is neither."""
-    return _read(content, _from_xml, _from_json)
+    """The fields of a document, XML or JSON, like a reply; raises Unreadable where it is neither."""
+    return _read(content, _from_xml)
 
 
-def _read(content: bytes, from_xml: Callable[[str], Message], from_json: Callable[[str], Message]) -> Message:
+def _read(content: bytes, from_xml: Callable[[str], Message]) -> Message:
     # One broken character must not cost a user the answer, so it becomes U+FFFD.
     text = content.decode("utf-8", "replace").removeprefix("\ufeff")
-    read = from_json if text[:1] != "<" and text.lstrip()[:1] == "{" else from_xml
+    read = _from_json if text[:1] != "<" and text.lstrip()[:1] == "{" else from_xml
     try:
         return read(text)
     except Unreadable:
         cleaned = without_forbidden(text)  # few messages have something to clean, and no other one pays for the look
         if cleaned == text:
             raise
-    return _read(cleaned.encode(), from_xml, from_json)
+    return _read(cleaned.encode(), from_xml)
 
 
 def _check(fields: Message) -> Message:
@@ -74,19 +72,12 @@ def _check(fields: Message) -> Message:
     for name in SCALARS:
         if not isinstance(fields.get(name, ""), str):
             raise Unreadable(f"{name} is not one text")
-    _complete(fields)
-    return fields
-
-
-def _complete(fields: Message) -> None:
-    """Puts a list back into its holder where the JSON of a Mini Program had only one of the two."""
     holder = LIST_HOLDERS.get(fields.get("Event", ""))
-    if not holder:
-        return
-    if "List" in fields:
+    if holder and "List" in fields:
         fields[holder] = Message({"List": fields.pop("List")})
-    elif isinstance(fields.get(holder), list):
+    elif holder and isinstance(fields.get(holder), list):
         fields[holder] = Message({"List": fields[holder]})
+    return fields
 
 
 def is_probe(body: bytes) -> bool:
@@ -101,7 +92,7 @@ def _from_push(text: str) -> Message:
     two nodes of one name: behind `]]></Content>` WeChat's own `]]></Content>` is the end of another one.
     """
     try:
-        root = _parse_xml(text, _refuse_markup)
+        root = _parse_xml(text, _refuse)
     except Unreadable:
         return _from_mended(text)
     if text.count("]]>") != text.count("]]></"):
@@ -128,14 +119,7 @@ def _has_no_name_twice(root: ElementTree.Element) -> bool:
 
 
 def _from_mended(text: str) -> Message:
-    fields = _check(_from_xml(mend(text)))
-    is_reply = "CreateTime" in fields and not ("MsgId" in fields or "Event" in fields)
-    if is_reply and SPLIT in text:  # ours, then; it has to be put together
-        with suppress(Unreadable):
-            reply = _check(_from_xml(text))
-            if list(reply) == list(fields) and all(reply.get(name) == fields.get(name) for name in CONTROL):
-                return reply
-    return fields
+    return _check(_from_xml(mend(text)))
 
 
 def _from_xml(text: str) -> Message:
@@ -157,8 +141,8 @@ def _parse_xml(text: str, on_markup: Callable[..., NoReturn] | None = None) -> E
     return builder.close()
 
 
-def _refuse_markup(*_: str) -> NoReturn:
-    raise Unreadable("a comment or a processing instruction in the XML")
+def _refuse(*_: str) -> NoReturn:
+    raise Unreadable("a comment or a processing instruction in the XML, or a number in the JSON that is none")
 
 
 def _fields(node: ElementTree.Element, depth: int) -> Message:
@@ -168,62 +152,49 @@ def _fields(node: ElementTree.Element, depth: int) -> Message:
     for child in node:
         name = child.tag
         value = _fields(child, depth + 1) if len(child) else child.text or ""
-        if name in LISTS or name in fields:
-            _append(fields, name, value)
-        else:
+        if name in LISTS:
+            fields.setdefault(name, []).append(value)
+        elif name not in fields:
             fields[name] = value
+        elif isinstance(fields[name], list):
+            fields[name].append(value)
+        else:
+            fields[name] = [fields[name], value]
     return fields
-
-
-def _append(fields: Message, name: str, value: str | Message) -> None:
-    values = fields.setdefault(name, [])
-    if not isinstance(values, list):
-        values = fields[name] = [values]
-    values.append(value)
-
-
-def _from_json_push(text: str) -> Message:
-    return _check(_from_json(text))
 
 
 def _from_json(text: str) -> Message:
     try:
         # Numbers stay as they were written: a MsgId has more digits than a float keeps.
-        pairs = json.loads(
-            text, strict=False, object_pairs_hook=_Pairs, parse_int=str, parse_float=str, parse_constant=_refuse
+        fields: Message = json.loads(
+            text, strict=False, object_pairs_hook=_from_pairs, parse_int=str, parse_float=str, parse_constant=_refuse
         )
-        return _plain_fields(pairs, 1)
+        if _depth(fields) > MAX_DEPTH:
+            raise Unreadable(f"over {MAX_DEPTH} levels of JSON")
     except (ValueError, RecursionError) as error:
         raise Unreadable(f"not JSON: {type(error).__name__}") from None
+    return _check(fields)
 
 
-class _Pairs(list[tuple[str, Any]]):
-    """The members of a JSON object, before it is known whether a key stands twice."""
-
-
-def _refuse(constant: str) -> None:
-    raise ValueError(constant)
-
-
-def _plain_fields(pairs: _Pairs, depth: int) -> Message:
+def _from_pairs(pairs: list[tuple[str, Any]]) -> Message:
     fields = Message()
     for name, value in pairs:
-        name = without_forbidden(name)
+        name, plain = without_forbidden(name), _as_in_xml(value)
         if name in fields:
             raise Unreadable("a key stands twice in the JSON")
-        plain = _plain_value(value, depth + 1)
         fields[name] = [plain] if name in LISTS and not isinstance(plain, list) else plain
     return fields
 
 
-def _plain_value(value: Any, depth: int) -> Any:
+def _as_in_xml(value: Any) -> Any:
     """A JSON value as the same XML would give it: text, Message, or list of those."""
-    if depth > MAX_DEPTH:
-        raise Unreadable(f"over {MAX_DEPTH} levels of JSON")
-    if isinstance(value, _Pairs):
-        return _plain_fields(value, depth) if value else ""
     if isinstance(value, list):
-        return [_plain_value(item, depth + 1) for item in value]
+        return [_as_in_xml(item) for item in value]
     if isinstance(value, str):
         return without_forbidden(value)
-    return {None: "", True: "true", False: "false"}[value]
+    return str(value).lower() if isinstance(value, bool) else value or ""  # null, and an object without members
+
+
+def _depth(value: Any) -> int:
+    inner = value.values() if isinstance(value, dict) else value if isinstance(value, list) else ()
+    return 1 + max(map(_depth, inner), default=0)

@@ -21,8 +21,7 @@ from collections.abc import Iterator, Set
 from dataclasses import dataclass, field
 
 from wechat.errors import Unreadable
-from wechat.message import LISTS, MAX_DEPTH
-from wechat.protocol.templates import cdata
+from wechat.message import LISTS, MAX_DEPTH, cdata
 
 # They say who answers, and whether a message is new. WeChat fills them, so none of them holds a `]]>`.
 CONTROL = ("MsgType", "FromUserName", "ToUserName", "CreateTime", "MsgId", "Event", "EventKey")

@@ -21,9 +21,7 @@ logger = logging.getLogger("wxserver")
 RENEW = 3.0  # seconds between two signs of life
 LIFE = 15.0  # seconds without one after which a process counts as dead
 FORGOTTEN = 2 * 86_400.0  # seconds; what a process owns lasts a day
-REMEMBERED = (
-    60.0  # seconds without a sign of life; by then WeChat's attempts are over, and who waits for a lock has looked
-)
+REMEMBERED = 60.0  # seconds without one; by then WeChat's attempts are over, and who waits for a lock has looked
 
 OWNERS = "owners"  # the index of all signs of life
 
@@ -94,8 +92,7 @@ class Owners:
         self._beats = 0
         self._held: set[str] = set()  # the tickets of locks that are in use
         self._left: set[tuple[str, str]] = set()  # locks to be given back, and their tickets
-        self._counters: dict[str, str | None] = {}
-        self._silent: dict[str, float] = {}  # seconds for which each counter was seen to stand still
+        self._seen: dict[str, tuple[str | None, float]] = {}  # each counter, and for how many seconds it stood still
         self._looked = self._world.monotonic()
 
     def show_life(self) -> None:
@@ -110,38 +107,29 @@ class Owners:
         # Time in which this process stood still itself, or could not look, says nothing of the others.
         passed, self._looked = min(now - self._looked, 2 * RENEW), now
         counters = self._store.linked(OWNERS)
-        for owner in sorted({*self._silent, *(key.removeprefix("alive:") for key in counters)}):
+        for owner in sorted({*self._seen, *(key.removeprefix("alive:") for key in counters)}):
             counter = counters.get(f"alive:{owner}")
-            is_silent = owner in self._silent and self._counters.get(owner) == counter
-            self._counters[owner], self._silent[owner] = (
-                counter,
-                self._silent.get(owner, 0.0) + passed if is_silent else 0.0,
-            )
+            before, silent = self._seen.get(owner, ("", 0.0))
+            self._seen[owner] = counter, silent + passed if counter == before else 0.0
 
     def is_dead(self, owner: str) -> bool:
         """Whether the process has ended: here one can look; of another place, 15 s without a sign of life say so."""
         if owner == self.me:
             return False
-        return self._identity.has_ended(owner) or self._silent.setdefault(owner, 0.0) >= LIFE
+        return self._identity.has_ended(owner) or self._seen.setdefault(owner, (None, 0.0))[1] >= LIFE
 
     def dead(self) -> list[str]:
-        """Those that have left a sign of life and ended."""
-        return [owner for owner in list(self._counters) if self.is_dead(owner)]
+        """Those that were seen or asked for, and have ended."""
+        return [owner for owner in list(self._seen) if self.is_dead(owner)]
 
     def forget(self, owner: str) -> None:
         """Forget a dead process, of which nothing is left, once it has been silent for a while; raises StoreError.
 
         Before that its locks, and what WeChat asks for again, are still to be seen as those of a dead one.
         """
-        if owner != self.me and self._silent.get(owner, 0.0) < REMEMBERED:
-            return
-        self._store.swap(Change(f"alive:{owner}", ..., None, unlink=(OWNERS,)))
-        self._counters.pop(owner, None)
-        self._silent.pop(owner, None)
-
-    def leave(self) -> None:
-        """Say that this process ends, and owns nothing more; raises StoreError."""
-        self.forget(self.me)
+        if self._seen.get(owner, (None, 0.0))[1] >= REMEMBERED:
+            self._store.swap(Change(f"alive:{owner}", ..., None, unlink=(OWNERS,)))
+            self._seen.pop(owner, None)
 
     # Locks: each one names its owner
 
