@@ -167,6 +167,11 @@ class Owners:
                 break
         return True
 
+    def hold(self, key: str, ttl: float, ticket: str = "") -> Change:
+        """What keeps a lock: beside other changes, it lets them through only while the lock is the caller's."""
+        mine = f"{self.me} {ticket}"
+        return Change(key, mine, mine, ttl)
+
     def release(self, key: str, ticket: str = "") -> None:
         """Give a lock back, if it is still the caller's; raises StoreError, and is done at a later sign of life."""
         mine = f"{self.me} {ticket}"
