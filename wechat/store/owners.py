@@ -135,9 +135,14 @@ class Owners:
         """
         if owner != self.me and self._silent.get(owner, 0.0) < REMEMBERED:
             return
-        self._store.swap(Change(f"alive:{owner}", ..., None, unlink=(OWNERS,)))
+        seen = ... if owner == self.me else self._counters.get(owner)  # else it was recalled meanwhile
+        self._store.swap(Change(f"alive:{owner}", seen, None, unlink=(OWNERS,)))
         self._counters.pop(owner, None)
         self._silent.pop(owner, None)
+
+    def recall(self, owner: str) -> Change:
+        """What has the others look at a process that may be forgotten, beside the change that gives it something."""
+        return Change(f"alive:{owner}", ..., secrets.token_hex(6), FORGOTTEN, link=(OWNERS,))
 
     def leave(self) -> None:
         """Say that this process ends, and owns nothing more; raises StoreError."""
