@@ -400,6 +400,16 @@ def test_a_process_that_is_alive_keeps_the_others_from_fetching(machine):
     assert given == ["one", "one"]
 
 
+def test_a_token_that_another_process_fetches_for_too_long_is_a_transport_error(world):
+    """So a reply that waits for it is tried again: seeds 8411, 20159 and 34487 of the simulation lost one."""
+    machine = Machine(FaultyStore(world), world)
+    machine.start("first").take("token:lock", 3600)
+    machine.store.wait = lambda key, seen, seconds: world.sleep(seconds)
+    tokens = TokenCache(machine.store, machine.start("second"), None, world=world)
+    with pytest.raises(TransportError, match="for too long"):
+        tokens.get()
+
+
 @pytest.mark.parametrize("fault", ["away", "lost"])
 def test_a_token_is_had_though_the_store_fails(machine, fault):
     machine.store.only, tokens = "token", cache(machine, "me", "token")

@@ -379,6 +379,23 @@ def test_the_promises_of_a_dead_process_are_found_by_one_other_each_with_its_mes
     assert "alive:dead" not in store.linked("owners")
 
 
+def test_what_is_promised_for_a_process_that_is_long_forgotten_is_found(start, machine, world):
+    """An attempt may stand still with its process meanwhile: seed 13470 of the simulation."""
+    dead, ours, theirs = start("dead"), start("ours"), start("theirs")
+    begin(dead, is_slow=False)
+    entry, _ = begin(theirs, is_slow=False)
+    for _ in range(round(REMEMBERED / RENEW) + 2):
+        world.now += RENEW
+        for ledger in (ours, theirs):
+            ledger._owners.show_life()
+        ours._owners.look()
+        assert list(ours.abandoned()) == []
+    theirs.promise(entry, "<xml/>")
+    machine.ended |= {"dead", "theirs"}
+    ours._owners.look()
+    assert [found.key for found in ours.abandoned()] == ["key"]
+
+
 def test_the_fewer_starts_a_message_had_the_sooner_it_goes_on(start, machine):
     dead, ours = start("dead"), start("ours")
     for key, starts in (("a", 3), ("b", 0), ("c", 1)):

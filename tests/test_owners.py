@@ -206,6 +206,21 @@ def test_a_dead_process_is_forgotten_once_nobody_can_still_ask_for_what_it_had(o
     assert list(store.linked("owners")) == ["alive:me"]
 
 
+def test_a_process_that_is_recalled_is_looked_at_again(owners, other, store, world):
+    watch(owners, world, REMEMBERED + RENEW)
+    owners.forget(other.me)
+    store.swap(owners.recall(other.me))
+    watch(owners, world, LIFE + RENEW)
+    assert owners.dead() == [other.me]
+
+
+def test_a_process_that_is_recalled_just_now_is_not_forgotten(owners, other, store, world):
+    watch(owners, world, REMEMBERED + RENEW)
+    store.swap(owners.recall(other.me))
+    owners.forget(other.me)
+    assert "alive:elsewhere" in store.linked("owners")
+
+
 # Locks
 
 

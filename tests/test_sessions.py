@@ -96,6 +96,17 @@ def test_the_lock_that_was_taken_over_is_not_given_back_by_the_one_it_was_taken_
     assert not sessions.is_taken("o")
 
 
+def test_who_stood_still_until_another_process_took_the_session_saves_nothing(sessions, store, machine, log):
+    """Else what the other one saved meanwhile would be gone: seeds 12443 and 48446 of the simulation."""
+    with Sessions(store, machine.start("frozen")).open("o") as stale:
+        stale["a"] = "of the one that stood still"
+        machine.ended.add("frozen")
+        with sessions.open("o") as session:
+            session["a"] = "of the one that took over"
+    assert read(sessions) == {"a": "of the one that took over"}
+    assert "a session is lost: another process took it" in log.text
+
+
 def test_a_store_that_is_away_gives_an_empty_session(sessions, store, log):
     store.fault = "away"
     with sessions.open("o") as session:

@@ -166,8 +166,8 @@ class Watch:
 
     def stored(self, key, old, new, process):
         """A value changed."""
-        if key.startswith("alive:"):
-            self._note_sign(key.removeprefix("alive:"))
+        if key == f"alive:{process.name}":
+            self._note_sign(process.name)
         story = self._by_key.get(key.removeprefix(PREFIX)) if key.startswith(PREFIX) else None
         if story:
             self._moved(story, old and unpack_record(old), new and unpack_record(new), process)
@@ -241,11 +241,11 @@ class Watch:
 
     def store_failed(self, keys, process):
         """An operation on these keys failed: what it is about counts for its process alone."""
-        for key in keys:
-            if story := self._by_key.get(key.removeprefix(PREFIX)):
-                story.store_failures += 1
-                story.failed_fetches += len(keys) > 1
-                story.cut_off.add((process.name, self._scheduler.now // OUTAGE))
+        stories = [story for key in keys if (story := self._by_key.get(key.removeprefix(PREFIX)))]
+        for story in stories:
+            story.store_failures += 1
+            story.failed_fetches += len(stories) > 1
+            story.cut_off.add((process.name, self._scheduler.now // OUTAGE))
 
     # Processes
 

@@ -106,8 +106,9 @@ class Entries:
     def _write(self, entry: Entry, new: Record) -> bool:
         """Whether the store has the new record; else the entry has the one that was there."""
         change = self._change(entry, new)
+        beside = self._recall(new) if entry.record.state == RUNNING else []
         try:
-            if self._store.swap(change):
+            if self._store.swap(change, *beside):
                 entry.raw, entry.linked = change.new, new.indexes
                 return True
             self._read(entry)
@@ -126,11 +127,17 @@ class Entries:
         for key, entry in list(self._unwritten.items()):
             with entry.lock:
                 self._read(entry)
-                if key in self._unwritten and self._store.swap(change := self._change(entry, entry.record)):
+                change = self._change(entry, entry.record)
+                if key in self._unwritten and self._store.swap(change, *self._recall(entry.record)):
                     entry.raw, entry.linked = change.new, entry.record.indexes
                     del self._unwritten[key]
             if entry.record.state == READY and entry.record.owner == self._owners.me:
                 yield entry
+
+    def _recall(self, record: Record) -> list[Change]:
+        """What has the others look for a promise that is made for another process: it may have died long ago."""
+        is_for_another = record.state == PROMISED and record.owner != self._owners.me
+        return [self._owners.recall(record.owner)] if is_for_another else []
 
     def _change(self, entry: Entry, new: Record) -> Change:
         is_over = new.state == DONE

@@ -10,7 +10,7 @@ from contextlib import contextmanager
 from typing import Any
 
 from wechat.errors import StoreError
-from wechat.store.base import Store
+from wechat.store.base import Change, Store
 from wechat.store.owners import Owners
 
 logger = logging.getLogger("wxserver")
@@ -37,29 +37,32 @@ class Sessions:
     def open(self, openid: str) -> Iterator[dict[str, Any]]:
         """The user's dict, nobody else's meanwhile; saved after the block where it changed.
 
-        What is no JSON is a TypeError or ValueError then.
+        What is no JSON is a TypeError or ValueError then. A process that stood still until another one took the session
+        saves nothing.
         """
         ticket = secrets.token_hex(4)
-        self._lock(openid, ticket)
+        is_locked = self._lock(openid, ticket)
         try:
             before = self._read(openid)
             session: dict[str, Any] = json.loads(before)
             yield session
             after = json.dumps(session, ensure_ascii=False)
             if after != before:
-                self._write(openid, after)
+                self._write(openid, after, [self._owners.hold(f"lock:{openid}", LONGEST, ticket)] if is_locked else [])
         finally:
             self._unlock(openid, ticket)
 
-    def _lock(self, openid: str, ticket: str) -> None:
-        """Wait for the session, for as long as the store can say whose it is."""
+    def _lock(self, openid: str, ticket: str) -> bool:
+        """Wait for the session, for as long as the store can say whose it is. Whether it is the caller's."""
         key = f"lock:{openid}"
         try:
             while not self._owners.take(key, LONGEST, ticket):
                 if holder := self._store.get(key):
                     self._store.wait(key, holder, LOOK_AT_OWNER)
+            return True
         except StoreError as error:
             logger.warning("a session is used without its lock: %s", error)
+            return False
 
     def _unlock(self, openid: str, ticket: str) -> None:
         try:
@@ -74,11 +77,9 @@ class Sessions:
             logger.warning("a session begins empty: %s", error)
             return "{}"
 
-    def _write(self, openid: str, text: str) -> None:
+    def _write(self, openid: str, text: str, locks: list[Change]) -> None:
         try:
-            if text == "{}":
-                self._store.delete(f"session:{openid}")
-            else:
-                self._store.set(f"session:{openid}", text, LIFE)
+            if not self._store.swap(Change(f"session:{openid}", ..., None if text == "{}" else text, LIFE), *locks):
+                logger.warning("a session is lost: another process took it while this one stood still")
         except StoreError as error:
             logger.warning("a session is lost: %s", error)

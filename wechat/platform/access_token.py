@@ -13,7 +13,7 @@ import time
 from collections.abc import Callable
 from typing import Any, TypeVar
 
-from wechat.errors import ApiError, StoreError, TransportError
+from wechat.errors import StoreError, TransportError
 from wechat.platform.answers import number
 from wechat.protocol.envelope import Clock
 from wechat.store.base import Store
@@ -105,7 +105,7 @@ class TokenCache:
                 finally:
                     self._ask(None, self._owners.release, LOCK_KEY)
             self._wait(kept)
-        raise ApiError("another process has been fetching the access token for too long")
+        raise TransportError("another process has been fetching the access token for too long")
 
     def _fetch_and_keep(self, force: bool = False) -> str:
         answer = self._fetch(force)

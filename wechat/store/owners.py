@@ -127,9 +127,14 @@ class Owners:
 
         Before that its locks, and what WeChat asks for again, are still to be seen as those of a dead one.
         """
-        if self._seen.get(owner, (None, 0.0))[1] >= REMEMBERED:
-            self._store.swap(Change(f"alive:{owner}", ..., None, unlink=(OWNERS,)))
+        counter, silence = self._seen.get(owner, (None, 0.0))
+        if silence >= REMEMBERED:  # where the counter is another one, it was recalled meanwhile
+            self._store.swap(Change(f"alive:{owner}", counter, None, unlink=(OWNERS,)))
             self._seen.pop(owner, None)
+
+    def recall(self, owner: str) -> Change:
+        """What has the others look at a process that may be forgotten, beside the change that gives it something."""
+        return Change(f"alive:{owner}", ..., secrets.token_hex(6), FORGOTTEN, link=(OWNERS,))
 
     # Locks: each one names its owner
 
@@ -154,6 +159,11 @@ class Owners:
             if holder == mine or (holder and self._store.replace(key, holder, mine, ttl)):
                 break
         return True
+
+    def hold(self, key: str, ttl: float, ticket: str = "") -> Change:
+        """What keeps a lock: beside other changes, it lets them through only while the lock is the caller's."""
+        mine = f"{self.me} {ticket}"
+        return Change(key, mine, mine, ttl)
 
     def release(self, key: str, ticket: str = "") -> None:
         """Give a lock back, if it is still the caller's; raises StoreError, and is done at a later sign of life."""
