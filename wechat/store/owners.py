@@ -136,24 +136,18 @@ class Owners:
     def take(self, key: str, ttl: float, ticket: str = "") -> bool:
         """Take a lock, also from a process that has died. Whether it is the caller's now; raises StoreError."""
         mine = f"{self.me} {ticket}"
-        is_taken = False
+        is_taken, holder = False, None
         self._left.discard((key, mine))
         self._held.add(mine)  # before other threads can see it in the store
         try:
-            is_taken = self._take(key, ttl, mine)
+            while not (is_taken := holder == mine or self._store.swap(Change(key, holder, mine, ttl))):
+                holder = self._store.get(key)
+                if holder and holder != mine and self._is_held(holder):
+                    break
         finally:
             if not is_taken:
                 self._held.discard(mine)
         return is_taken
-
-    def _take(self, key: str, ttl: float, mine: str) -> bool:
-        while not self._store.add(key, mine, ttl):
-            holder = self._store.get(key)
-            if holder and holder != mine and self._is_held(holder):
-                return False
-            if holder == mine or (holder and self._store.replace(key, holder, mine, ttl)):
-                break
-        return True
 
     def release(self, key: str, ticket: str = "") -> None:
         """Give a lock back, if it is still the caller's; raises StoreError, and is done at a later sign of life."""
