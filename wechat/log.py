@@ -3,8 +3,6 @@
 A record begins with its time at the start of a line; all further lines of it, those of a traceback, are indented.
 """
 
-from __future__ import annotations
-
 import logging
 import threading
 import time

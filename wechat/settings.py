@@ -1,7 +1,5 @@
 """The environment, read once into one frozen value."""
 
-from __future__ import annotations
-
 import os
 import re
 from base64 import b64decode

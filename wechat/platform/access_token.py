@@ -3,8 +3,6 @@
 https://developers.weixin.qq.com/doc/service/api/base/api_getstableaccesstoken.html
 """
 
-from __future__ import annotations
-
 import json
 import logging
 import re

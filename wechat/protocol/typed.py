@@ -13,8 +13,6 @@ writes between them; other texts in both would then give the same bytes. Of thes
 fewest texts hold a `]]>`, then the one whose first text is the longest.
 """
 
-from __future__ import annotations
-
 import re
 from bisect import bisect_left
 from collections.abc import Iterator, Set
@@ -67,7 +65,7 @@ class _Way:
     control: dict[str, str] = field(default_factory=dict)
     texts: list[tuple[int, int]] = field(default_factory=list)  # that hold a `]]>`: from where to where
 
-    def fork(self, place: int, *texts: tuple[int, int]) -> _Way:
+    def fork(self, place: int, *texts: tuple[int, int]) -> "_Way":
         """The same way on from `place`, behind these texts."""
         levels = [(name, dict(names)) for name, names in self.levels]
         return _Way(place, levels, dict(self.filled), dict(self.control), [*self.texts, *texts])

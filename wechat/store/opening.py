@@ -1,7 +1,5 @@
 """What the server remembers for a while: in memory, in an SQLite file or in Redis."""
 
-from __future__ import annotations
-
 from wechat.errors import StartError, StoreError
 from wechat.store.base import Store
 from wechat.store.memory import MemoryStore

@@ -1,7 +1,5 @@
 """Which of the processes that share a store are alive, and what they have locked."""
 
-from __future__ import annotations
-
 import logging
 import os
 import secrets
