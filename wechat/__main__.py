@@ -1,7 +1,5 @@
 """`python -m wechat`: the account from a shell, without serving."""
 
-from __future__ import annotations
-
 import argparse
 import difflib
 import os

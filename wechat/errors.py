@@ -10,8 +10,6 @@
 No message holds a secret, a token, a signed URL or a user's text.
 """
 
-from __future__ import annotations
-
 from collections.abc import Sequence
 
 

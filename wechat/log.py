@@ -3,8 +3,6 @@
 A record begins with its time at the start of a line; all further lines of it, those of a traceback, are indented.
 """
 
-from __future__ import annotations
-
 import logging
 import threading
 import time
@@ -26,11 +24,9 @@ class LineFormatter(logging.Formatter):
 
     def format(self, record: logging.LogRecord) -> str:
         begin = f"{_written(int(record.created))},{int(record.msecs):03} {record.levelname} {record.name}: "
-        line = escape(begin + record.getMessage())
         below = record.exc_text or (self.formatException(record.exc_info) if record.exc_info else "")
-        if below or record.stack_info:
-            line += indented(below) + indented(record.stack_info or "")
-        return line
+        lines = [line for text in (below, record.stack_info) if text for line in text.splitlines()]
+        return f"\n{INDENT}".join(map(escape, [begin + record.getMessage(), *lines]))
 
 
 @lru_cache(maxsize=1)  # it would be half of the cost, and most lines are of the second before
@@ -136,11 +132,6 @@ def escape(text: str) -> str:
     if text.isprintable():
         return text
     return "".join(char if char.isprintable() else char.encode("unicode_escape").decode() for char in text)
-
-
-def indented(text: str) -> str:
-    """Each line of the text as a line below a record: after a newline, indented, escaped."""
-    return "".join(f"\n{INDENT}{escape(line)}" for line in text.splitlines())
 
 
 def shorten(openid: str) -> str:

@@ -3,8 +3,6 @@
 https://developers.weixin.qq.com/doc/service/guide/product/message/Passive_user_reply_message.html
 """
 
-from __future__ import annotations
-
 import logging
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -76,7 +74,7 @@ class Reply(Fields):
         """Whether there is nothing to say, so that `success` is the answer."""
         return self.may_be_empty and not any(vars(self).values())
 
-    def fitted(self, to_event: bool) -> Reply:
+    def fitted(self, to_event: bool) -> "Reply":
         """The reply within WeChat's limits; what is dropped for them is logged."""
         return self
 
@@ -200,7 +198,7 @@ class News(Reply):
     def customer_fields(self) -> dict[str, Any]:
         return {"articles": [article.customer_fields() for article in self.fitted(to_event=False).articles]}
 
-    def fitted(self, to_event: bool) -> News:
+    def fitted(self, to_event: bool) -> "News":
         limit = NEWS_LIMIT_EVENT if to_event else NEWS_LIMIT_MESSAGE
         if len(self.articles) <= limit:
             return self

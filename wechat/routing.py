@@ -1,7 +1,5 @@
 """Which function answers which message: `on` marks it, `load` collects the marks, `Router` finds it."""
 
-from __future__ import annotations
-
 import importlib
 import inspect
 import os

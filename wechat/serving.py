@@ -4,8 +4,6 @@ waitress reads requests in the one thread that serves all sockets, and waits for
 Here each has ten seconds for a request, and none keeps others out.
 """
 
-from __future__ import annotations
-
 import logging
 import re
 import signal

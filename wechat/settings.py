@@ -1,7 +1,5 @@
 """The environment, read once into one frozen value."""
 
-from __future__ import annotations
-
 import os
 import re
 from base64 import b64decode
@@ -19,6 +17,7 @@ from wechat.errors import SettingsError
 T = TypeVar("T")
 
 CRYPTOGRAPHY = "cryptography.hazmat.primitives.ciphers"  # what `envelope` uses of the package
+PATH, HOST = r"/|(?!/healthz/?$)(/[\w.~-]+)+/?", r"[\w.:%-]+"
 
 
 def package_fault(module: str) -> str:
@@ -81,9 +80,9 @@ def _api_url(text: str) -> str:
     raise ValueError("is no address: it takes one like https://api.weixin.qq.com")
 
 
-def _path(text: str) -> str:
-    if not re.fullmatch(r"/|(/[\w.~-]+)+/?", text, re.ASCII) or text.rstrip("/") == "/healthz":
-        raise ValueError(f"is {text!r}: it takes a path like /weixin, and not /healthz")
+def _matching(text: str, pattern: str, what: str) -> str:
+    if not re.fullmatch(pattern, text, re.ASCII):
+        raise ValueError(f"is {text!r}: it takes {what}")
     return text.rstrip("/")
 
 
@@ -97,12 +96,6 @@ def _seconds(text: str) -> float:
     if not re.fullmatch(r"[0-9](\.[0-9]{1,3})?", text) or not 0 < float(text) < 5:
         raise ValueError(f"is {text!r}: it takes seconds above 0 and below the 5 after which WeChat hangs up, like 4.5")
     return float(text)
-
-
-def _host(text: str) -> str:
-    if not re.fullmatch(r"[\w.:%-]+", text, re.ASCII):
-        raise ValueError(f"is {text!r}: it takes an address like 0.0.0.0 or 127.0.0.1, without a port")
-    return text
 
 
 def setting(name: str, default: T | None, parse: Callable[..., T], *details: Any, is_shown: bool = True) -> T:
@@ -124,12 +117,12 @@ class Settings:
     account: str = setting("WECHAT_ACCOUNT", "official", _one_of, "official", "miniprogram")
     store: str = setting("WECHAT_STORE", "memory:", _store, is_shown=False)  # may hold a password
     api_url: str = setting("WECHAT_API_URL", "https://api.weixin.qq.com", _api_url)
-    path: str = setting("WECHAT_PATH", "/weixin", _path)
+    path: str = setting("WECHAT_PATH", "/weixin", _matching, PATH, "a path like /weixin, and not /healthz")
     max_age: int = setting("WECHAT_MAX_AGE", 300, _whole_number, 0, 86_400, "seconds")  # of a signature; 0: for ever
     reply_within: float = setting("WECHAT_REPLY_WITHIN", 4.5, _seconds)  # for which one attempt is held open
     threads: int = setting("WECHAT_THREADS", 64, _whole_number, 1, 1_000, "threads")
     drain: int = setting("WECHAT_DRAIN", 20, _whole_number, 0, 3_600, "seconds")  # SIGTERM waits for work in flight
-    host: str = setting("HOST", "0.0.0.0", _host)
+    host: str = setting("HOST", "0.0.0.0", _matching, HOST, "an address like 0.0.0.0 or 127.0.0.1, without a port")
     port: int = setting("PORT", 8080, _whole_number, 0, 65_535, "a TCP port")
     log_level: str = setting("LOG_LEVEL", "info", _one_of, "debug", "info", "warning", "error", "critical")
 

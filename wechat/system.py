@@ -1,7 +1,5 @@
 """What operating systems and uWSGI do differently: only this module touches what Windows or macOS lack."""
 
-from __future__ import annotations
-
 import logging
 import os
 import select

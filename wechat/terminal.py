@@ -1,7 +1,5 @@
 """What every command prints on, and how it ends: neither a closed pipe nor a narrow encoding is a traceback."""
 
-from __future__ import annotations
-
 import argparse
 import errno
 import io

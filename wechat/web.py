@@ -1,7 +1,5 @@
 """Requests read with care, and responses that are what they say."""
 
-from __future__ import annotations
-
 import logging
 from urllib.parse import parse_qsl
 

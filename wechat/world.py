@@ -1,7 +1,5 @@
 """Time and threads, as a parameter: those of the machine, or those of a simulation."""
 
-from __future__ import annotations
-
 import threading
 import time
 from collections.abc import Callable

@@ -3,14 +3,14 @@
 https://developers.weixin.qq.com/doc/service/api/base/api_getstableaccesstoken.html
 """
 
-from __future__ import annotations
-
 import json
 import logging
 import re
 import secrets
+import threading
 import time
 from collections.abc import Callable
+from dataclasses import dataclass
 from typing import Any, TypeVar
 
 from wechat.errors import StoreError, TransportError
@@ -34,14 +34,13 @@ FORCE_EVERY = 30.0  # seconds; the platform allows no more
 KEY, LOCK_KEY, FORCED_KEY = "token", "token:lock", "token:forced"
 
 
+@dataclass
 class Fetching:
     """A fetch that all threads wait for which ask meanwhile."""
 
-    token = ""
+    is_over: threading.Event
+    token: str = ""
     error: BaseException | None = None
-
-    def __init__(self, world: World) -> None:
-        self.is_over = world.event()
 
 
 class TokenCache:
@@ -78,7 +77,7 @@ class TokenCache:
         """What `fetch` gives or raises, for all threads that ask before it has."""
         with self._guard:
             is_mine = self._fetching is None
-            shared = self._fetching = self._fetching or Fetching(self._world)
+            shared = self._fetching = self._fetching or Fetching(self._world.event())
         if is_mine:
             try:
                 shared.token = fetch()

@@ -3,8 +3,6 @@
 https://developers.weixin.qq.com/doc/oplatform/developers/errCode/errCode.html
 """
 
-from __future__ import annotations
-
 import json
 import re
 import reprlib

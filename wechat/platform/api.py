@@ -3,8 +3,6 @@
 https://developers.weixin.qq.com/doc/service/api/
 """
 
-from __future__ import annotations
-
 import json
 import time
 from collections.abc import Callable, Mapping

@@ -1,7 +1,5 @@
 """Files on their way to the platform and back, a piece at a time."""
 
-from __future__ import annotations
-
 import mimetypes
 import os
 import re

@@ -3,8 +3,6 @@
 https://developers.weixin.qq.com/doc/service/api/custommenu/api_createcustommenu.html
 """
 
-from __future__ import annotations
-
 import json
 from collections.abc import Iterator, Mapping
 from pathlib import Path

@@ -3,8 +3,6 @@
 The timeout of http.client begins anew with each byte; here a deadline holds for the whole call.
 """
 
-from __future__ import annotations
-
 import selectors
 import socket
 import ssl

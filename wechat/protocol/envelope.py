@@ -4,8 +4,6 @@ https://developers.weixin.qq.com/doc/service/guide/dev/push/
 https://developers.weixin.qq.com/doc/oplatform/developers/dev/push/encryption.html
 """
 
-from __future__ import annotations
-
 import os
 import re
 import secrets
@@ -76,6 +74,35 @@ class Opened(NamedTuple):
     seal: Callable[[bytes], bytes]
 
 
+class Cipher:
+    """AES-256-CBC as WeChat uses it: the key's own first half is the initialisation vector."""
+
+    def __init__(self, key: bytes) -> None:
+        # Optional: only the modes that seal need the package, and `settings` has seen that it is there.
+        from cryptography.hazmat.primitives.ciphers import Cipher, algorithms, modes
+
+        self._cipher = Cipher(algorithms.AES(key), modes.CBC(key[:16]))
+
+    def seal(self, content: bytes, appid: bytes, random: bytes) -> bytes:
+        """The content encrypted; `random` has 16 bytes."""
+        data = random + len(content).to_bytes(4, "big") + content + appid
+        padding = BLOCK - len(data) % BLOCK
+        encryptor = self._cipher.encryptor()
+        return encryptor.update(data + bytes([padding]) * padding) + encryptor.finalize()
+
+    def open(self, data: bytes) -> tuple[bytes, bytes]:
+        """The content and the appid in the encrypted data; two empty strings for whatever this key did not seal."""
+        if len(data) % 16 or not data:
+            return b"", b""
+        decryptor = self._cipher.decryptor()
+        padded = decryptor.update(data) + decryptor.finalize()
+        padding = padded[-1]
+        start, end = RANDOM + 4, len(padded) - padding
+        length = int.from_bytes(padded[RANDOM:start], "big")
+        is_whole = 1 <= padding <= BLOCK and start + length < end and padded.endswith(bytes([padding]) * padding)
+        return (padded[start : start + length], padded[start + length : end]) if is_whole else (b"", b"")
+
+
 class Plain:
     """A push that is its own envelope: the URL is signed, the body is not.
 
@@ -140,35 +167,6 @@ class Sealed(Plain):
         encrypted = b64encode(cipher.seal(reply, self.appid, os.urandom(RANDOM))).decode()
         timestamp, nonce = str(int(self.clock())), str(secrets.randbelow(10**10))
         return (template % (encrypted, sign(token, timestamp, nonce, encrypted), timestamp, nonce)).encode()
-
-
-class Cipher:
-    """AES-256-CBC as WeChat uses it: the key's own first half is the initialisation vector."""
-
-    def __init__(self, key: bytes) -> None:
-        # Optional: only the modes that seal need the package, and `settings` has seen that it is there.
-        from cryptography.hazmat.primitives.ciphers import Cipher, algorithms, modes
-
-        self._cipher = Cipher(algorithms.AES(key), modes.CBC(key[:16]))
-
-    def seal(self, content: bytes, appid: bytes, random: bytes) -> bytes:
-        """The content encrypted; `random` has 16 bytes."""
-        data = random + len(content).to_bytes(4, "big") + content + appid
-        padding = BLOCK - len(data) % BLOCK
-        encryptor = self._cipher.encryptor()
-        return encryptor.update(data + bytes([padding]) * padding) + encryptor.finalize()
-
-    def open(self, data: bytes) -> tuple[bytes, bytes]:
-        """The content and the appid in the encrypted data; two empty strings for whatever this key did not seal."""
-        if len(data) % 16 or not data:
-            return b"", b""
-        decryptor = self._cipher.decryptor()
-        padded = decryptor.update(data) + decryptor.finalize()
-        padding = padded[-1]
-        start, end = RANDOM + 4, len(padded) - padding
-        length = int.from_bytes(padded[RANDOM:start], "big")
-        is_whole = 1 <= padding <= BLOCK and start + length < end and padded.endswith(bytes([padding]) * padding)
-        return (padded[start : start + length], padded[start + length : end]) if is_whole else (b"", b"")
 
 
 def envelope_for(settings: Settings, clock: Clock = time.time) -> Plain:

@@ -13,8 +13,6 @@ writes between them; other texts in both would then give the same bytes. Of thes
 fewest texts hold a `]]>`, then the one whose first text is the longest.
 """
 
-from __future__ import annotations
-
 import re
 from bisect import bisect_left
 from collections.abc import Iterator, Set
@@ -52,9 +50,9 @@ def mend(text: str) -> str:
     for typed, most in ((FILLED, len(FILLED)), (others, 1), (others, len(others))):
         ways = _Reader(text, typed, most, ends).find_ways()
         if likely := [way for way in ways if way.is_push()]:
-            return _split(text, _choose(likely))
+            return _split(text, likely)
         unlikely = unlikely or ways
-    return _split(text, _choose(unlikely)) if unlikely else text
+    return _split(text, unlikely) if unlikely else text
 
 
 @dataclass
@@ -67,14 +65,10 @@ class _Way:
     control: dict[str, str] = field(default_factory=dict)
     texts: list[tuple[int, int]] = field(default_factory=list)  # that hold a `]]>`: from where to where
 
-    def fork(self, place: int, *texts: tuple[int, int]) -> _Way:
+    def fork(self, place: int, *texts: tuple[int, int]) -> "_Way":
         """The same way on from `place`, behind these texts."""
         levels = [(name, dict(names)) for name, names in self.levels]
         return _Way(place, levels, dict(self.filled), dict(self.control), [*self.texts, *texts])
-
-    def size(self) -> int:
-        """How much a fork copies."""
-        return len(self.texts) + sum(len(names) for _, names in self.levels)
 
     def is_in_list(self) -> bool:
         """Whether one of the open nodes repeats by design."""
@@ -105,15 +99,15 @@ class _Way:
         return has_event == is_event and ("MsgId" in self.control) != is_event
 
 
+@dataclass
 class _Reader:
     """Reads a document where nodes of the names in `typed` hold what users typed, `most` of them a `]]>`."""
 
-    def __init__(self, text: str, typed: Set[str], most: int, ends: dict[str, list[int]]) -> None:
-        self.text = text
-        self.typed = typed
-        self.most = most
-        self.ends = ends
-        self.left = MAX_STEPS
+    text: str
+    typed: Set[str]
+    most: int
+    ends: dict[str, list[int]]
+    left: int = MAX_STEPS
 
     def spend(self, steps: int) -> None:
         """Raises Unreadable where reading takes too many steps."""
@@ -174,7 +168,7 @@ class _Reader:
         if name in self.typed and not way.is_in_list():
             for end in reversed(self.possible_ends(way, name, start)):
                 if end == first or len(way.texts) < self.most:
-                    self.spend(way.size())
+                    self.spend(len(way.texts) + sum(len(names) for _, names in way.levels))  # which a fork copies
                     yield way.fork(end + size, *([] if end == first else [(start, end)]))
         elif self.text.startswith(f"]]></{name}>", first):
             way.note(name, self.text[start:first])
@@ -192,17 +186,15 @@ class _Reader:
         return ends[-1:] if is_last else ends
 
 
-def _choose(ways: list[_Way]) -> _Way:
-    """The likeliest of the ways; raises Unreadable unless they agree on who answers."""
+def _split(text: str, ways: list[_Way]) -> str:
+    """The document, read in the likeliest of the ways, with what users typed as CDATA that holds all of it.
+
+    Raises Unreadable unless they agree on who answers.
+    """
     if any(way.control != ways[0].control for way in ways):
         raise Unreadable("a user typed XML that may have changed who answers")
-    return min(ways, key=lambda way: len(way.texts))
-
-
-def _split(text: str, way: _Way) -> str:
-    """The document with what users typed as CDATA that holds all of it."""
     pieces, place = [], 0
-    for start, end in way.texts:
+    for start, end in min(ways, key=lambda way: len(way.texts)).texts:
         pieces += [text[place : start - len("<![CDATA[")], cdata(text[start:end])]
         place = end + len("]]>")
     return "".join([*pieces, text[place:]])

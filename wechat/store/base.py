@@ -4,8 +4,6 @@ Keys and values are text, NUL included; a lone surrogate is a ValueError. A time
 A backend that does not answer is a StoreError, which names the operation and the backend and nothing else.
 """
 
-from __future__ import annotations
-
 import threading
 from abc import ABC, abstractmethod
 from collections.abc import Iterator

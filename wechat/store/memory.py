@@ -1,7 +1,5 @@
 """A store in the memory of its process."""
 
-from __future__ import annotations
-
 import itertools
 from collections import OrderedDict
 

@@ -1,7 +1,5 @@
 """What the server remembers for a while: in memory, in an SQLite file or in Redis."""
 
-from __future__ import annotations
-
 from wechat.errors import StartError, StoreError
 from wechat.store.base import Store
 from wechat.store.memory import MemoryStore
@@ -13,8 +11,18 @@ def open_store(url: str, account: str = "") -> Store:
     A StartError where it does not answer.
     """
     scheme, _, rest = url.partition(":")
+    store: Store
     try:
-        store = _make(scheme, rest, url, account)
+        if scheme == "memory":
+            store = MemoryStore()
+        elif scheme == "sqlite":
+            from wechat.store.sqlite import SQLiteStore  # each takes a megabyte that not everybody has to pay
+
+            store = SQLiteStore(rest, account)
+        else:
+            from wechat.store.redis import RedisStore
+
+            store = RedisStore(url, account)
         store.delete("")
     except StoreError as error:
         store.close()
@@ -23,15 +31,3 @@ def open_store(url: str, account: str = "") -> Store:
         fault = "WECHAT_STORE: needs the package redis, and a URL that it takes: redis://:password@host:port/db"
         raise StartError([fault]) from None
     return store
-
-
-def _make(scheme: str, rest: str, url: str, account: str) -> Store:
-    if scheme == "memory":
-        return MemoryStore()
-    if scheme == "sqlite":
-        from wechat.store.sqlite import SQLiteStore  # each takes a megabyte that not everybody has to pay
-
-        return SQLiteStore(rest, account)
-    from wechat.store.redis import RedisStore
-
-    return RedisStore(url, account)

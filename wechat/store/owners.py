@@ -1,7 +1,5 @@
 """Which of the processes that share a store are alive, and what they have locked."""
 
-from __future__ import annotations
-
 import logging
 import os
 import secrets
@@ -108,9 +106,9 @@ class Owners:
         passed, self._looked = min(now - self._looked, 2 * RENEW), now
         counters = self._store.linked(OWNERS)
         for owner in sorted({*self._seen, *(key.removeprefix("alive:") for key in counters)}):
-            counter = counters.get(f"alive:{owner}")
+            sign = counters.get(f"alive:{owner}")
             before, silent = self._seen.get(owner, ("", 0.0))
-            self._seen[owner] = counter, silent + passed if counter == before else 0.0
+            self._seen[owner] = sign, silent + passed if _beat(sign) == _beat(before) else 0.0
 
     def is_dead(self, owner: str) -> bool:
         """Whether the process has ended: here one can look; of another place, 15 s without a sign of life say so."""
@@ -127,38 +125,32 @@ class Owners:
 
         Before that its locks, and what WeChat asks for again, are still to be seen as those of a dead one.
         """
-        counter, silence = self._seen.get(owner, (None, 0.0))
-        if silence >= REMEMBERED:  # where the counter is another one, it was recalled meanwhile
-            self._store.swap(Change(f"alive:{owner}", counter, None, unlink=(OWNERS,)))
+        sign, silent = self._seen.get(owner, (None, 0.0))
+        if silent >= REMEMBERED and self._store.swap(Change(f"alive:{owner}", sign, None, unlink=(OWNERS,))):
             self._seen.pop(owner, None)
 
     def recall(self, owner: str) -> Change:
-        """What has the others look at a process that may be forgotten, beside the change that gives it something."""
-        return Change(f"alive:{owner}", ..., secrets.token_hex(6), FORGOTTEN, link=(OWNERS,))
+        """What keeps the others from forgetting a process, beside the change that gives it something."""
+        beat = _beat(self._seen.get(owner, (None, 0.0))[0])
+        return Change(f"alive:{owner}", ..., f"{beat} {secrets.token_hex(6)}", FORGOTTEN, link=(OWNERS,))
 
     # Locks: each one names its owner
 
     def take(self, key: str, ttl: float, ticket: str = "") -> bool:
         """Take a lock, also from a process that has died. Whether it is the caller's now; raises StoreError."""
         mine = f"{self.me} {ticket}"
-        is_taken = False
+        is_taken, holder = False, None
         self._left.discard((key, mine))
         self._held.add(mine)  # before other threads can see it in the store
         try:
-            is_taken = self._take(key, ttl, mine)
+            while not (is_taken := holder == mine or self._store.swap(Change(key, holder, mine, ttl))):
+                holder = self._store.get(key)
+                if holder and holder != mine and self._is_held(holder):
+                    break
         finally:
             if not is_taken:
                 self._held.discard(mine)
         return is_taken
-
-    def _take(self, key: str, ttl: float, mine: str) -> bool:
-        while not self._store.add(key, mine, ttl):
-            holder = self._store.get(key)
-            if holder and holder != mine and self._is_held(holder):
-                return False
-            if holder == mine or (holder and self._store.replace(key, holder, mine, ttl)):
-                break
-        return True
 
     def hold(self, key: str, ttl: float, ticket: str = "") -> Change:
         """What keeps a lock: beside other changes, it lets them through only while the lock is the caller's."""
@@ -182,6 +174,11 @@ class Owners:
         """Whether somebody uses the lock: its process lives, and the store was not away when it was given back."""
         owner = holder.partition(" ")[0]
         return holder in self._held if owner == self.me else not self.is_dead(owner)
+
+
+def _beat(sign: str | None) -> str | None:
+    """The count in a sign of life; who recalls a process adds something to it, and is no life of its."""
+    return sign.partition(" ")[0] if sign else sign
 
 
 class Heartbeat:

@@ -1,7 +1,5 @@
 """A store in Redis; the package redis is imported where a setting asks for it."""
 
-from __future__ import annotations
-
 import threading
 from contextlib import suppress
 from typing import Any

@@ -1,7 +1,5 @@
 """A store in an SQLite file."""
 
-from __future__ import annotations
-
 import os
 import sqlite3
 import threading
