@@ -112,7 +112,7 @@ class Owners:
         counters = self._store.linked(OWNERS)
         for owner in sorted({*self._silent, *(key.removeprefix("alive:") for key in counters)}):
             counter = counters.get(f"alive:{owner}")
-            is_silent = owner in self._silent and self._counters.get(owner) == counter
+            is_silent = owner in self._silent and _beats(self._counters.get(owner)) == _beats(counter)
             self._counters[owner], self._silent[owner] = (
                 counter,
                 self._silent.get(owner, 0.0) + passed if is_silent else 0.0,
@@ -141,8 +141,12 @@ class Owners:
         self._silent.pop(owner, None)
 
     def recall(self, owner: str) -> Change:
-        """What has the others look at a process that may be forgotten, beside the change that gives it something."""
-        return Change(f"alive:{owner}", ..., secrets.token_hex(6), FORGOTTEN, link=(OWNERS,))
+        """What keeps a process, which may have died, from being forgotten; raises StoreError.
+
+        To be changed beside what gives it something: of one that is forgotten nobody looks for that. It is no beat.
+        """
+        seen = self._store.get(f"alive:{owner}")
+        return Change(f"alive:{owner}", seen, f"{_beats(seen)} {secrets.token_hex(6)}", FORGOTTEN, link=(OWNERS,))
 
     def leave(self) -> None:
         """Say that this process ends, and owns nothing more; raises StoreError."""
@@ -194,6 +198,11 @@ class Owners:
         """Whether somebody uses the lock: its process lives, and the store was not away when it was given back."""
         owner = holder.partition(" ")[0]
         return holder in self._held if owner == self.me else not self.is_dead(owner)
+
+
+def _beats(shown: str | None) -> str:
+    """The counter in a sign of life."""
+    return (shown or "").partition(" ")[0]
 
 
 class Heartbeat:
