@@ -296,6 +296,23 @@ def test_a_run_that_ends_while_its_attempt_is_acknowledged_loses_no_reply(servin
     assert [said(document), *sent].count("the answer") == 1
 
 
+def test_a_beginning_that_came_too_late_is_sent_with_the_rest(serving, store):
+    """Another process had promised it, which could not be read: seed 10736 of the simulation lost the beginning."""
+    app = serving(working()[0])
+    ours, outbox, sent = app.delivery._ledger, app.delivery._outbox, []
+    theirs = Ledger(store, Owners(store, identify=lambda: Known("other", set())), True, 600)
+    outbox.can_push = lambda: True
+    app.api.send_message = lambda openid, message: sent.append(message["text"]["content"])
+    entry, _ = ours.begin("key", USER, False)
+    theirs.promise(theirs.begin("key", USER, False)[0], "")
+    store.fault = "away"
+    ours.end(entry, b"the beginning", Text("the rest"), Text("the beginning and the rest"))
+    store.fault = ""
+    outbox.deliver(entry)
+    assert are_idle(app)
+    assert sent == ["the beginning and the rest"]
+
+
 def test_a_long_text_that_comes_late_is_kept_as_a_whole(serving, store):
     app = serving(lambda msg: time.sleep(2.5) or "长" * 1000)
     assert [said(app.delivery.answer(WORK)) for _ in range(3)][-1] == STILL_RUNNING

@@ -53,7 +53,7 @@ class ByTheWallClock(Parts):
             if owner == self.me or self._identity.has_ended(owner):
                 return owner != self.me
             shown = self._store.get(f"alive:{owner}")
-            return shown is None or float(shown) < self.clock() - LIFE
+            return shown is None or float(shown.partition(" ")[0] or 0) < self.clock() - LIFE
 
 
 class WithoutFence(Parts):

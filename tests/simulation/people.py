@@ -2,7 +2,7 @@
 
 import re
 
-from tests.simulation.plan import Letter
+from tests.simulation.plan import FIRST_ID, Letter
 from tests.simulation.story import Planned
 from wechat.delivery.delivery import STILL_RUNNING
 from wechat.errors import GivenUp
@@ -49,14 +49,14 @@ class WeChat:
         """Deliver once more what was delivered long ago."""
         letter.is_replayed = True
         process = self._random.choice(self._simulation.started())
-        process.receive(letter.body)
+        process.receive(letter)
 
     def _attempt(self, letter, number):
         began, started = self._scheduler.now, self._simulation.started()
         if started:
             process = self._random.choice(started)
             self._simulation.say(f"{letter.name}: attempt {number + 1} at {process.name}")
-            answer = process.receive(letter.body)
+            answer = process.receive(letter)
             if answer is not None:
                 return answer
         # Where the connection is refused or breaks, the next attempt may come soon.
@@ -116,7 +116,7 @@ class Handlers:
         return {mark.path: function for function in marked for mark in function.wechat_marks}
 
     def _letter(self, message):
-        return self._simulation.letters[message.Content.split()[-1]]
+        return self._simulation.letters[f"m{int(message.MsgId) - FIRST_ID}"]
 
     def _work(self, message):
         process, letter = self._scheduler.current.process, self._letter(message)

@@ -25,6 +25,7 @@ WORDS = ("slow", "slow", "slow", "slow", "fast", "unmarked", "session", "继续"
 WORDS_TO_FETCH = ("slow", "slow", "slow", "unmarked", "session", "继续", "继续", "继续")
 DURATIONS = (0, 0, 0.5, 2, 3, 4, 4.375, 4.5, 4.5, 4.625, 5, 6, 9.5, 10, 14.5, 15, 25, 40)  # seconds
 SHORT = (0, 0, 0, 0.25, 0.5, 2)
+FIRST_ID = 10**17  # a MsgId has more digits than a float keeps
 PIECES = (3000, 5000, 7000)  # bytes of a long text; no cut leaves a last piece of a few bytes
 
 
@@ -95,7 +96,7 @@ class Letter:
 
     def send(self, now, wall):
         """Write it, at this time."""
-        self.sent_at, created, number = now, int(wall), 10**17 + self.number
+        self.sent_at, created, number = now, int(wall), FIRST_ID + self.number
         content = self.word if self.word == "继续" else f"{self.word} {self.name}"
         self.key = f"{self.user} {created} {number}"
         self.body = (

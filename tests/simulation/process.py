@@ -74,16 +74,16 @@ class Process:
             self._scheduler.spawn(self, heartbeat.beat).is_at_work = False
         self.store, self.ledger, self.delivery = store, ledger, delivery
 
-    def receive(self, body):
-        """What it answers to a push within WeChat's five seconds; None for no answer."""
+    def receive(self, letter):
+        """What it answers to an attempt within WeChat's five seconds; None for no answer."""
         answered, box = Event(self._scheduler), []
 
         def work():
-            box.append(self.delivery.answer(body))
+            box.append(self.delivery.answer(letter.body))
             answered.set()
 
         self._connections.append(answered)
-        self._scheduler.spawn(self, work)
+        self._scheduler.spawn(self, work).letter = letter
         answered.wait(5)
         return box[0] if box else None
 

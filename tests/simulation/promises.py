@@ -35,8 +35,9 @@ class Watch:
         self._signs, self._silent = {}, {}  # of life: the last one, and the longest time without one
         self._sessions, self._remembered = {}, {}  # who has each, and the messages that it has to hold
         self._sent = {}  # stories, by process and user
-        self._last_fault = self._last_freeze = 0.0
+        self._last_fault = self._last_freeze = self._last_failure = 0.0  # of a process, of one to go on, of the store
         self._fetched = []
+        self._blocked = {}  # tasks that did not get a lock, and which one of whom
 
     def story(self, letter):
         return self._stories.setdefault(letter.name, Story(letter))
@@ -116,7 +117,7 @@ class Watch:
         """A handler began."""
         story = self.story(letter)
         self._simulation.say(f"{process.name} runs {letter.name}")
-        if story.deaths >= STARTS + story.forgiven and not story.store_failures:
+        if story.deaths >= STARTS + story.forgiven + story.lost_with and not story.store_failures:
             self._break("a message that ended three processes is given up", letter.name)
         story.runs.append(Run(len(story.runs), process, self._scheduler.now))
         if len(story.runs) > 1 + story.extra_runs + len(story.cut_off):
@@ -182,6 +183,9 @@ class Watch:
 
     def _moved(self, story, before, after, process):
         story.record = after
+        giver = self._scheduler.current.letter
+        if self._simulation.plan.is_memory and giver and _is_given(before, after):  # the 继续 itself leaves no record
+            self._fetched_by(story, giver)
         if self._simulation.trace is not None:
             was = f"{before.state} of {before.owner or 'nobody'}" if before else "nothing"
             said = (
@@ -194,8 +198,6 @@ class Watch:
             return
         if before and after.starts < before.starts:
             story.forgiven += 1
-        if self._simulation.plan.is_memory and before and before.state == READY and not before.owner:
-            story.fetched_by += self._continues_of(story.letter.user)
         if not before or (before.state, before.owner) != (after.state, after.owner):
             story.moved_at, since = self._scheduler.now, story.moved_at
         is_adopted = before and before.owner and after.owner not in ("", before.owner)
@@ -233,14 +235,31 @@ class Watch:
         """Several values changed at once: a reply was fetched by 继续."""
         stories = [self._by_key.get(change.key.removeprefix(PREFIX)) for change in changes]
         if len(stories) == 2 and all(stories):
-            stories[0].fetched_by.append(stories[1])
-            stories[0].fetched_at = self._scheduler.now
+            self._fetched_by(stories[0], stories[1].letter)
 
-    def _continues_of(self, user):
-        return [s for s in self._stories.values() if s.letter.user == user and s.letter.word == "继续"]
+    def _fetched_by(self, story, letter):
+        """Note who has it. Of two that are on their way at once, the user may see either first."""
+        story.overtaken += sum(not other.letter.is_delivered for other in story.fetched_by)
+        story.fetched_by.append(self.story(letter))
+        story.fetched_at = self._scheduler.now
+
+    def turned_away(self, changes, process, shelf):
+        """A change was not made, as another value was there: it may be a lock."""
+        now, task = self._scheduler.now, self._scheduler.current
+        for change in changes:
+            holder = shelf.get(change.key) or ""
+            owner = self._simulation.processes.get(holder.partition(" ")[0])
+            if change.old is None and owner and owner.is_dead and not self._has_store_trouble:
+                since = max(owner.died_at, process.booted_at, self._last_freeze)
+                # Of one that is forgotten, after a minute, the silence is counted anew.
+                is_known = now - since > ADOPTED_WITHIN and shelf.get(f"alive:{owner.name}") is not None
+                if is_known and self._blocked.get(task) == (change.key, holder):
+                    self._break("a lock of a dead process blocks nobody", f"{change.key} of {owner.name}")
+                self._blocked[task] = (change.key, holder) if is_known else None
 
     def store_failed(self, keys, process):
         """An operation on these keys failed: what it is about counts for its process alone."""
+        self._last_failure = self._scheduler.now
         stories = [story for key in keys if (story := self._by_key.get(key.removeprefix(PREFIX)))]
         for story in stories:
             story.store_failures += 1
@@ -277,7 +296,7 @@ class Watch:
     def is_settled(self):
         """Whether all has been delivered and nothing is under way."""
         alive, plan = self._simulation.started(), self._simulation.plan
-        since = max([self._last_fault, *[process.booted_at for process in alive]])
+        since = max([self._last_fault, self._last_failure, *[process.booted_at for process in alive]])
         if len(alive) < plan.processes or self._scheduler.now < since + ADOPTED_WITHIN + 5:
             return False
         if not all(letter.is_delivered for letter in self._simulation.letters.values()):
@@ -322,10 +341,10 @@ class Watch:
 
     def _check_replies(self, story):
         letter = story.letter
-        allowed = story.extra_sends + story.repeats_without_store
+        allowed = story.extra_sends + story.repeats_without_store + story.overtaken
         if story.repeats > allowed:
             self._break("one reply", f"{letter.name}, {story.repeats} repeats, {allowed} allowed")
-        if story.gaps and not (self._is_swallowed(story) or story.repeats_without_store):
+        if story.gaps and not (self._is_swallowed(story) or story.repeats_without_store or story.overtaken):
             self._break("pieces in order", letter.name)
         # The direct answer may be on its way while the rest is fetched, or its process stand still.
         if story.is_head_late and letter.heard and not (self._last_fault or story.fetched_by or story.store_failures):
@@ -371,3 +390,9 @@ class Watch:
 def under_way(ledger):
     """The keys of the messages that a process knows and that have not ended."""
     return [key for key, entry in ledger._known._messages.items() if not entry.has_ended()]
+
+
+def _is_given(before, after):
+    """Whether a reply, or a part of it, was given as the answer to a 继续."""
+    is_ready = before and before.state == READY and not before.is_sending
+    return is_ready and (not after or after.reply != before.reply)

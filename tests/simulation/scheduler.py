@@ -23,6 +23,7 @@ class Task:
     def __init__(self, process, run):
         self.process, self.greenlet = process, run
         self.is_at_work = process is not None  # on a message
+        self.letter = None  # for an attempt: what is delivered
 
 
 class Waiting:

@@ -74,6 +74,8 @@ class SimulatedStore(Store):
         is_done = self._ask(lambda: self.shelf.change(changes, self._process), is_write=True)
         if is_done and self._simulation.plan.has_listener:
             self._tell_others(changes)
+        if not is_done:
+            self._simulation.watch.turned_away(changes, self._process, self.shelf)
         return is_done
 
     def _ask(self, operation, is_write):

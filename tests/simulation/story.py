@@ -35,6 +35,7 @@ class Story:
         self.fetched_by, self.fetched_at = [], None  # the 继续, and when the last one did
         self.ready_at = None
         self.repeats = self.gaps = 0
+        self.overtaken = 0  # fetches that were still on their way at a later one
         self.has_apology = self.is_head_late = False
         self._pieces = []  # from where to where in the reply
         self._furthest = self._last = 0  # where a piece ended
@@ -57,11 +58,16 @@ class Story:
             self.gaps += 1
         elif not begin and self.is_head_late and min(self._pieces)[0]:
             pass
-        elif begin not in (self._furthest, self._last):  # a repeat may be cut at another place, and be gone on with
+        elif not self._goes_on(begin, begin + len(piece)):
             self.repeats += 1
         self._last = begin + len(piece)
         self._furthest = max(self._furthest, self._last)
         self._pieces.append((begin, self._last))
+
+    def _goes_on(self, begin, end):
+        """Whether the piece follows one that was seen. A repeat may be cut at another place; either is gone on with."""
+        open_ends = {end for _, end in self._pieces} - {begin for begin, _ in self._pieces}
+        return begin in (self._furthest, self._last) or (begin in open_ends and end > self._furthest)
 
     @property
     def is_shown(self):

@@ -106,8 +106,8 @@ class Entries:
     def _write(self, entry: Entry, new: Record) -> bool:
         """Whether the store has the new record; else the entry has the one that was there."""
         change = self._change(entry, new)
-        beside = self._recall(new) if entry.record.state == RUNNING else []
         try:
+            beside = self._recall(new) if entry.record.state == RUNNING else []
             if self._store.swap(change, *beside):
                 entry.raw, entry.linked = change.new, new.indexes
                 return True

@@ -92,7 +92,7 @@ class Outbox:
         elif reply == NOTHING:
             self._ledger.sent(entry, None)
         elif self._ledger.send(entry):
-            return reply
+            return unpack(entry.record.reply)  # the whole, where its beginning turns out to have been too late
         return None
 
     def _note(self, sending: Sending, reply: Reply, error: Exception) -> float | None:

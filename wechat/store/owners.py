@@ -107,7 +107,7 @@ class Owners:
         counters = self._store.linked(OWNERS)
         for owner in sorted({*self._seen, *(key.removeprefix("alive:") for key in counters)}):
             sign = counters.get(f"alive:{owner}")
-            before, silent = self._seen.get(owner, ("", 0.0))
+            before, silent = self._seen.get(owner, ("?", 0.0))
             self._seen[owner] = sign, silent + passed if _beat(sign) == _beat(before) else 0.0
 
     def is_dead(self, owner: str) -> bool:
@@ -130,9 +130,12 @@ class Owners:
             self._seen.pop(owner, None)
 
     def recall(self, owner: str) -> Change:
-        """What keeps the others from forgetting a process, beside the change that gives it something."""
-        beat = _beat(self._seen.get(owner, (None, 0.0))[0])
-        return Change(f"alive:{owner}", ..., f"{beat} {secrets.token_hex(6)}", FORGOTTEN, link=(OWNERS,))
+        """What keeps a process, which may have died, from being forgotten; raises StoreError.
+
+        To be changed beside what gives it something: of one that is forgotten nobody looks for that. It is no beat.
+        """
+        seen = self._store.get(f"alive:{owner}")
+        return Change(f"alive:{owner}", seen, f"{_beat(seen)} {secrets.token_hex(6)}", FORGOTTEN, link=(OWNERS,))
 
     # Locks: each one names its owner
 
@@ -176,9 +179,9 @@ class Owners:
         return holder in self._held if owner == self.me else not self.is_dead(owner)
 
 
-def _beat(sign: str | None) -> str | None:
+def _beat(sign: str | None) -> str:
     """The count in a sign of life; who recalls a process adds something to it, and is no life of its."""
-    return sign.partition(" ")[0] if sign else sign
+    return (sign or "").partition(" ")[0]
 
 
 class Heartbeat:
