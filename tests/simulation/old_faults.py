@@ -17,7 +17,7 @@ class DirectAndPushed(Parts):
         def end(self, entry, document, rest, whole):
             state = super().end(entry, document, rest, whole)
             if entry.record.state == READY and not entry.record.document:
-                self._move(entry, lambda record: replace(record, document=document))
+                self._move(entry, (READY,), None, document=document)
             return state
 
 
@@ -71,8 +71,9 @@ class TakenOutFirst(Parts):
     class Ledger(Ledger):
         def fetch(self, entry, waiting, seen, document, rest):
             left = replace(seen.ended(seen.document, rest), owner="")
-            is_taken = self._move(waiting, lambda record: left if record == seen else None)
-            return bool(is_taken) and bool(self.end(entry, document, None, None))
+            with waiting.lock:
+                is_taken = waiting.record is seen and self._settle(waiting, left)
+            return is_taken and bool(self.end(entry, document, None, None))
 
 
 OLD_FAULTS = (DirectAndPushed, WithoutLimit, LockWithoutOwner, ByTheWallClock, WithoutFence, TakenOutFirst)

@@ -4,8 +4,7 @@ from __future__ import annotations
 
 import logging
 import threading
-from collections.abc import Callable, Iterator
-from dataclasses import replace
+from collections.abc import Iterator
 from typing import Any
 
 from wechat.delivery.answering import Answer
@@ -80,44 +79,41 @@ class Entries:
 
     # The one place where a record moves
 
-    def _move(self, entry: Entry, step: Callable[..., Record | None], *arguments: Any) -> Record | None:
-        """Move the record to what the step makes of it; gives what it was, or None where the step leaves it."""
+    def _move(self, entry: Entry, states: tuple[str, ...], of: str | None, /, **fields: Any) -> bool:
+        """Move the record where it is in one of the states, and `of` that owner if one is named. Whether it was."""
         with entry.lock:
-            while (new := step(record := entry.record, *arguments)) is not None:
-                if self._settle(entry, new):
-                    return record
-        return None
+            while (record := entry.record).state in states and of in (None, record.owner):
+                if self._settle(entry, record.moved(**fields)):
+                    return True
+        return False
 
-    def _settle(self, entry: Entry, new: Record) -> bool:
+    def _settle(self, entry: Entry, new: Record, *others: tuple[Entry, Record]) -> bool:
+        """Make the moves in one step. False where the store had another record; the entries have what is there now.
+
+        Whoever calls has the locks of the entries.
+        """
         # In memory nobody else looks for a message that is neither slow nor open.
-        is_seen = self._is_shared or entry.raw or new.is_open
-        if is_seen and not self._write(entry, new):
+        is_seen = self._is_shared or entry.raw or new.is_open or others
+        if is_seen and not self._write((entry, new), *others):
             return False
-        self._put(entry, new)
+        for moved, record in ((entry, new), *others):
+            self._put(moved, record)
         return True
 
-    def _move_mine(self, entry: Entry, states: tuple[str, ...], **fields: Any) -> bool:
-        def step(record: Record) -> Record | None:
-            is_mine = record.owner == self._owners.me and record.state in states
-            return replace(record, **fields) if is_mine else None
-
-        return bool(self._move(entry, step))
-
-    def _write(self, entry: Entry, new: Record) -> bool:
-        """Whether the store has the new record; else the entry has the one that was there."""
-        change = self._change(entry, new)
+    def _write(self, *moves: tuple[Entry, Record]) -> bool:
         try:
-            beside = self._recall(new) if entry.record.state == RUNNING else []
-            if self._store.swap(change, *beside):
-                entry.raw, entry.linked = change.new, new.indexes
-                return True
-            self._read(entry)
+            if not self._store.swap(*(change for move in moves for change in self._changes(*move))):
+                for entry, _ in moves:
+                    self._read(entry)
+                return False
+            for entry, record in moves:
+                entry.raw, entry.linked = self._packed(record), record.indexes
         except StoreError as error:
             logger.warning("other processes do not see how a message stands: %s", error)
-            self._unwritten[entry.key] = entry
-            entry.linked |= new.indexes  # the write may have come through
-            return True
-        return False
+            for entry, record in moves:
+                self._unwritten[entry.key] = entry
+                entry.linked |= record.indexes  # the write may have come through
+        return True
 
     def _catch_up(self) -> Iterator[Entry]:
         """Write what the store did not take while it was away, unless another process has gone further with it.
@@ -127,24 +123,22 @@ class Entries:
         for key, entry in list(self._unwritten.items()):
             with entry.lock:
                 self._read(entry)
-                change = self._change(entry, entry.record)
-                if key in self._unwritten and self._store.swap(change, *self._recall(entry.record)):
-                    entry.raw, entry.linked = change.new, entry.record.indexes
+                if key in self._unwritten and self._store.swap(*self._changes(entry, entry.record)):
+                    entry.raw, entry.linked = self._packed(entry.record), entry.record.indexes
                     del self._unwritten[key]
             if entry.record.state == READY and entry.record.owner == self._owners.me:
                 yield entry
 
-    def _recall(self, record: Record) -> list[Change]:
-        """What has the others look for a promise that is made for another process: it may have died long ago."""
-        is_for_another = record.state == PROMISED and record.owner != self._owners.me
-        return [self._owners.recall(record.owner)] if is_for_another else []
+    def _changes(self, entry: Entry, new: Record) -> list[Change]:
+        gone = tuple(entry.linked - new.indexes)
+        ttl = self._seconds if new.state == DONE else KEPT
+        change = Change(PREFIX + entry.key, entry.raw, self._packed(new), ttl, tuple(new.indexes), gone)
+        if new.state == PROMISED and new.owner != self._owners.me:  # which may have died long ago, and be forgotten
+            return [change, self._owners.recall(new.owner)]
+        return [change]
 
-    def _change(self, entry: Entry, new: Record) -> Change:
-        is_over = new.state == DONE
-        packed = None if is_over and not self._is_shared else pack_record(new)
-        gone = entry.linked - new.indexes
-        ttl = self._seconds if is_over else KEPT
-        return Change(PREFIX + entry.key, entry.raw, packed, ttl, tuple(new.indexes), tuple(gone))
+    def _packed(self, record: Record) -> str | None:
+        return None if record.state == DONE and not self._is_shared else pack_record(record)
 
     def _put(self, entry: Entry, record: Record) -> None:
         entry.record = record

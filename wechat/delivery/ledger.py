@@ -26,6 +26,7 @@ logger = logging.getLogger("wxserver")
 
 LOOK_AT_OWNER = 0.5  # seconds between two looks at whether the process that has a message still lives
 MOST_FORGIVEN = 2  # starts of a message
+UNDER_WAY, OPEN = (RUNNING, PROMISED), (RUNNING, PROMISED, READY)
 
 
 class Ledger(Entries):
@@ -64,27 +65,20 @@ class Ledger(Entries):
 
     def start(self, entry: Entry) -> bool:
         """Count a start of the handler. False where the message has gone to another process meanwhile."""
-        return self._count(entry, 1, 0)
+        return self._move(entry, UNDER_WAY, self._owners.me, starts=1)
 
     def forgive(self, entry: Entry) -> bool:
         """Do not count the last start of the handler; a few times only, as it may be what ends the process."""
-        return entry.record.forgiven < MOST_FORGIVEN and self._count(entry, -1, 1)
-
-    def _count(self, entry: Entry, starts: int, forgiven: int) -> bool:
-        def step(record: Record) -> Record | None:
-            is_mine = record.owner == self._owners.me and record.state in (RUNNING, PROMISED)
-            counted = replace(record, starts=record.starts + starts, forgiven=record.forgiven + forgiven)
-            return counted if is_mine else None
-
-        return bool(self._move(entry, step))
+        is_one_of_few = entry.record.forgiven < MOST_FORGIVEN
+        return is_one_of_few and self._move(entry, UNDER_WAY, self._owners.me, starts=-1, forgiven=1)
 
     def slow_down(self, entry: Entry) -> bool:
         """Note that a slow handler goes on with the message, which is counted when it starts."""
-        return self._move_mine(entry, (RUNNING,), is_slow=True, starts=0)
+        return self._move(entry, (RUNNING,), self._owners.me, is_slow=True, starts=-1)
 
     def promise(self, entry: Entry, content: str) -> Record:
         """Note that the answer comes later, unless it is there already; gives the record."""
-        self._move(entry, lambda r: replace(r, state=PROMISED, content=content) if r.state == RUNNING else None)
+        self._move(entry, (RUNNING,), None, state=PROMISED, content=content)
         return entry.record
 
     def end(self, entry: Entry, document: bytes, rest: Reply | None, whole: Reply | None) -> str:
@@ -93,7 +87,7 @@ class Ledger(Entries):
         Gives the state it moved from; none where the message has gone to another process.
         """
         with entry.lock:
-            while (before := entry.record).owner == self._owners.me and before.state in (RUNNING, PROMISED):
+            while (before := entry.record).owner == self._owners.me and before.state in UNDER_WAY:
                 is_direct = before.state == RUNNING
                 if self._settle(entry, before.ended(document, rest) if is_direct else before.ended(b"", whole)):
                     entry.whole = whole if is_direct else None
@@ -102,46 +96,31 @@ class Ledger(Entries):
 
     def send(self, entry: Entry) -> bool:
         """Claim the next part of the reply before it is sent. False where another process, or 继续, has it."""
-        return self._move_mine(entry, (READY,), is_sending=True)
+        return self._move(entry, (READY,), self._owners.me, is_sending=True)
 
     def unsent(self, entry: Entry) -> bool:
         """Note that a part was not sent, and will be tried again."""
-        return self._move_mine(entry, (READY,), is_sending=False)
+        return self._move(entry, (READY,), self._owners.me, is_sending=False)
 
     def keep(self, entry: Entry) -> bool:
         """Note that the reply waits for 继续, and belongs to nobody."""
-        return self._move_mine(entry, (READY,), is_sending=False, owner="")
+        return self._move(entry, (READY,), self._owners.me, is_sending=False, owner="")
 
     def sent(self, entry: Entry, rest: Reply | None) -> bool:
         """Note that a part was sent, and what is left."""
         left = entry.record.ended(entry.record.document, rest)
-        return self._move_mine(entry, (READY,), state=left.state, reply=left.reply, is_sending=False)
+        return self._move(entry, (READY,), self._owners.me, state=left.state, reply=left.reply, is_sending=False)
 
     def fetch(self, entry: Entry, waiting: Entry, seen: Record, document: bytes, rest: Reply | None) -> bool:
         """Give what waits as the direct answer of another message, the 继续, in one step. Whether it did.
 
         `seen` is the record that the document was made of.
         """
-        is_given = False
-        try:
-            with entry.lock, waiting.lock:
-                if waiting.record is not seen or not entry.is_running:
-                    return False
-                moves = [(waiting, replace(seen.ended(seen.document, rest), owner=""))]
-                if self._is_shared:
-                    moves.append((entry, entry.record.ended(document, None)))
-                changes = [self._change(moved, record) for moved, record in moves]
-                if not self._store.swap(*changes):
-                    for moved, _ in moves:
-                        self._read(moved)
-                    return False
-                for (moved, record), change in zip(moves, changes, strict=True):
-                    moved.raw, moved.linked = change.new, record.indexes
-                    self._put(moved, record)
-                is_given = self._is_shared
-        except StoreError as error:  # it is at hand, and may have left the store: it comes twice rather than never
-            logger.warning("a reply may come twice: %s", error)
-        return is_given or bool(self.end(entry, document, None, None))
+        with entry.lock, waiting.lock:
+            if waiting.record is not seen or not entry.is_running:
+                return False
+            left = replace(seen.ended(seen.document, rest), owner="")
+            return self._settle(waiting, left, (entry, entry.record.ended(document, None)))
 
     def adopt(self, entry: Entry, *states: str) -> bool:
         """Whether the caller goes on with a message whose owner is dead."""
@@ -150,11 +129,7 @@ class Ledger(Entries):
         return is_orphan and self._take(entry, dead, states)
 
     def _take(self, entry: Entry, owner: str, states: tuple[str, ...]) -> bool:
-        def step(record: Record) -> Record | None:
-            is_left = record.owner == owner and record.state in states
-            return replace(record, owner=self._owners.me, is_sending=False) if is_left else None
-
-        return bool(self._move(entry, step))
+        return self._move(entry, states, owner, owner=self._owners.me, is_sending=False)
 
     # Who waits, and what can be found
 
@@ -195,19 +170,15 @@ class Ledger(Entries):
     def _enter(self, entry: Entry) -> bool:
         """Whether the message is new to all processes; its lock is held."""
         record = entry.record
-        while not self._write(entry, record):
+        while not self._write((entry, record)):
             if entry.record is not record:  # else what is there is of another version
                 return False
         return True
 
     def _join(self, entry: Entry) -> bool:
         """Count another attempt; whether its caller has to answer the message, since its owner is dead."""
-
-        def step(record: Record) -> Record | None:
-            return None if entry.has_ended() else replace(record, attempts=record.attempts + 1)
-
-        if not self._move(entry, step):  # it is answered, and this process alone counts
-            entry.record = replace(entry.record, attempts=entry.record.attempts + 1)
+        if not self._move(entry, OPEN, None, attempts=1):  # it is done, and this process alone counts
+            entry.record = entry.record.moved(attempts=1)
             return False
         return self.adopt(entry, RUNNING)
 

@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import json
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from typing import Any
 
 from wechat.reply import Article, Image, Music, News, Raw, Reply, Text, Transfer, Video, Voice
 
 RUNNING, PROMISED, READY, DONE = "running", "promised", "ready", "done"
+COUNTS = frozenset({"attempts", "starts", "forgiven"})
 
 
 @dataclass(slots=True)
@@ -36,6 +37,12 @@ class Record:
     def is_late(self) -> bool:
         """Whether the answer was promised, and is not the direct one."""
         return self.state == PROMISED or (self.state == READY and not self.document)
+
+    def moved(self, **fields: Any) -> Record:
+        """The record with these fields; what it counts goes up by so many."""
+        for name in COUNTS.intersection(fields):
+            fields[name] += getattr(self, name)
+        return replace(self, **fields)
 
     def ended(self, document: bytes, reply: Reply | None) -> Record:
         """The record with its answer: ready where there is a reply left to send, else done."""
