@@ -5,7 +5,7 @@ from __future__ import annotations
 import logging
 from contextlib import nullcontext
 from dataclasses import dataclass
-from typing import Any, NamedTuple
+from typing import Any
 
 from wechat.delivery.sessions import Sessions
 from wechat.errors import GivenUp
@@ -29,11 +29,13 @@ class Push:
     message: Message
     found: Found | None
     started: float
+    asked: Message  # another one where a handler has handed the message on
+    handlers: tuple[str, ...] = ()  # that did so
 
     @property
     def openid(self) -> str:
         """Who wrote it."""
-        openid: str = self.message.FromUserName
+        openid: str = self.message["FromUserName"]
         return openid
 
     @property
@@ -58,14 +60,6 @@ class Answer:
 NOBODY = Answer("nobody")
 
 
-class HandedOn(NamedTuple):
-    """A message that a handler returned, to be answered in place of its own by another one that may take long."""
-
-    message: Message
-    found: Found | None
-    handlers: tuple[str, ...]  # that have seen it
-
-
 class Answering:
     """Finds the handler of a message and calls it with what it asks for."""
 
@@ -77,43 +71,36 @@ class Answering:
     def read(self, content: bytes, started: float) -> Push:
         """The message in the bytes of a push, and its handler; raises Unreadable."""
         message = parse(content)
-        return Push(content, message, self.router.find(message), started)
+        return Push(content, message, self.router.find(message), started, message)
 
-    def may_take_long(self, message: Message, found: Found | None) -> bool:
+    def may_take_long(self, push: Push) -> bool:
         """Whether the handler is marked as slow, or would wait for another one of the same user."""
-        if not found:
+        if not push.found:
             return False
-        handler = found.handler
-        return handler.slow or ("session" in handler.asks and self._sessions.is_taken(message.FromUserName))
+        handler = push.found.handler
+        return handler.slow or ("session" in handler.asks and self._sessions.is_taken(push.asked.FromUserName))
 
-    def answer(self, message: Message, found: Found | None, handlers: tuple[str, ...] = ()) -> Answer:
-        """What the handler answers, or the last one to which the message is handed on, however long it takes."""
-        answer = self.begin(message, found, handlers)
-        while isinstance(answer, HandedOn):
-            answer = self.begin(*answer)
-        return answer
+    def answer(self, push: Push, is_in_lane: bool) -> Answer | None:
+        """What the handler answers, or the last one to which the message is handed on.
 
-    def begin(self, message: Message, found: Found | None, handlers: tuple[str, ...] = ()) -> Answer | HandedOn:
-        """What the handler answers, or what it hands on to one that may take long, which is not called yet.
-
-        Where a handler raises: what the error handler answers, if there is one.
+        None where the push is at one that may take long, and the caller is in no lane. Where a handler raises: what the
+        error handler answers, if there is one.
         """
-        while found:
-            name = found.handler.name
+        while push.found:
+            name = push.found.handler.name
             try:
-                result = self._call(found.handler, message, match=found.match)
+                result = self._call(push.found.handler, push.asked, match=push.found.match)
                 if not isinstance(result, Message):
                     return Answer(name, to_reply(result))
-                handlers = (*handlers, name)
-                if len(handlers) == MOST_HANDLERS:
-                    logger.error("a message was handed on too often: %s", " -> ".join(handlers))
-                    return self.apologise(message, RecursionError("a message was handed on too often"))
-                message, found = result, self.router.find(result)
-                if self.may_take_long(message, found):
-                    return HandedOn(message, found, handlers)
+                push.asked, push.found, push.handlers = result, self.router.find(result), (*push.handlers, name)
+                if len(push.handlers) == MOST_HANDLERS:
+                    logger.error("a message was handed on too often: %s", " -> ".join(push.handlers))
+                    return self.apologise(result, RecursionError("a message was handed on too often"))
+                if not is_in_lane and self.may_take_long(push):
+                    return None
             except BaseException as error:  # a handler may raise what it likes
-                log_error(logger, f"{name} failed on {label(message)}", error)
-                return self.apologise(message, error)
+                log_error(logger, f"{name} failed on {label(push.asked)}", error)
+                return self.apologise(push.asked, error)
         return NOBODY
 
     def give_up(self, push: Push, starts: int) -> Answer:

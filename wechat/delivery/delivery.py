@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import logging
 
-from wechat.delivery.answering import NOBODY, Answer, Answering, HandedOn, Push
+from wechat.delivery.answering import NOBODY, Answer, Answering, Push
 from wechat.delivery.entries import Entry
 from wechat.delivery.lanes import Lanes
 from wechat.delivery.ledger import Ledger
@@ -68,14 +68,12 @@ class Delivery:
     def answer(self, content: bytes) -> bytes:
         """The document that answers this attempt at the message, or nothing for `success`; raises Unreadable."""
         push = self._answering.read(content, self._world.monotonic())
-        message, found = push.message, push.found
-        is_continue = self._is_continue(push)
-        is_slow = not is_continue and self._answering.may_take_long(message, found)
-        entry, is_ours = self._ledger.begin(delivery_key(message, content), message["FromUserName"], is_slow)
+        is_slow = self._answering.may_take_long(push) and not self._is_continue(push)
+        entry, is_ours = self._ledger.begin(delivery_key(push.message, content), push.openid, is_slow)
         try:
             attempt = entry.record.attempts
             if is_ours and not is_slow and (attempt == 1 or self._ledger.start(entry)):
-                self._do(entry, push, is_continue)
+                self._do(entry, push, is_in_lane=False)
                 if not entry.is_running:  # a fast handler may have handed the message on to a slow one
                     return self._log(push, entry, attempt, DIRECT, entry.record.document)
             elif is_ours:
@@ -144,10 +142,10 @@ class Delivery:
             return self._log(push, entry, attempt, "later", document)
         return self._log(push, entry, attempt, DIRECT, entry.record.document)
 
-    def _do_in_lane(self, entry: Entry, push: Push, handed: HandedOn | None = None) -> None:
+    def _do_in_lane(self, entry: Entry, push: Push) -> None:
         def task() -> None:
             if self._ledger.start(entry):
-                self._do(entry, push, not handed and self._is_continue(push), is_in_lane=True, handed=handed)
+                self._do(entry, push, is_in_lane=True)
 
         def is_over() -> bool:
             return entry.record.state not in (RUNNING, PROMISED)
@@ -157,31 +155,26 @@ class Delivery:
         else:
             self._slow.submit_suspect(push.openid, task, is_over, lambda: self._ledger.forgive(entry))
 
-    def _do(
-        self, entry: Entry, push: Push, is_continue: bool, is_in_lane: bool = False, handed: HandedOn | None = None
-    ) -> None:
+    def _do(self, entry: Entry, push: Push, is_in_lane: bool) -> None:
         """Answer the message; whatever goes wrong, it ends, for others wait for it."""
         try:
-            if not (is_continue and self._continue(entry, push)):
-                self._run(entry, push, is_in_lane, handed)
+            if push.handlers or not self._is_continue(push) or not self._continue(entry, push):
+                self._run(entry, push, is_in_lane)
         except BaseException as error:
             log_error(logger, f"a message is not answered: {label(push.message)}", error)
             self._end_without_reply(entry)
 
-    def _run(self, entry: Entry, push: Push, is_in_lane: bool, handed: HandedOn | None) -> None:
+    def _run(self, entry: Entry, push: Push, is_in_lane: bool) -> None:
         """Have the handler answer, note it, and send what is not the direct answer."""
         started = self._world.monotonic()
         if entry.record.starts > MOST_STARTS:
-            answer = self._answering.give_up(push, MOST_STARTS)
-        elif is_in_lane:
-            answer = self._answering.answer(*(handed or (push.message, push.found)))
+            answer: Answer | None = self._answering.give_up(push, MOST_STARTS)
         else:
-            came = self._answering.begin(push.message, push.found)
-            if isinstance(came, HandedOn):
-                self._ledger.slow_down(entry)
-                self._do_in_lane(entry, push, came)
-                return
-            answer = came
+            answer = self._answering.answer(push, is_in_lane)
+        if not answer:
+            self._ledger.slow_down(entry)
+            self._do_in_lane(entry, push)
+            return
         seconds = self._world.monotonic() - started
         if seconds > LONG_FOR_UNMARKED and not is_in_lane:
             logger.warning("%s took %.1f s: mark it slow=True, so that it holds up nobody", answer.handler, seconds)
