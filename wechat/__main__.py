@@ -22,7 +22,6 @@ from wechat.terminal import Parser, api_path, complain, json_value, run, to_json
 
 Said = tuple[str, dict[str, Any]]  # what a person reads, and a program
 Run = Callable[[Api, argparse.Namespace], Said]
-KINDS = ("image", "voice", "video", "thumb")
 
 
 def main(arguments: list[str]) -> int:
@@ -62,7 +61,7 @@ def _add_calls(commands: Any) -> None:
     get.add_argument("media_id", metavar="ID")
     get.add_argument("-o", "--output", type=Path, metavar="FILE", help="default: the platform's name, in this folder")
     upload = _add_call(media, "upload", run_media_upload)
-    upload.add_argument("kind", choices=KINDS)
+    upload.add_argument("kind", choices=("image", "voice", "video", "thumb"))
     upload.add_argument("file", type=Path, metavar="FILE")
 
     send = _add_call(commands, "send", run_send)

@@ -24,9 +24,12 @@ class LineFormatter(logging.Formatter):
 
     def format(self, record: logging.LogRecord) -> str:
         begin = f"{_written(int(record.created))},{int(record.msecs):03} {record.levelname} {record.name}: "
+        line = escape(begin + record.getMessage())
         below = record.exc_text or (self.formatException(record.exc_info) if record.exc_info else "")
-        lines = [line for text in (below, record.stack_info) if text for line in text.splitlines()]
-        return f"\n{INDENT}".join(map(escape, [begin + record.getMessage(), *lines]))
+        if below or record.stack_info:
+            lines = f"{below}\n{record.stack_info or ''}".strip("\n").splitlines()
+            line += "".join(f"\n{INDENT}{escape(each)}" for each in lines)
+        return line
 
 
 @lru_cache(maxsize=1)  # it would be half of the cost, and most lines are of the second before

@@ -21,7 +21,6 @@ DOCUMENT = (
     "<xml><ToUserName>%s</ToUserName><FromUserName>%s</FromUserName>"
     "<CreateTime>%d</CreateTime><MsgType><![CDATA[%s]]></MsgType>%s</xml>"
 )
-CUSTOMER_NAMES = {"pic_url": "picurl", "music_url": "musicurl", "hq_music_url": "hqmusicurl"}  # others are our own
 
 
 def split_text(content: str, limit: int = TEXT_LIMIT) -> list[str]:
@@ -53,8 +52,8 @@ class Fields:
         return self.xml % {name: cdata(text) for name, text in vars(self).items()}
 
     def customer_fields(self) -> dict[str, Any]:
-        """The fields as customer messages have them."""
-        return {CUSTOMER_NAMES.get(name, name): text for name, text in vars(self).items()}
+        """The fields as customer messages have them: `picurl`, but `media_id`."""
+        return {name.replace("_", "") if name.endswith("url") else name: text for name, text in vars(self).items()}
 
 
 @dataclass(frozen=True)

@@ -20,9 +20,7 @@ MATTERS = FILLED.union(CONTROL)
 
 # The nodes that hold a `List`, of which Mini Programs leave out one level or the other.
 LIST_HOLDERS = {
-    "subscribe_msg_popup_event": "SubscribeMsgPopupEvent",
-    "subscribe_msg_change_event": "SubscribeMsgChangeEvent",
-    "subscribe_msg_sent_event": "SubscribeMsgSentEvent",
+    f"subscribe_msg_{what}_event": f"SubscribeMsg{what.title()}Event" for what in ("popup", "change", "sent")
 }
 
 # What the cloud asks, without a signature, to see whether somebody is there: protocol.md has both forms.

@@ -111,19 +111,16 @@ class RedisStore(Store):
 
     def _listen(self) -> None:
         while not self._closed.is_set():
-            with suppress(Exception):  # whatever happens to the connection, a new one follows
-                self._follow()
+            # Whatever happens to the connection, a new one follows.
+            with suppress(Exception), self._client.pubsub() as pubsub:
+                pubsub.subscribe(self._channel)
+                while not self._closed.is_set():
+                    message = pubsub.get_message(timeout=1.0)
+                    if message and message["type"] == "message":
+                        self._wake(message["data"].removeprefix(self._prefix))
+                    elif message:
+                        self.look_again = self.listening
+                        self._wake()  # what changed before the subscription was not heard
             self.look_again = self.deaf
             self._wake()
             self._closed.wait(0.5)  # seconds
-
-    def _follow(self) -> None:
-        with self._client.pubsub() as pubsub:
-            pubsub.subscribe(self._channel)
-            while not self._closed.is_set():
-                message = pubsub.get_message(timeout=1.0)
-                if message and message["type"] == "message":
-                    self._wake(message["data"].removeprefix(self._prefix))
-                elif message:
-                    self.look_again = self.listening
-                    self._wake()  # what changed before the subscription was not heard
