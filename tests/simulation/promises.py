@@ -34,9 +34,10 @@ class Watch:
         self._stories, self._by_key = {}, {}
         self._signs, self._silent = {}, {}  # of life: the last one, and the longest time without one
         self._sessions, self._remembered = {}, {}  # who has each, and the messages that it has to hold
-        self._sent = {}  # stories, by process and user
+        self._sent = {}  # stories and the number of their runs, by process and user
         self._last_fault = self._last_freeze = self._last_failure = 0.0  # of a process, of one to go on, of the store
         self._fetched = []
+        self.is_store_slow = False  # or was
         self._blocked = {}  # tasks that did not get a lock, and which one of whom
 
     def story(self, letter):
@@ -71,14 +72,15 @@ class Watch:
         if request.is_lost:  # it arrived after the process had given it up
             return
         sent = self._sent.setdefault((request.process, story.letter.user), [])
-        if story not in sent:
+        reply = (story, len(story.runs))  # another run has a reply of its own
+        if reply not in sent:
             self._check_turn(story, request.process, sent)
-            sent.append(story)
-        elif sent[-1] is not story:
+            sent.append(reply)
+        elif sent[-1] != reply:
             self._break("a user's replies are not mixed", story.letter.name)
 
     def _check_turn(self, story, process, sent):
-        ends = [self._end_in_lane(other, process) for other in (*sent, story)]
+        ends = [self._end_in_lane(other, process) for other in (*[other for other, _ in sent], story)]
         if ends[-1] is not None and any(end is not None and end > ends[-1] for end in ends):
             self._break("a user's replies come in order", story.letter.name)
 
@@ -346,8 +348,9 @@ class Watch:
             self._break("one reply", f"{letter.name}, {story.repeats} repeats, {allowed} allowed")
         if story.gaps and not (self._is_swallowed(story) or story.repeats_without_store or story.overtaken):
             self._break("pieces in order", letter.name)
-        # The direct answer may be on its way while the rest is fetched, or its process stand still.
-        if story.is_head_late and letter.heard and not (self._last_fault or story.fetched_by or story.store_failures):
+        # The direct answer may be on its way while the rest is fetched, or its process or the store stand still.
+        is_held_up = self._last_fault or self.is_store_slow or story.fetched_by or story.store_failures
+        if story.is_head_late and letter.heard and not is_held_up:
             self._break("the beginning comes first", letter.name)
         if letter.most_attempts >= 3 and not letter.heard and self._simulation.plan.kind == "calm":
             self._break("WeChat hears an answer in time", letter.name)

@@ -83,6 +83,7 @@ class SimulatedStore(Store):
         self._simulation.step(self._process, 1.0 if is_write else 0.3)
         fault, seconds = trouble.of_store(self._process)
         if seconds:
+            self._simulation.watch.is_store_slow = True
             scheduler.sleep(min(seconds, TIMEOUT))
         if fault == "away":
             raise Failure
