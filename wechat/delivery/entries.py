@@ -32,6 +32,7 @@ class Entry:
     raw: str | None = None  # what the store holds
     linked: frozenset[str] = frozenset()  # the indexes that it has there
     moved: threading.Event | None = None
+    tries, ends = 0, 0.0  # how often it was sent in vain, and until when that goes on
     held = 0  # attempts of this process that are open
     whole: Reply | None = None  # of what was given directly, in case that it was promised where the store was not seen
 
