@@ -1,13 +1,10 @@
 """Replies on their way to users as customer messages, or waiting for 继续 where the platform does not take them."""
 
-from __future__ import annotations
-
 import logging
 
-from wechat.delivery.entries import Entry
+from wechat.delivery.entries import READY, Entry, unpack
 from wechat.delivery.lanes import Lanes
 from wechat.delivery.ledger import Ledger
-from wechat.delivery.record import READY, unpack
 from wechat.errors import ApiError, TransportError, WeChatError
 from wechat.log import log_error, printable, shorten
 from wechat.platform.api import BUSY, Api

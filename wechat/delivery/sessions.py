@@ -1,7 +1,5 @@
 """What a handler remembers of a user from one message to the next."""
 
-from __future__ import annotations
-
 import json
 import logging
 import secrets
