@@ -11,6 +11,7 @@ from typing import Any, ClassVar
 from wechat.message import Message, cdata, without_forbidden
 from wechat.pieces import TEXT_LIMIT as TEXT_LIMIT
 from wechat.pieces import split_text as split_text
+from wechat.plain import plain as plain
 
 logger = logging.getLogger(__name__)
 
