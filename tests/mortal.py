@@ -21,7 +21,7 @@ import waitress.server  # noqa: F401
 import wechat.store.sqlite  # noqa: F401
 import wxserver
 from tests.conftest import ROOT
-from wechat.delivery import delivery
+from wechat.delivery import delivery, runner
 from wechat.routing import load
 from wechat.settings import read
 from wechat.store.base import Store
@@ -88,7 +88,7 @@ def serve(log, number, is_after, environ):
     logging.basicConfig(level="INFO", stream=sys.stdout)
     logging.info("pid %d", os.getpid())
     os.environ.update(environ)
-    delivery.GRACE, delivery.BEHIND, delivery.BEHIND_A_CRASH = 0.25, 0.1, 3.0
+    delivery.GRACE, runner.BEHIND, delivery.BEHIND_A_CRASH = 0.25, 0.1, 3.0
     exec(environ.get("TUNE", ""), {})
     settings, fate = read(os.environ), Fate(number, is_after)
     store = MortalStore(open_store(settings.store, settings.account_key), fate)

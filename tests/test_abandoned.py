@@ -12,10 +12,10 @@ from sandbox.testing import APPID, SECRET
 from tests.conftest import TOKEN, FaultyStore, Known
 from tests.test_ledger import STRANGE
 from tests.test_promises import wait_until
-from wechat.delivery.delivery import MORE, MOST_STARTS, STILL_RUNNING
+from wechat.delivery.entries import READY, unpack, unpack_record
 from wechat.delivery.ledger import Ledger
 from wechat.delivery.outbox import NOTHING
-from wechat.delivery.record import READY, unpack, unpack_record
+from wechat.delivery.runner import MOST_STARTS
 from wechat.errors import GivenUp
 from wechat.message import delivery_key
 from wechat.protocol.parser import parse, read_fields
@@ -23,6 +23,7 @@ from wechat.reply import Text
 from wechat.routing import on
 from wechat.settings import read
 from wechat.store.owners import Identity, Owners
+from wechat.texts import MORE, STILL_RUNNING
 from wxserver import Application
 
 DEAD = f"{Identity().place}/4194304/1/dead"  # no process has a number as high

@@ -22,9 +22,10 @@ from sandbox.testing import SECRET, QuietHandler, ThreadingServer
 from tests.mortal import Nursery
 from tests.mortal_handlers.mine import WHOLE
 from tests.test_promises import shown, wait_until
-from wechat.delivery.delivery import MORE, NOT_READY, NOTHING, STILL_RUNNING
+from wechat.delivery.outbox import NOTHING
 from wechat.settings import read
 from wechat.store.opening import open_store
+from wechat.texts import MORE, NOT_READY, STILL_RUNNING
 
 WITHIN, HANG_UP, PATIENCE = 0.15, 0.2, 10.0  # seconds
 TOGETHER = 12  # servers at a time

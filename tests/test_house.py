@@ -25,8 +25,8 @@ ORDER = str.split(
     routing texts
     platform.transport platform.answers platform.files
     platform.access_token platform.api platform.menu
-    delivery.sessions delivery.answering delivery.lanes delivery.record delivery.entries delivery.ledger
-    delivery.outbox delivery.delivery
+    delivery.sessions delivery.answering delivery.lanes delivery.entries delivery.ledger
+    delivery.outbox delivery.runner delivery.delivery
     serving terminal __main__
     """
 )

@@ -11,9 +11,19 @@ from hypothesis import strategies as st
 
 from tests.conftest import FaultyStore, Machine
 from tests.test_reply_properties import ARTICLES, REPLIES
-from wechat.delivery.entries import KEPT
+from wechat.delivery.entries import (
+    DONE,
+    KEPT,
+    PROMISED,
+    READY,
+    RUNNING,
+    Record,
+    pack,
+    pack_record,
+    unpack,
+    unpack_record,
+)
 from wechat.delivery.ledger import Ledger
-from wechat.delivery.record import DONE, PROMISED, READY, RUNNING, Record, pack, pack_record, unpack, unpack_record
 from wechat.errors import StoreError
 from wechat.reply import Image, News, Text
 from wechat.store.owners import REMEMBERED, RENEW

@@ -12,7 +12,6 @@ from hypothesis import strategies as st
 from sandbox.platform import Attempt
 from sandbox.verdict import judge
 from tests.conftest import PLAIN, TOKEN, Account
-from wechat.delivery.delivery import CONTINUE, MORE
 from wechat.message import Message, without_forbidden
 from wechat.reply import (
     NEWS_LIMIT_EVENT,
@@ -32,6 +31,7 @@ from wechat.reply import (
 )
 from wechat.routing import on
 from wechat.settings import read
+from wechat.texts import CONTINUE, MORE
 from wxserver import Application
 
 TEXT = Message({"MsgType": "text", "FromUserName": "o_user", "ToUserName": "gh_account"})

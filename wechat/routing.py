@@ -33,24 +33,27 @@ class Mark(NamedTuple):
 
     path: Route
     slow: bool
+    timeout: float | None
     hides: Function | None
 
 
-def on(msg_type: Part, *parts: Part, slow: bool = False) -> Callable[[F], F]:
+def on(msg_type: Part, *parts: Part, slow: bool = False, timeout: float | None = None) -> Callable[[F], F]:
     """Marks a function as the handler of a path: MsgType, then Content or Event, then EventKey.
 
     A string matches exactly, letters in either case but for an EventKey; a compiled pattern, in last place, matches the
-    whole value and is handed on as `match`. `slow=True` says that the handler may take seconds. The function is
-    returned as it was.
+    whole value and is handed on as `match`. `slow=True` says that the handler may take seconds; after `timeout`
+    seconds its user gets the error handler's reply. The function is returned as it was.
     """
     path = _folded((msg_type, *parts))
     _check_path(path)
+    if timeout is not None and not timeout > 0:
+        raise ValueError(f"@on({describe(path)}): timeout takes seconds above 0")
 
     def mark(function: F) -> F:
         earlier = getattr(function, "__globals__", {}).get(getattr(function, "__name__", ""))
         hides = earlier if earlier is not function and _marks(earlier) else None
         marked: Any = function
-        marked.wechat_marks = [*_marks(function), Mark(path, slow, hides)]
+        marked.wechat_marks = [*_marks(function), Mark(path, slow, timeout, hides)]
         return function
 
     return mark
@@ -200,6 +203,7 @@ class Handler(NamedTuple):
     path: Route
     slow: bool
     asks: tuple[str, ...]
+    timeout: float | None = None  # seconds
 
     def __call__(self, message: Message, **offers: Any) -> Any:
         """What the function returns for the message and for those of the offers that it asks for."""
@@ -220,8 +224,9 @@ class Router:
         self.exact: dict[Route, Found] = {}
         self.patterns: dict[Route, list[tuple[re.Pattern[str], Handler]]] = {}
         for path, function in routes.items():
-            slow = any(mark.slow for mark in _marks(function) if mark.path == path)
-            handler = Handler(function, name_of(function), path, slow, tuple(_asks(function)[1:]))
+            marks = [mark for mark in _marks(function) if mark.path == path]
+            slow, timeout = any(mark.slow for mark in marks), next((mark.timeout for mark in marks), None)
+            handler = Handler(function, name_of(function), path, slow, tuple(_asks(function)[1:]), timeout)
             if isinstance(path[-1], re.Pattern):
                 self.patterns.setdefault(path[:-1], []).append((path[-1], handler))
             else:

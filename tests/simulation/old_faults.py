@@ -3,8 +3,8 @@
 from dataclasses import replace
 
 from tests.simulation.process import Parts
+from wechat.delivery.entries import READY
 from wechat.delivery.ledger import Ledger
-from wechat.delivery.record import READY
 from wechat.platform.access_token import LOCK_KEY
 from wechat.store.owners import LIFE, Owners
 

@@ -4,10 +4,10 @@ import re
 
 from tests.simulation.plan import FIRST_ID, Letter
 from tests.simulation.story import Planned
-from wechat.delivery.delivery import STILL_RUNNING
 from wechat.errors import GivenUp
 from wechat.reply import Image, Transfer
 from wechat.routing import on
+from wechat.texts import STILL_RUNNING
 
 HANG = 100  # seconds
 CONTENT = re.compile(r"<(?:Content|MediaId)><!\[CDATA\[(.*?)\]\]>", re.DOTALL)

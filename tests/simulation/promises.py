@@ -10,10 +10,9 @@ from contextlib import contextmanager
 
 from tests.simulation.plan import PLATFORM, STORE
 from tests.simulation.story import Planned, Run, Story
-from wechat.delivery.delivery import NOT_READY, STILL_RUNNING
-from wechat.delivery.entries import PREFIX
-from wechat.delivery.record import DONE, PROMISED, READY, RUNNING, unpack_record
+from wechat.delivery.entries import DONE, PREFIX, PROMISED, READY, RUNNING, unpack_record
 from wechat.store.owners import LIFE
+from wechat.texts import NOT_READY, STILL_RUNNING
 
 NAME = re.compile(r"\b(m\d+):")
 FAULTS_OF_OURS = ("a task failed", "is not answered", "goes on after a failure", "cannot be")

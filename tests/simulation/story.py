@@ -1,7 +1,7 @@
 """What became of one message."""
 
-from wechat.delivery.delivery import MORE
-from wechat.delivery.record import PROMISED, READY, RUNNING
+from wechat.delivery.entries import PROMISED, READY, RUNNING
+from wechat.texts import MORE
 
 MOST_PIECES = 4
 

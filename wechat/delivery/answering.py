@@ -1,7 +1,5 @@
 """From a message to the reply of its handler, whatever the handler does."""
 
-from __future__ import annotations
-
 import logging
 from contextlib import nullcontext
 from dataclasses import dataclass

@@ -1,7 +1,5 @@
 """Threads for what may take long: a lane for each user, in which tasks run one after the other."""
 
-from __future__ import annotations
-
 import logging
 import threading
 from collections import deque

@@ -10,14 +10,11 @@ A record moves only from what it was read as: of two who race for it, the first 
 Where the owner of a record is dead, another process puts itself in its place, and goes on from the state.
 """
 
-from __future__ import annotations
-
 import logging
 from collections.abc import Iterator
 from dataclasses import replace
 
-from wechat.delivery.entries import KEPT, PREFIX, Entries, Entry
-from wechat.delivery.record import DONE, PROMISED, READY, RUNNING, Record
+from wechat.delivery.entries import DONE, KEPT, PREFIX, PROMISED, READY, RUNNING, Entries, Entry, Record
 from wechat.errors import StoreError
 from wechat.reply import Reply
 from wechat.store.base import Change

@@ -1,19 +1,16 @@
 """Replies on their way to users as customer messages, or waiting for 继续 where the platform does not take them."""
 
-from __future__ import annotations
-
 import logging
 
-from wechat.delivery.entries import Entry
+from wechat.delivery.entries import READY, Entry, unpack
 from wechat.delivery.lanes import Lanes
 from wechat.delivery.ledger import Ledger
-from wechat.delivery.record import READY, unpack
-from wechat.errors import ApiError, StoreError, TransportError, WeChatError
+from wechat.errors import ApiError, TransportError, WeChatError
 from wechat.log import log_error, printable, shorten
 from wechat.platform.api import BUSY, Api
 from wechat.reply import Reply, Text
 from wechat.settings import Settings
-from wechat.store.base import Store
+from wechat.store.base import Store, ask
 from wechat.texts import NO_REPLY
 from wechat.world import REAL, World
 
@@ -44,11 +41,7 @@ class Outbox:
         """Whether a reply may go out as a customer message."""
         if not self._has_credentials or self._is_miniprogram:
             return self._has_credentials
-        try:
-            return self._store.get("no-push") is None
-        except StoreError as error:
-            logger.warning("whether there was a 48001 is not known: %s", error)
-            return True
+        return ask("whether there was a 48001 is not known", None, self._store.get, "no-push") is None
 
     def show_typing(self, openid: str) -> None:
         """Let the user see that an answer is being written, if the platform will."""
@@ -56,8 +49,8 @@ class Outbox:
 
     def deliver(self, entry: Entry, after: float = 0.0) -> None:
         """Have the reply of a message that is ready sent, `after` so many seconds, or kept for 继续."""
-        sending = Sending(entry, self._world.monotonic() + LONGEST)
-        self.lanes.submit(entry.record.openid, lambda: self._go_on(sending), after if self.can_push() else 0.0)
+        entry.tries, entry.ends = 0, self._world.monotonic() + LONGEST
+        self.lanes.submit(entry.record.openid, lambda: self._go_on(entry), after if self.can_push() else 0.0)
 
     def _type(self, openid: str) -> None:
         try:
@@ -65,15 +58,14 @@ class Outbox:
         except ApiError as error:
             logger.info("typing is not shown: %s", error)
 
-    def _go_on(self, sending: Sending) -> float | None:
+    def _go_on(self, entry: Entry) -> float | None:
         """Send what is left, part by part; gives the seconds until the next try, where one may help."""
-        entry = sending.entry
         while reply := self._claim(entry):
             first, *others = reply.customer_messages()
             try:
                 self._api.send_message(entry.record.openid, first)
             except Exception as error:
-                return self._note(sending, reply, error)
+                return self._note(entry, reply, error)
             rest = Text("".join(later["text"]["content"] for later in others)) if others else None
             if self._ledger.sent(entry, rest) and not rest:
                 self._log(entry, reply, "pushed")
@@ -95,21 +87,21 @@ class Outbox:
             return unpack(entry.record.reply)  # the whole, where its beginning turns out to have been too late
         return None
 
-    def _note(self, sending: Sending, reply: Reply, error: Exception) -> float | None:
+    def _note(self, entry: Entry, reply: Reply, error: Exception) -> float | None:
         """Whatever went wrong, the reply is tried again, waits for 继续, or is said to be lost."""
-        entry, is_passing = sending.entry, isinstance(error, TransportError) or getattr(error, "errcode", 0) == BUSY
-        if is_passing and self._world.monotonic() < sending.ends:
+        is_passing = isinstance(error, TransportError) or getattr(error, "errcode", 0) == BUSY
+        if is_passing and self._world.monotonic() < entry.ends:
             self._ledger.unsent(entry)
-            sending.tries += 1
+            entry.tries += 1
             logger.warning("the %s reply of %s is tried again: %s", reply.kind, _who(entry), error)
-            return PAUSES[min(sending.tries, len(PAUSES)) - 1]
+            return PAUSES[min(entry.tries, len(PAUSES)) - 1]
         said = f"the {reply.kind} reply of {_who(entry)} was not sent"
         if isinstance(error, ApiError):
             logger.error("%s: %s", said, error)
         else:
             log_error(logger, said, error)
         if isinstance(error, WeChatError) and error.errcode == UNAUTHORIZED:
-            self._forbid_push()
+            ask("a 48001 is forgotten", None, self._store.set, "no-push", "1", NO_PUSH)
         self._keep(entry, reply)
         return None
 
@@ -120,21 +112,8 @@ class Outbox:
         elif self._ledger.keep(entry):
             self._log(entry, reply, "kept")
 
-    def _forbid_push(self) -> None:
-        try:
-            self._store.set("no-push", "1", NO_PUSH)
-        except StoreError as error:
-            logger.warning("a 48001 is forgotten: %s", error)
-
     def _log(self, entry: Entry, reply: Reply, how: str) -> None:
         logger.info(f"{reply.kind} of {_who(entry)}: {how}")
-
-
-class Sending:
-    """A reply on its way: how often it was tried, and until when it is."""
-
-    def __init__(self, entry: Entry, ends: float) -> None:
-        self.entry, self.ends, self.tries = entry, ends, 0
 
 
 def _who(entry: Entry) -> str:

@@ -1,7 +1,5 @@
 """What a handler remembers of a user from one message to the next."""
 
-from __future__ import annotations
-
 import json
 import logging
 import secrets
@@ -10,7 +8,7 @@ from contextlib import contextmanager
 from typing import Any
 
 from wechat.errors import StoreError
-from wechat.store.base import Change, Store
+from wechat.store.base import Change, Store, ask
 from wechat.store.owners import Owners
 
 logger = logging.getLogger("wxserver")
@@ -41,45 +39,26 @@ class Sessions:
         saves nothing.
         """
         ticket = secrets.token_hex(4)
-        is_locked = self._lock(openid, ticket)
+        is_locked = ask("a session is used without its lock", False, self._lock, openid, ticket)
         try:
-            before = self._read(openid)
+            before = ask("a session begins empty", None, self._store.get, f"session:{openid}") or "{}"
             session: dict[str, Any] = json.loads(before)
             yield session
             after = json.dumps(session, ensure_ascii=False)
             if after != before:
                 self._write(openid, after, [self._owners.hold(f"lock:{openid}", LONGEST, ticket)] if is_locked else [])
         finally:
-            self._unlock(openid, ticket)
+            ask("the lock of a session stays for a while", None, self._owners.release, f"lock:{openid}", ticket)
 
     def _lock(self, openid: str, ticket: str) -> bool:
         """Wait for the session, for as long as the store can say whose it is. Whether it is the caller's."""
         key = f"lock:{openid}"
-        try:
-            while not self._owners.take(key, LONGEST, ticket):
-                if holder := self._store.get(key):
-                    self._store.wait(key, holder, LOOK_AT_OWNER)
-            return True
-        except StoreError as error:
-            logger.warning("a session is used without its lock: %s", error)
-            return False
-
-    def _unlock(self, openid: str, ticket: str) -> None:
-        try:
-            self._owners.release(f"lock:{openid}", ticket)
-        except StoreError as error:
-            logger.warning("the lock of a session stays for a while: %s", error)
-
-    def _read(self, openid: str) -> str:
-        try:
-            return self._store.get(f"session:{openid}") or "{}"
-        except StoreError as error:
-            logger.warning("a session begins empty: %s", error)
-            return "{}"
+        while not self._owners.take(key, LONGEST, ticket):
+            if holder := self._store.get(key):
+                self._store.wait(key, holder, LOOK_AT_OWNER)
+        return True
 
     def _write(self, openid: str, text: str, locks: list[Change]) -> None:
-        try:
-            if not self._store.swap(Change(f"session:{openid}", ..., None if text == "{}" else text, LIFE), *locks):
-                logger.warning("a session is lost: another process took it while this one stood still")
-        except StoreError as error:
-            logger.warning("a session is lost: %s", error)
+        change = Change(f"session:{openid}", ..., None if text == "{}" else text, LIFE)
+        if not ask("a session is lost", True, self._store.swap, change, *locks):
+            logger.warning("a session is lost: another process took it while this one stood still")

@@ -11,18 +11,18 @@ import threading
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Any, TypeVar
+from typing import Any
 
-from wechat.errors import StoreError, TransportError
+from wechat.errors import TransportError
 from wechat.platform.answers import number
 from wechat.protocol.envelope import Clock
-from wechat.store.base import Store
+from wechat.store.base import Store, ask
 from wechat.store.owners import Owners
 from wechat.world import REAL, World
 
 logger = logging.getLogger(__name__)
 
-T = TypeVar("T")
+ALONE = "the access token is kept in this process alone"  # while the store does not answer
 Fetch = Callable[[bool], dict[str, Any]]  # takes force_refresh, gives access_token and expires_in
 
 MARGIN = 300  # seconds before its end; the platform hands out the next one by then
@@ -63,12 +63,12 @@ class TokenCache:
         kept = self._read()
         if self._good(kept) == stale:  # else somebody has a newer one already
             self._spare = None
-            self._ask(False, self._store.replace, KEY, kept, None, 0)
+            ask(ALONE, False, self._store.replace, KEY, kept, None, 0)
         token = self.get()
         if token != stale:
             return token
         # The ticket is a new one each time: this process may not force it twice, either.
-        if self._ask(False, self._owners.take, FORCED_KEY, FORCE_EVERY, secrets.token_hex(4)):
+        if ask(ALONE, False, self._owners.take, FORCED_KEY, FORCE_EVERY, secrets.token_hex(4)):
             return self._share(lambda: self._fetch_and_keep(force=True))
         self._wait(self._read())  # whoever may is at it, or was a moment ago
         return self.get()
@@ -98,11 +98,11 @@ class TokenCache:
             if token := self._good(kept):
                 return token
             # Where nobody can be asked it fetches, too: a second fetch gives the same token.
-            if self._ask(True, self._owners.take, LOCK_KEY, LOCK):
+            if ask(ALONE, True, self._owners.take, LOCK_KEY, LOCK):
                 try:
                     return self._good(self._read()) or self._fetch_and_keep()  # it may have come before the lock
                 finally:
-                    self._ask(None, self._owners.release, LOCK_KEY)
+                    ask(ALONE, None, self._owners.release, LOCK_KEY)
             self._wait(kept)
         raise TransportError("another process has been fetching the access token for too long")
 
@@ -112,7 +112,7 @@ class TokenCache:
         if not isinstance(token, str) or not TOKEN.fullmatch(token):
             raise TransportError("the platform's answer holds no access_token that can be used")
         self._spare = json.dumps({"token": token, "until": self._clock() + life})
-        self._ask(None, self._store.set, KEY, self._spare, max(life, 1))
+        ask(ALONE, None, self._store.set, KEY, self._spare, max(life, 1))
         return token
 
     def _good(self, kept: str | None) -> str:
@@ -121,18 +121,10 @@ class TokenCache:
         return str(entry["token"]) if entry.get("until", 0.0) > self._clock() else ""
 
     def _read(self) -> str | None:
-        return self._ask(self._spare, self._store.get, KEY)
+        return ask(ALONE, self._spare, self._store.get, KEY)
 
     def _wait(self, kept: str | None) -> None:
-        self._ask(None, self._store.wait, KEY, kept or None, 1.0)
-
-    def _ask(self, otherwise: T, step: Callable[..., T], *arguments: Any) -> T:
-        """What a step of the store gives, `otherwise` while it does not answer."""
-        try:
-            return step(*arguments)
-        except StoreError as error:
-            logger.warning("the access token is kept in this process alone: %s", error)
-            return otherwise
+        ask(ALONE, None, self._store.wait, KEY, kept or None, 1.0)
 
 
 def _life(expires_in: object) -> float:

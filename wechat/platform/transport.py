@@ -163,8 +163,7 @@ class Transport:
         with suppress(IndexError):
             while True:
                 since, connection = self._idle.pop()
-                is_usable = connection.sock is not None and self._clock() - since < IDLE
-                if is_usable and not is_dropped(connection):
+                if self._clock() - since < IDLE and not is_dropped(connection):
                     return connection
                 connection.close()
         return None

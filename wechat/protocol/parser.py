@@ -12,11 +12,10 @@ from xml.parsers.expat import ExpatError, ParserCreate
 
 from wechat.errors import Unreadable
 from wechat.message import LISTS, MAX_DEPTH, Message, without_forbidden
-from wechat.protocol.typed import CONTROL, FILLED, mend
+from wechat.protocol.typed import CONTROL, mend
 
 REQUIRED = ("MsgType", "FromUserName", "ToUserName")  # without them nobody can answer
 SCALARS = (*CONTROL, "Content")  # what decides who answers, and once
-MATTERS = FILLED.union(CONTROL)
 
 # The nodes that hold a `List`, of which Mini Programs leave out one level or the other.
 LIST_HOLDERS = {
@@ -91,27 +90,13 @@ def _from_push(text: str) -> Message:
         root = _parse_xml(text, _refuse)
     except Unreadable:
         return _from_mended(text)
-    if text.count("]]>") != text.count("]]></"):
-        return _from_mended(text)
     fields = Message()
     for node in root:  # most messages are no deeper than this
         if len(node):
             break
         fields[node.tag] = node.text or ""
-    if len(fields) == len(root) and LISTS.isdisjoint(fields):
-        return fields
-    fields = _fields(root, 1)
-    return _check(fields) if _has_no_name_twice(root) else _from_mended(text)
-
-
-def _has_no_name_twice(root: ElementTree.Element) -> bool:
-    """Whether no name stands twice in a node, but those of lists, and none that matters twice anywhere."""
-    names = [node.tag for node in root.iter()]
-    if len(set(names)) == len(names):
-        return True
-    groups = [[node.tag for node in parent if node.tag not in LISTS] for parent in root.iter()]
-    groups.append([name for name in names if name in MATTERS])
-    return all(len(set(group)) == len(group) for group in groups)
+    is_flat = len(fields) == len(root) and LISTS.isdisjoint(fields)
+    return fields if is_flat and text.count("]]>") == text.count("]]></") else _from_mended(text)
 
 
 def _from_mended(text: str) -> Message:

@@ -4,17 +4,21 @@ Keys and values are text, NUL included; a lone surrogate is a ValueError. A time
 A backend that does not answer is a StoreError, which names the operation and the backend and nothing else.
 """
 
+import logging
 import threading
 from abc import ABC, abstractmethod
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from types import EllipsisType
-from typing import NamedTuple
+from typing import Any, NamedTuple, TypeVar
 
 from wechat.errors import StoreError
 from wechat.world import REAL, World
 
+logger = logging.getLogger("wxserver")
+
 Entries = dict[str, str]  # key to value
+T = TypeVar("T")
 
 
 class Change(NamedTuple):
@@ -117,3 +121,12 @@ class Store(ABC):
     def _reason(self, error: Exception) -> str:
         # What redis-py says may quote the command with its value, and an OSError the file.
         return type(error).__name__
+
+
+def ask(consequence: str, otherwise: T, step: Callable[..., T], *arguments: Any) -> T:
+    """What a step of a store gives; where the store does not answer, `otherwise` and a warning of what that costs."""
+    try:
+        return step(*arguments)
+    except StoreError as error:
+        logger.warning("%s: %s", consequence, error)
+        return otherwise

@@ -1,7 +1,5 @@
 """What a process knows of messages: those under way or over for a minute, and a digest of each for longer."""
 
-from __future__ import annotations
-
 from collections.abc import Callable
 from typing import Generic, TypeVar
 

@@ -1,0 +1,136 @@
+"""A message being answered: here or in a lane, by its handler or as a 继续, and what becomes of the reply."""
+
+import logging
+
+from wechat.delivery.answering import Answer, Answering, Push
+from wechat.delivery.entries import PROMISED, READY, RUNNING, Entry, Record, unpack
+from wechat.delivery.lanes import Lanes
+from wechat.delivery.ledger import Ledger
+from wechat.delivery.outbox import NOTHING, Outbox
+from wechat.errors import StoreError
+from wechat.log import log_error
+from wechat.message import Message, label
+from wechat.protocol.envelope import Clock
+from wechat.reply import TEXT_LIMIT, Reply, Text, is_long, split_text, to_xml
+from wechat.settings import Settings
+from wechat.texts import CONTINUE, MORE, NOT_READY
+from wechat.world import World
+
+logger = logging.getLogger("wxserver")
+
+LONG_FOR_UNMARKED = 1.0  # seconds
+FROM_CONTINUE = Answer(CONTINUE, Text(NOT_READY))
+BEHIND = 1.0  # seconds by which the rest of a long text follows its beginning
+MOST_STARTS = 3  # each of which ended with the death of its process
+SUSPECT = 2  # starts from which on messages are started one by one, to see which of them ends the process
+
+
+class Runner:
+    """Has a message answered, and gives the ledger and the outbox what they need of the answer."""
+
+    def __init__(
+        self, settings: Settings, answering: Answering, ledger: Ledger, outbox: Outbox, clock: Clock, world: World
+    ) -> None:
+        self._is_miniprogram = settings.account == "miniprogram"
+        self._answering, self._ledger, self._outbox = answering, ledger, outbox
+        self._clock, self._world = clock, world
+        self.lanes = Lanes(settings.threads, "slow", world)
+
+    def do_in_lane(self, entry: Entry, push: Push) -> None:
+        """Answer the message once its user's lane has come to it."""
+
+        def task() -> None:
+            if self._ledger.start(entry):
+                self.do(entry, push, is_in_lane=True)
+
+        def is_over() -> bool:
+            return entry.record.state not in (RUNNING, PROMISED)
+
+        if entry.record.starts < SUSPECT:
+            self.lanes.submit(push.openid, task, is_resumed=entry.record.starts > 0)
+        else:
+            self.lanes.submit_suspect(push.openid, task, is_over, lambda: self._ledger.forgive(entry))
+
+    def do(self, entry: Entry, push: Push, is_in_lane: bool) -> None:
+        """Answer the message; whatever goes wrong, it ends, for others wait for it."""
+        try:
+            if push.handlers or not self.is_continue(push) or not self._continue(entry, push):
+                self._run(entry, push, is_in_lane)
+        except BaseException as error:
+            log_error(logger, f"a message is not answered: {label(push.message)}", error)
+            self.end_without_reply(entry)
+
+    def _run(self, entry: Entry, push: Push, is_in_lane: bool) -> None:
+        """Have the handler answer, note it, and send what is not the direct answer."""
+        started = self._world.monotonic()
+        if entry.record.starts > MOST_STARTS:
+            answer: Answer | None = self._answering.give_up(push, MOST_STARTS)
+        else:
+            answer = self._answering.answer(push, is_in_lane)
+        if not answer:
+            self._ledger.slow_down(entry)
+            self.do_in_lane(entry, push)
+            return
+        seconds = self._world.monotonic() - started
+        if seconds > LONG_FOR_UNMARKED and not is_in_lane:
+            logger.warning("%s took %.1f s: mark it slow=True, so that it holds up nobody", answer.handler, seconds)
+        entry.answer = answer
+        now, rest = self._fit(answer.reply, is_more=False)
+        document = self.to_xml(now, push.message) if now else b""
+        is_only_direct = bool(answer.reply and answer.reply.is_direct)
+        before = self._ledger.end(entry, document, rest, None if is_only_direct else answer.reply or NOTHING)
+        if before == PROMISED and is_only_direct:
+            said = f"{answer.handler} on {label(push.message)}"
+            logger.error("%s: a %s reply can only be the direct answer, and it is too late", said, answer.kind)
+        if before and entry.record.state == READY:
+            entry.msg_id = push.message.get("MsgId", "")
+            self._outbox.deliver(entry, BEHIND if entry.record.document else 0.0)
+
+    def end_without_reply(self, entry: Entry) -> None:
+        """End the message, so that nobody waits for it any more."""
+        if self._ledger.end(entry, b"", None, NOTHING) == PROMISED:
+            self._outbox.deliver(entry)
+
+    def is_continue(self, push: Push) -> bool:
+        """Whether the user asks for what waits."""
+        return not self._is_miniprogram and push.message.get("Content", "").strip() == CONTINUE
+
+    def _continue(self, entry: Entry, push: Push) -> bool:
+        """Answer 继续, before any handler, while there is something of the user's. Whether there was."""
+        try:
+            while entry.is_running:
+                others = [other for other in self._ledger.open_of(push.openid) if other.key != entry.key]
+                if not others:
+                    return False
+                seen = [(other, other.record) for other in others]
+                waiting = [pair for pair in seen if pair[1].state == READY and not pair[1].is_sending]
+                entry.answer = FROM_CONTINUE
+                if not waiting:
+                    self._ledger.end(entry, self.to_xml(Text(NOT_READY), push.message), None, None)
+                elif self._fetch(entry, push, *waiting[0], is_more=len(waiting) > 1):
+                    return True
+        except StoreError as error:
+            logger.warning("what waits for 继续 cannot be fetched: %s", error)
+            return False
+        self.end_without_reply(entry)  # one that was promised takes nothing: its user asks again
+        return True
+
+    def _fetch(self, entry: Entry, push: Push, waiting: Entry, seen: Record, is_more: bool) -> bool:
+        reply = unpack(seen.reply)
+        now, rest = self._fit(reply, is_more or (isinstance(reply, Text) and is_long(reply)))  # the rest waits, too
+        entry.answer = Answer(CONTINUE, reply)
+        return self._ledger.fetch(entry, waiting, seen, self.to_xml(now or reply, push.message), rest)
+
+    def _fit(self, reply: Reply | None, is_more: bool) -> tuple[Reply | None, Reply | None]:
+        """What of the reply is the direct answer, and what follows it another way."""
+        if self._is_miniprogram and not (reply and reply.is_direct):
+            return None, reply
+        if not isinstance(reply, Text) or not (is_more or is_long(reply)):
+            return reply, None
+        ending = "" if not is_more and self._outbox.can_push() else MORE
+        first, *others = split_text(reply.content, TEXT_LIMIT - len(ending.encode()))
+        return Text(first + ending), Text("".join(others)) if others else None
+
+    def to_xml(self, reply: Reply, message: Message) -> bytes:
+        """The document with which the reply answers the message."""
+        return to_xml(reply, message, int(self._clock())).encode(errors="replace")
