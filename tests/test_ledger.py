@@ -424,21 +424,6 @@ def test_an_attempt_at_what_a_process_ran_that_is_long_forgotten_leaves_nothing_
     assert ours.open_of("o") == []
 
 
-def test_what_a_process_promises_after_it_stood_still_is_found(start, machine, world):
-    """It may be forgotten, and end before it shows life again: seed 94931 of the simulation."""
-    frozen, ours = start("frozen"), start("ours")
-    entry, _ = begin(frozen)
-    for _ in range(round(REMEMBERED / RENEW) + 2):
-        world.now += RENEW
-        ours._owners.show_life()
-        ours._owners.look()
-        assert list(ours.abandoned()) == []
-    frozen.promise(entry, "<xml/>")
-    machine.ended.add("frozen")
-    ours._owners.look()
-    assert [found.key for found in ours.abandoned()] == ["key"]
-
-
 def test_the_fewer_starts_a_message_had_the_sooner_it_goes_on(start, machine):
     dead, ours = start("dead"), start("ours")
     for key, starts in (("a", 3), ("b", 0), ("c", 1)):

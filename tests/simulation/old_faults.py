@@ -6,6 +6,7 @@ from tests.simulation.process import Parts
 from wechat.delivery.entries import READY
 from wechat.delivery.ledger import Ledger
 from wechat.platform.access_token import LOCK_KEY
+from wechat.store.base import Change
 from wechat.store.owners import LIFE, Owners
 
 
@@ -45,8 +46,8 @@ class ByTheWallClock(Parts):
     """A sign of life is the time, by the clock of the one who shows it; the others hold it against their own."""
 
     class Owners(Owners):
-        def _shown(self):
-            return str(self.clock())
+        def show_life(self):
+            self._store.swap(Change(f"alive:{self.me}", ..., str(self.clock()), 3600, link=("owners",)))
 
         def is_dead(self, owner):
             if owner == self.me or self._identity.has_ended(owner):

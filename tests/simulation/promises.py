@@ -71,7 +71,7 @@ class Watch:
         if request.is_lost:  # it arrived after the process had given it up
             return
         sent = self._sent.setdefault((request.process, story.letter.user), [])
-        reply = (story, len(story.runs))  # another run has a reply of its own
+        reply = (story, len(story.runs) + len(story.adopted))  # it begins anew with a run, or where it was taken over
         if reply not in sent:
             self._check_turn(story, request.process, sent)
             sent.append(reply)

@@ -96,11 +96,8 @@ class Owners:
     def show_life(self) -> None:
         """Renew the claim of this process to all that it owns; raises StoreError."""
         self._beats += 1
-        self._store.swap(Change(f"alive:{self.me}", ..., self._shown(), FORGOTTEN, link=(OWNERS,)))
+        self._store.swap(Change(f"alive:{self.me}", ..., str(self._beats), FORGOTTEN, link=(OWNERS,)))
         self._give_back()
-
-    def _shown(self) -> str:
-        return str(self._beats)
 
     def look(self) -> None:
         """Look at the others' signs of life; raises StoreError."""
@@ -137,9 +134,8 @@ class Owners:
 
         To be changed beside what gives it something: of one that is forgotten nobody looks for that. It is no beat.
         """
-        is_me, key = owner == self.me, f"alive:{owner}"
-        seen = self._shown() if is_me else self._store.get(key)
-        return Change(key, ... if is_me else seen, f"{_beat(seen)} {secrets.token_hex(6)}", FORGOTTEN, link=(OWNERS,))
+        seen = self._store.get(f"alive:{owner}")
+        return Change(f"alive:{owner}", seen, f"{_beat(seen)} {secrets.token_hex(6)}", FORGOTTEN, link=(OWNERS,))
 
     # Locks: each one names its owner
 
