@@ -23,6 +23,7 @@ def link(url, words):
         ("这是**重点**。", "这是重点。"),
         ("**重点：**内容", "重点：内容"),
         ("*one* and _two_ and __three__ and ~~four~~", "one and two and three and four"),
+        ("**Bold**face, un**believ**able", "Boldface, unbelievable"),
         ("***both*** and **bold *and* more**", "both and bold and more"),
         ("`code` and ``more code``", "code and more code"),
         ("`**kwargs` and `a_b_c`", "**kwargs and a_b_c"),
@@ -38,7 +39,7 @@ def test_marks_go_and_words_stay(markdown, text):
 @pytest.mark.parametrize(
     "text",
     [
-        "2*3*4 = 24, 2**10",
+        "2*3*4 = 24, 2**10 * 3**2, a*b*c",
         "snake_case_name and https://example.com/a_b_c",
         "5 * 3 * 2",
         "f(*args, **kwargs)",
@@ -90,6 +91,7 @@ def test_blocks_are_lines_that_read_well(markdown, text):
         ('[x](https://example.com/"onclick="y)', link("https://example.com/%22onclick=%22y", "x")),
         ("[</a><b>](https://example.com)", link("https://example.com", "＜/a＞＜b＞")),
         ("[x](/relative) [y](#part) [z](javascript:z())", "x (/relative) y z (javascript:z())"),
+        ("![图](data:image/png;base64,AAAA)", "图"),
         ("<a>x</a> <a href=", "＜a>x＜/a> ＜a href="),
         ("<a name='n'>x</a>", "x"),
     ],

@@ -152,7 +152,9 @@ def _pair(found: re.Match[str], parts: list[str], openers: list[int]) -> None:
     mark, end = found["mark"], found.end()
     before = found.string[found.start() - 1] if found.start() else " "
     after = found.string[end] if end < len(found.string) else " "
-    is_inside = _is_latin(before) and _is_latin(after)  # 2*3*4, snake_case
+    is_inside = _is_latin(before) and _is_latin(after)  # 2*3*4, a*b*c, snake_case
+    if len(mark) > 1 and before.isalpha() and after.isalpha():  # un**believ**able, and not 2**10
+        is_inside = False
     if not before.isspace() and not (is_inside or (mark[0] == "_" and _is_latin(after))):
         while mark and openers:
             taken = min(len(mark), len(parts[openers[-1]]))
@@ -187,6 +189,6 @@ def _link(url: str, words: str) -> str:
     """The link as WeChat takes it; an address that leads nowhere from WeChat stands behind its words."""
     label = _inline(words, ONLY_WORDS).strip()
     if not url.lower().startswith(("https://", "http://")):
-        return label if not url or url[0] == "#" else f"{label} ({url})"
+        return f"{label} ({url})" if url and not url.startswith(("#", "data:")) else label
     url, label = url.replace('"', "%22"), (label or url).replace("<", "＜").replace(">", "＞")
     return f'<a href="{url}">{label}</a>'
