@@ -23,8 +23,10 @@ from wechat.reply import Text
 from wechat.routing import on
 from wechat.settings import read
 from wechat.store.owners import Identity, Owners
-from wechat.texts import MORE, STILL_RUNNING
+from wechat.texts import Texts
 from wxserver import Application
+
+MORE = f"\n\n{Texts.more}"
 
 DEAD = f"{Identity().place}/4194304/1/dead"  # no process has a number as high
 WORK = text_message("work").encode()
@@ -316,7 +318,7 @@ def test_a_beginning_that_came_too_late_is_sent_with_the_rest(serving, store):
 
 def test_a_long_text_that_comes_late_is_kept_as_a_whole(serving, store):
     app = serving(lambda msg: time.sleep(2.5) or "长" * 1000)
-    assert [said(app.delivery.answer(WORK)) for _ in range(3)][-1] == STILL_RUNNING
+    assert [said(app.delivery.answer(WORK)) for _ in range(3)][-1] == Texts.waiting
     assert are_idle(app)
     assert kept(store) == ["长" * 1000]
 

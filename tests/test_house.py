@@ -22,7 +22,7 @@ ORDER = str.split(
     errors settings system log world
     store.base store.memory store.sqlite store.redis store.opening store.owners store.remembered
     message web protocol.envelope protocol.typed protocol.parser reply
-    routing texts
+    texts routing
     platform.transport platform.answers platform.files
     platform.access_token platform.api platform.menu
     delivery.sessions delivery.answering delivery.lanes delivery.entries delivery.ledger

@@ -6,7 +6,7 @@ https://developers.weixin.qq.com/doc/service/guide/product/message/Passive_user_
 
 import logging
 
-from wechat.delivery.answering import NOBODY, Answer, Answering, Push
+from wechat.delivery.answering import NEXT, NOBODY, Answer, Answering, Push
 from wechat.delivery.entries import READY, Entry
 from wechat.delivery.ledger import Ledger
 from wechat.delivery.outbox import Outbox
@@ -17,7 +17,6 @@ from wechat.protocol.envelope import Clock
 from wechat.reply import Text
 from wechat.routing import describe
 from wechat.settings import Settings
-from wechat.texts import CONTINUE, STILL_RUNNING
 from wechat.world import REAL, World
 
 logger = logging.getLogger("wxserver")
@@ -107,7 +106,9 @@ class Delivery:
             self._outbox.show_typing(push.openid)
             return self._promise(entry, push, attempt, b"")
         if is_crowded or attempt >= LAST_ATTEMPT or entry.record.is_late:
-            return self._promise(entry, push, attempt, self._runner.to_xml(Text(STILL_RUNNING), push.message))
+            return self._promise(
+                entry, push, attempt, self._runner.to_xml(Text(self._runner.texts.waiting), push.message)
+            )
         if self._hold(entry, push, GRACE) or entry.record.attempts > attempt:
             return self._log(push, entry, attempt, "too late", entry.record.document)
         return self._promise(entry, push, attempt, b"")
@@ -140,7 +141,7 @@ class Delivery:
             answer = entry.answer or (Answer(found.handler.name) if found else NOBODY)
             is_default = not found or found.handler is self._answering.router.default
             address = describe(kind_of(push.message).split("/"))
-            hint = f"; to answer these: @on({address})" if is_default and answer.handler != CONTINUE else ""
+            hint = f"; to answer these: @on({address})" if is_default and answer.handler != NEXT else ""
             tries = f" at attempt {attempt}" if attempt > 1 else ""
             how = (how or ("direct" if attempt == 1 else "retry")) if document or not answer.reply else "later"
             said = f"{answer.kind}, {how}{tries}, {milliseconds:.1f} ms{hint}"

@@ -151,6 +151,12 @@ class Ledger(Entries):
         """What of the user's runs, is promised or waits, the oldest first; raises StoreError."""
         return list(self._found(f"user:{openid}"))
 
+    def is_running(self, openid: str, but: Entry) -> bool:
+        """Whether another message of the user's runs in this process; no other one knows what is not slow."""
+        with self._lock:
+            known = self._known.current()
+        return any(entry.is_running and entry.record.openid == openid and entry is not but for entry in known)
+
     def abandoned(self) -> Iterator[Entry]:
         """What processes that died have promised, and belongs to the caller now; raises StoreError."""
         yield from self._catch_up()

@@ -11,7 +11,6 @@ from wechat.platform.api import BUSY, Api
 from wechat.reply import Reply, Text
 from wechat.settings import Settings
 from wechat.store.base import Store, ask
-from wechat.texts import NO_REPLY
 from wechat.world import REAL, World
 
 logger = logging.getLogger("wxserver")
@@ -21,7 +20,7 @@ PAUSES = (1.0, 3.0, 10.0, 30.0, 60.0, 300.0)  # seconds before the next try; the
 LONGEST = 86_400.0  # seconds for which it is tried
 NO_PUSH = 3_600.0  # seconds for which a 48001 is remembered
 UNAUTHORIZED = 48001
-NOTHING = Text(NO_REPLY)  # for who asks by 继续; it is not sent
+NOTHING = Text("")  # a handler said nothing: who asks by 继续 is told so, it is not sent
 
 # What a Mini Program can show, of the replies there are.
 # https://developers.weixin.qq.com/miniprogram/dev/OpenApiDoc/kf-mgnt/kf-message/sendCustomMessage.html
