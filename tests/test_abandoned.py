@@ -290,8 +290,8 @@ def test_a_run_that_ends_while_its_attempt_is_acknowledged_loses_no_reply(servin
 
     store.__class__ = Slow
     app = serving(working(0.3)[0], within="0.3")
-    app.delivery._outbox.can_push = lambda: True  # so that the attempt is acknowledged at once
-    app.delivery._outbox.show_typing = lambda openid: None
+    app.delivery._outbox.can_push = lambda *since: True  # so that the attempt is acknowledged at once
+    app.delivery._outbox.show_typing = lambda entry: threading.Event()
     sent = []
     app.api.send_message = lambda openid, message: sent.append(message["text"]["content"])
     document = app.delivery.answer(WORK)
@@ -304,7 +304,7 @@ def test_a_beginning_that_came_too_late_is_sent_with_the_rest(serving, store):
     app = serving(working()[0])
     ours, outbox, sent = app.delivery._ledger, app.delivery._outbox, []
     theirs = Ledger(store, Owners(store, identify=lambda: Known("other", set())), True, 600)
-    outbox.can_push = lambda: True
+    outbox.can_push = lambda *since: True
     app.api.send_message = lambda openid, message: sent.append(message["text"]["content"])
     entry, _ = ours.begin("key", USER, False)
     theirs.promise(theirs.begin("key", USER, False)[0], "")

@@ -24,7 +24,7 @@ ORDER = str.split(
     message web protocol.envelope protocol.typed protocol.parser reply
     texts routing
     platform.transport platform.answers platform.files
-    platform.access_token platform.api platform.menu
+    platform.access_token platform.api platform.menu platform.pushing
     delivery.sessions delivery.answering delivery.lanes delivery.entries delivery.ledger
     delivery.outbox delivery.runner delivery.delivery
     serving terminal __main__

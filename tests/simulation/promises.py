@@ -222,6 +222,8 @@ class Watch:
 
     def _kept(self, story):
         plan = self._simulation.plan
+        if story.letter.reply == "none":  # the user may have been told to ask
+            return
         if plan.has_credentials and not (self._has_platform_trouble or self._has_store_trouble):
             self._break("a reply is kept only where it cannot be sent", story.letter.name)
 

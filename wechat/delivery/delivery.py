@@ -5,6 +5,7 @@ https://developers.weixin.qq.com/doc/service/guide/product/message/Passive_user_
 """
 
 import logging
+import math
 
 from wechat.delivery.answering import NEXT, NOBODY, Answer, Answering, Push
 from wechat.delivery.entries import READY, Entry
@@ -21,6 +22,11 @@ from wechat.world import REAL, World
 
 logger = logging.getLogger("wxserver")
 
+TYPING_AT = (
+    2 / 3
+)  # of WECHAT_REPLY_WITHIN: whether customer messages are closed is known before the attempt is answered
+SPARE = 0.3  # seconds past WECHAT_REPLY_WITHIN that the platform gets for that
+OPEN_FOR = 600.0  # seconds for which a crowd counts on a call that worked
 GRACE = 1.5  # seconds past WECHAT_REPLY_WITHIN, so that WeChat hangs up and asks again
 LAST_ATTEMPT = 3
 DIRECT = ""  # in the log: with this attempt, the first or a later one
@@ -44,6 +50,7 @@ class Delivery:
         self._answering, self._ledger, self._outbox = answering, ledger, outbox
         self._world = world
         self._runner = Runner(settings, answering, ledger, outbox, clock, world)
+        self._lanes = self._runner.lanes, outbox.lanes, outbox.typists
         self._lock = world.lock()
         self._waiting = 0
 
@@ -51,8 +58,8 @@ class Delivery:
         """Begin anew in a process that was forked, which has none of its parent's threads."""
         self._lock = self._world.lock()
         self._waiting = 0
-        self._runner.lanes.begin()
-        self._outbox.lanes.begin()
+        for lanes in self._lanes:
+            lanes.begin()
 
     def answer(self, content: bytes) -> bytes:
         """The document that answers this attempt at the message, or nothing for `success`; raises Unreadable."""
@@ -90,20 +97,25 @@ class Delivery:
 
     def is_idle(self) -> bool:
         """Whether nothing is under way."""
-        return not (len(self._runner.lanes) or len(self._outbox.lanes))
+        return not any(len(lanes) for lanes in self._lanes)
 
     def close(self) -> None:
         """Wait for what is under way."""
-        self._runner.lanes.close()
-        self._outbox.lanes.close()
+        for lanes in self._lanes:
+            lanes.close()
 
     def _await(self, entry: Entry, push: Push, attempt: int) -> bytes:
         """The document, or what is said when it is not ready in time."""
         is_crowded = self._waiting >= self._most_waiting
-        if self._hold(entry, push, 0 if is_crowded else self._within) and not entry.record.is_late:
+        seconds = 0 if is_crowded else self._within
+        if not self._hold(entry, push, seconds * TYPING_AT):
+            is_known = self._outbox.show_typing(entry)
+            if not (self._hold(entry, push, seconds * (1 - TYPING_AT)) or is_crowded):
+                is_known.wait(SPARE)
+        if not (entry.is_running or entry.record.is_late):
             return self._log(push, entry, attempt, DIRECT, entry.record.document)
-        if self._outbox.can_push():
-            self._outbox.show_typing(push.openid)
+        since = self._world.monotonic() - OPEN_FOR if is_crowded else push.started
+        if self._outbox.can_push(-math.inf if entry.record.is_late else since):
             return self._promise(entry, push, attempt, b"")
         if is_crowded or attempt >= LAST_ATTEMPT or entry.record.is_late:
             return self._promise(
@@ -129,7 +141,7 @@ class Delivery:
 
     def _promise(self, entry: Entry, push: Push, attempt: int, document: bytes) -> bytes:
         """Promise the answer for later, and only then say so; where it is there just now, give it."""
-        if self._ledger.promise(entry, push.text).is_late:
+        if self._ledger.promise(entry, push.text, bool(document)).is_late:
             return self._log(push, entry, attempt, "later", document)
         return self._log(push, entry, attempt, DIRECT, entry.record.document)
 

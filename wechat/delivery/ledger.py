@@ -73,9 +73,9 @@ class Ledger(Entries):
         """Note that a slow handler goes on with the message, which is counted when it starts."""
         return self._move(entry, (RUNNING,), self._owners.me, is_slow=True, starts=-1)
 
-    def promise(self, entry: Entry, content: str) -> Record:
+    def promise(self, entry: Entry, content: str, is_told: bool = False) -> Record:
         """Note that the answer comes later, unless it is there already; gives the record."""
-        self._move(entry, (RUNNING,), None, state=PROMISED, content=content)
+        self._move(entry, (RUNNING,), None, state=PROMISED, content=content, is_told=is_told)
         return entry.record
 
     def end(self, entry: Entry, document: bytes, rest: Reply | None, whole: Reply | None) -> str:
