@@ -30,8 +30,10 @@ from wechat.reply import (
 )
 from wechat.routing import on
 from wechat.settings import read
-from wechat.texts import CONTINUE, MORE
+from wechat.texts import Texts
 from wxserver import Application
+
+MORE = f"\n\n{Texts.more}"
 
 TEXT = Message({"MsgType": "text", "FromUserName": "o_user", "ToUserName": "gh_account"})
 EVENT = Message({"MsgType": "event", "FromUserName": "o_user", "ToUserName": "gh_account"})
@@ -201,6 +203,6 @@ def test_whoever_asks_for_more_gets_the_whole_text(talker, text):
     SAID.append(text)
     pieces = [answer(talker, "x")]
     while pieces[-1].endswith(MORE) and len(pieces) < 10:
-        pieces.append(answer(talker, CONTINUE))
+        pieces.append(answer(talker, Texts.next))
     assert all(len(piece.encode()) <= TEXT_LIMIT for piece in pieces)
     assert "".join(piece.removesuffix(MORE) for piece in pieces) == as_parsed(text)
