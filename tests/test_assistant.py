@@ -119,16 +119,16 @@ class ModelServer(BaseHTTPRequestHandler):
     def stall(self, question):
         self.begin()
         self.say("half an answ")
-        time.sleep(3)
+        time.sleep(9)
 
     def drip(self, question):
         self.begin()
-        for _ in range(300):
+        for _ in range(900):
             self.write(b": still there\n\n")
             time.sleep(0.01)
 
     def hang(self, question):
-        time.sleep(3)
+        time.sleep(9)
 
     def broken(self, question):
         self.begin()
@@ -176,7 +176,7 @@ def environ(model):
         "ASSISTANT_URL": f"{model.url}/v1/",
         "ASSISTANT_KEY": KEY,
         "ASSISTANT_MODEL": "a-model",
-        "ASSISTANT_TIMEOUT": "1",
+        "ASSISTANT_TIMEOUT": "2",
         "ASSISTANT_DAILY": "3",
     }
 
@@ -283,14 +283,14 @@ def test_it_does_not_matter_how_an_answer_is_cut_into_pieces(paragraphs, answer,
         ("odd", "助手出了点问题，请稍后再试。", "its JSON cannot be read"),
         ("html", "助手出了点问题，请稍后再试。", "its JSON cannot be read"),
         ("flood", "助手出了点问题，请稍后再试。", "over 1048576 bytes"),
-        ("hang", "这个问题想得太久了，请换个问法，或者稍后再试。", "no answer within 1 s"),
-        ("drip", "这个问题想得太久了，请换个问法，或者稍后再试。", "no answer within 1 s"),
+        ("hang", "这个问题想得太久了，请换个问法，或者稍后再试。", "no answer within 2 s"),
+        ("drip", "这个问题想得太久了，请换个问法，或者稍后再试。", "no answer within 2 s"),
     ],
 )
 def test_a_failure_is_told_to_the_user_and_the_log_says_why(follower, log, question, text, why):
     started = time.monotonic()
     assert follower.asks(question) == [text]
-    assert time.monotonic() - started < 2.5
+    assert time.monotonic() - started < 7
     assert why in log.text
     assert KEY not in log.text
     assert follower.session == {}
