@@ -100,7 +100,7 @@ class ModelServer(BaseHTTPRequestHandler):
         self.answer(f"**You** said: {question}")
 
     def think(self, question):
-        self.answer(f"<think>\nHm. **Secret.** {LONG}\n\nsecret\n\n```\n\nsecret\n</think>\n\nThe answer.")
+        self.answer(f"<think>\nHm. **Secret.** {LONG}\n\nsecret {LONG}\n\n```\n\nsecret\n</think>\n\nThe answer.")
 
     def ponder(self, question):
         self.answer("<think>\nHm. And so on, secretly")
