@@ -1,9 +1,13 @@
 """From a message to the reply of its handler, whatever the handler does."""
 
+from __future__ import annotations
+
 import logging
-from contextlib import nullcontext
+import threading
+from collections.abc import Callable
+from contextlib import AbstractContextManager, ExitStack, nullcontext
 from dataclasses import dataclass
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from wechat.delivery.sessions import Sessions
 from wechat.errors import GivenUp
@@ -14,9 +18,13 @@ from wechat.protocol.parser import parse
 from wechat.reply import Reply, to_reply
 from wechat.routing import Found, Handler, Router
 
+if TYPE_CHECKING:
+    from wechat.loop import Call, Loop
+
 logger = logging.getLogger("wxserver")
 
 MOST_HANDLERS = 8  # for one message, which each of them hands on to the next
+TIMEOUT = 300.0  # seconds that an async handler has
 
 
 @dataclass(slots=True)
@@ -29,6 +37,8 @@ class Push:
     started: float
     asked: Message  # another one where a handler has handed the message on
     handlers: tuple[str, ...] = ()  # that did so
+    error: BaseException | None = None  # what the error handler is to answer
+    call: Call | None = None  # of an async handler, until what came of it is taken
 
     @property
     def openid(self) -> str:
@@ -65,6 +75,8 @@ class Answering:
         self.router = router
         self._api = api
         self._sessions = sessions
+        self._lock = threading.Lock()
+        self._loop: Loop | None = None
 
     def read(self, content: bytes, started: float) -> Push:
         """The message in the bytes of a push, and its handler; raises Unreadable."""
@@ -81,46 +93,98 @@ class Answering:
     def answer(self, push: Push, is_in_lane: bool) -> Answer | None:
         """What the handler answers, or the last one to which the message is handed on.
 
-        None where the push is at one that may take long, and the caller is in no lane. Where a handler raises: what the
-        error handler answers, if there is one.
+        None where that is not known yet: an async handler is at it, as `push.call`, and this is to be called again when
+        it has ended; or the push is at a handler that may take long, and the caller is in no lane. Where a handler
+        raises: what the error handler answers, if there is one.
         """
-        while push.found:
+        while push.found and not push.error:
             name = push.found.handler.name
             try:
-                result = self._call(push.found.handler, push.asked, match=push.found.match)
+                result = self._call(push.found.handler, push, match=push.found.match)
+                if push.call:
+                    return None
                 if not isinstance(result, Message):
                     return Answer(name, to_reply(result))
                 push.asked, push.found, push.handlers = result, self.router.find(result), (*push.handlers, name)
                 if len(push.handlers) == MOST_HANDLERS:
                     logger.error("a message was handed on too often: %s", " -> ".join(push.handlers))
-                    return self.apologise(result, RecursionError("a message was handed on too often"))
-                if not is_in_lane and self.may_take_long(push):
+                    push.error = RecursionError("a message was handed on too often")
+                elif not is_in_lane and self.may_take_long(push):
                     return None
             except BaseException as error:  # a handler may raise what it likes
                 log_error(logger, f"{name} failed on {label(push.asked)}", error)
-                return self.apologise(push.asked, error)
-        return NOBODY
+                push.error = error
+        return self._apologise(push, push.error, is_in_lane) if push.error else NOBODY
 
-    def give_up(self, push: Push, starts: int) -> Answer:
-        """What the error handler answers to a message whose process ended at each of its starts."""
+    def give_up(self, push: Push, starts: int) -> None:
+        """Leave a message whose process ended at each of its starts to the error handler."""
         said = f"{push.found.handler.name if push.found else 'nobody'} on {label(push.message)}"
         logger.error("%s: its process ended at each of %d starts, the message is given up", said, starts)
-        return self.apologise(push.message, GivenUp("the process ended each time the message was answered"))
+        push.error = GivenUp("the process ended each time the message was answered")
 
-    def apologise(self, message: Message, error: BaseException) -> Answer:
+    def _apologise(self, push: Push, error: BaseException, is_in_lane: bool) -> Answer | None:
         """What the error handler answers; nothing where there is none, or where it raises too."""
         handler = self.router.error
         if not handler:
             return NOBODY
+        if handler.is_async and not is_in_lane:
+            return None
         try:
-            return Answer(handler.name, to_reply(self._call(handler, message, error=error)))
+            result = self._call(handler, push, error=error)
+            return None if push.call else Answer(handler.name, to_reply(result))
         except BaseException as second:
-            log_error(logger, f"{handler.name}, the error handler, failed on {label(message)}", second)
+            log_error(logger, f"{handler.name}, the error handler, failed on {label(push.asked)}", second)
             return Answer(handler.name)
 
-    def _call(self, handler: Handler, message: Message, **offers: Any) -> Any:
-        if not handler.asks:
-            return handler.function(message)
+    def _call(self, handler: Handler, push: Push, **offers: Any) -> Any:
+        """What the handler returns; where it is async, `push.call` is to be started first."""
+        if handler.is_plain:
+            return handler.function(push.asked)
+        if push.call:
+            return _take(push, push.call)
         wants_session = "session" in handler.asks
-        with self._sessions.open(message.FromUserName) if wants_session else nullcontext() as session:
-            return handler(message, api=self._api, session=session, **offers)
+        opened = self._sessions.open(push.asked.FromUserName) if wants_session else nullcontext()
+        if handler.is_async:
+            push.call = self._prepare(handler, push.asked, opened, offers)
+            return None
+        with opened as session:
+            return handler(push.asked, api=self._api, session=session, **offers)
+
+    # Async handlers
+
+    def _prepare(
+        self, handler: Handler, message: Message, opened: AbstractContextManager[Any], offers: dict[str, Any]
+    ) -> Call:
+        from wechat.loop import Awaited, Call  # asyncio costs 20 ms and 1 MB, where nobody uses it
+
+        with ExitStack() as stack:
+            session = stack.enter_context(opened)
+            coroutine = handler(message, api=Awaited(self._api), session=session, **offers)
+            return Call(handler.name, coroutine, handler.timeout or TIMEOUT, stack.pop_all())
+
+    def start(self, call: Call, done: Callable[[], object]) -> None:
+        """Run the coroutine of an async handler; `done` is called when it has ended, and must not wait for anything."""
+        with self._lock:
+            if not self._loop:
+                from wechat.loop import Loop
+
+                self._loop = Loop()
+        self._loop.start(call, done)
+
+    def begin(self) -> None:
+        """Begin anew, as a process that was forked has to."""
+        self._lock = threading.Lock()
+        if self._loop:
+            self._loop.begin()
+
+    def close(self) -> None:
+        """End what async handlers have left behind."""
+        if self._loop:
+            self._loop.close()
+
+
+def _take(push: Push, call: Call) -> Any:
+    """What came of the coroutine, whose session is saved."""
+    push.call = None
+    with call.held:
+        return call.result()

@@ -52,6 +52,7 @@ class Delivery:
         """Begin anew in a process that was forked, which has none of its parent's threads."""
         self._lock = self._world.lock()
         self._waiting = 0
+        self._answering.begin()
         self._runner.lanes.begin()
         self._outbox.lanes.begin()
 
@@ -96,6 +97,7 @@ class Delivery:
     def close(self) -> None:
         """Wait for what is under way."""
         self._runner.lanes.close()
+        self._answering.close()
         self._outbox.lanes.close()
 
     def _await(self, entry: Entry, push: Push, attempt: int) -> bytes:

@@ -7,6 +7,7 @@ from collections.abc import Callable
 from contextvars import Context, copy_context
 from heapq import heappop, heappush
 from itertools import count
+from math import inf
 from typing import NamedTuple
 
 from wechat.log import log_error
@@ -20,7 +21,9 @@ ALONE, LEAST_ALONE = 1.0, 0.05  # seconds that a suspect lives before the next o
 ALL_ALONE = 10.0  # seconds for all of them together, where that leaves each one enough
 IDLE = 10.0  # seconds after which a thread ends that has nothing to do
 
-Task = Callable[[], float | None]  # gives the seconds after which it is to be called again, before its lane goes on
+# Gives the seconds after which it is to be called again, before its lane goes on; or LATER, which is until `resume`.
+Task = Callable[[], float | None]
+LATER = inf
 
 
 class Job(NamedTuple):
@@ -47,6 +50,7 @@ class Lanes:
         self._lanes: dict[str, deque[Job]] = {}  # the first job of a lane runs, or is ready or paused
         self._ready: deque[str] = deque()  # lanes
         self._resumed: deque[str] = deque()  # lanes whose first job is one that is resumed
+        self._left: set[str] = set()  # lanes whose first job gave LATER or was resumed, but not both
         self._paused: list[tuple[float, int, str]] = []  # until when, a number and the lane: a heap
         self._numbers = count()
         self._idle: list[threading.Event] = []
@@ -89,6 +93,16 @@ class Lanes:
             return LOOK_AT_SUSPECT
 
         self.submit(SUSPECTS, watch, is_resumed=True)
+
+    def resume(self, lane: str) -> None:
+        """Have the task that gives LATER, or has done so, called again. Holds up nobody: an event loop calls it.
+
+        Until then its lane is occupied, and has no thread; `close` waits for it.
+        """
+        with self._lock:
+            has_thread = not self._meet(lane) or self._wake()
+        if not has_thread:
+            self._work(is_patient=False)
 
     def close(self) -> None:
         """Wait for what runs or is ready, and drop what is paused."""
@@ -136,6 +150,9 @@ class Lanes:
     def _finish(self, lane: str, again: float | None) -> None:
         jobs = self._lanes[lane]
         self._resuming -= jobs[0].is_resumed
+        if again == LATER:
+            self._meet(lane)
+            return
         if again is None or self._is_closing:
             jobs.popleft()
         if jobs:
@@ -143,6 +160,15 @@ class Lanes:
         else:
             del self._lanes[lane]
             self._look_whether_empty()
+
+    def _meet(self, lane: str) -> bool:
+        """Queue the lane with the second of the two: its task has given LATER, and it was resumed. Whether it is."""
+        if lane in self._left:
+            self._left.remove(lane)
+            self._queue(lane)
+            return True
+        self._left.add(lane)
+        return False
 
     def _look_whether_empty(self) -> None:
         if self._is_closing and not self._lanes:

@@ -4,7 +4,7 @@ import logging
 
 from wechat.delivery.answering import Answer, Answering, Push
 from wechat.delivery.entries import PROMISED, READY, RUNNING, Entry, Record, unpack
-from wechat.delivery.lanes import Lanes
+from wechat.delivery.lanes import LATER, Lanes
 from wechat.delivery.ledger import Ledger
 from wechat.delivery.outbox import NOTHING, Outbox
 from wechat.errors import StoreError
@@ -39,9 +39,10 @@ class Runner:
     def do_in_lane(self, entry: Entry, push: Push) -> None:
         """Answer the message once its user's lane has come to it."""
 
-        def task() -> None:
-            if self._ledger.start(entry):
-                self.do(entry, push, is_in_lane=True)
+        def task() -> float | None:
+            if push.call or self._ledger.start(entry):
+                return self.do(entry, push, is_in_lane=True)
+            return None
 
         def is_over() -> bool:
             return entry.record.state not in (RUNNING, PROMISED)
@@ -51,26 +52,29 @@ class Runner:
         else:
             self.lanes.submit_suspect(push.openid, task, is_over, lambda: self._ledger.forgive(entry))
 
-    def do(self, entry: Entry, push: Push, is_in_lane: bool) -> None:
-        """Answer the message; whatever goes wrong, it ends, for others wait for it."""
+    def do(self, entry: Entry, push: Push, is_in_lane: bool) -> float | None:
+        """Answer the message; whatever goes wrong, it ends, for others wait for it. LATER where one awaits."""
         try:
-            if push.handlers or not self.is_continue(push) or not self._continue(entry, push):
-                self._run(entry, push, is_in_lane)
+            if push.handlers or push.call or not self.is_continue(push) or not self._continue(entry, push):
+                return self._run(entry, push, is_in_lane)
         except BaseException as error:
             log_error(logger, f"a message is not answered: {label(push.message)}", error)
             self.end_without_reply(entry)
+        return None
 
-    def _run(self, entry: Entry, push: Push, is_in_lane: bool) -> None:
+    def _run(self, entry: Entry, push: Push, is_in_lane: bool) -> float | None:
         """Have the handler answer, note it, and send what is not the direct answer."""
         started = self._world.monotonic()
-        if entry.record.starts > MOST_STARTS:
-            answer: Answer | None = self._answering.give_up(push, MOST_STARTS)
-        else:
-            answer = self._answering.answer(push, is_in_lane)
+        if entry.record.starts > MOST_STARTS and not push.error:
+            self._answering.give_up(push, MOST_STARTS)
+        answer = self._answering.answer(push, is_in_lane)
+        if push.call:
+            self._answering.start(push.call, lambda: self.lanes.resume(push.openid))
+            return LATER
         if not answer:
             self._ledger.slow_down(entry)
             self.do_in_lane(entry, push)
-            return
+            return None
         seconds = self._world.monotonic() - started
         if seconds > LONG_FOR_UNMARKED and not is_in_lane:
             logger.warning("%s took %.1f s: mark it slow=True, so that it holds up nobody", answer.handler, seconds)
@@ -85,6 +89,7 @@ class Runner:
         if before and entry.record.state == READY:
             entry.msg_id = push.message.get("MsgId", "")
             self._outbox.deliver(entry, BEHIND if entry.record.document else 0.0)
+        return None
 
     def end_without_reply(self, entry: Entry) -> None:
         """End the message, so that nobody waits for it any more."""
