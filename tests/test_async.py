@@ -9,7 +9,7 @@ import pytest
 from sandbox.messages import USER, text_message
 from sandbox.testing import APPID, SECRET
 from tests.conftest import nodes
-from tests.test_promises import wait_until
+from tests.test_promises import SERVE, say, wait_until
 from wechat.loop import Call, Loop
 from wechat.routing import load
 
@@ -413,6 +413,21 @@ def test_the_end_waits_for_coroutines(make_account, cloud):
     account.app.close()
     assert [message["text"]["content"] for _, message in cloud.sent] == ["waited 0.5 in loop"]
     assert "loop" not in {thread.name for thread in threading.enumerate()}
+
+
+def test_what_is_promised_stays_written_where_the_drain_ends_first(serve, tmp_path, cloud, shared_store):
+    (tmp_path / "handlers").mkdir()
+    source = "@on('text')\nasync def long(msg):\n    await asyncio.sleep(1)\n    return 'answered'\n"
+    (tmp_path / "handlers/mine.py").write_text("from wechat.routing import on\n" + HEAD + source)
+    environ = {**API, "WECHAT_API_URL": cloud.url, "WECHAT_STORE": shared_store, "WECHAT_REPLY_WITHIN": "0.1"}
+    first = serve("-c", SERVE, str(tmp_path / "handlers"), **environ, WECHAT_DRAIN="0")
+    assert say(first, "a question") == (1, "")
+    first.process.terminate()
+    assert first.process.wait(10) == 0
+    assert not cloud.sent
+    serve("-c", SERVE, str(tmp_path / "handlers"), **environ)
+    assert wait_until(lambda: len(cloud.sent) == 1)
+    assert cloud.sent[0][1]["text"]["content"] == "answered"
 
 
 def test_a_process_that_was_forked_has_a_loop_of_its_own():
