@@ -48,18 +48,18 @@ class Call:
 
     # On the loop
 
-    def begin(self, loop: asyncio.AbstractEventLoop, done: Callable[[], object]) -> asyncio.Task[None]:
-        """Start the coroutine, and the time it has; gives its task."""
+    def begin(self, loop: asyncio.AbstractEventLoop, done: Callable[[], object], ended: Callable[[], object]) -> None:
+        """Start the coroutine, and the time it has; `done` is called when that is over, `ended` with its end."""
         self._done = done
-        self._task = loop.create_task(self._run(), name=self.name)
+        self._task = loop.create_task(self._run(ended), name=self.name)
         self._timer = loop.call_later(self.seconds, self._expire)
-        return self._task
 
-    async def _run(self) -> None:
+    async def _run(self, ended: Callable[[], object]) -> None:
         try:
             self._end(await self._coroutine, None)
         except BaseException as error:  # SystemExit would end the loop
             self._end(None, error)
+        ended()
 
     def _expire(self) -> None:
         self._end(None, TimeoutError(f"no answer within {self.seconds:g} s"))
@@ -113,9 +113,9 @@ class Loop:
     def _start(self, loop: asyncio.AbstractEventLoop, call: Call, done: Callable[[], object]) -> None:
         self._running += 1
         self._is_needed.set()
-        call.begin(loop, done).add_done_callback(self._note_end)
+        call.begin(loop, done, self._note_end)
 
-    def _note_end(self, _: asyncio.Task[None]) -> None:
+    def _note_end(self) -> None:
         self._running -= 1
         if not self._running:
             self._is_needed.clear()

@@ -5,6 +5,7 @@ import logging
 import threading
 from collections.abc import Iterator
 from dataclasses import asdict, dataclass, replace
+from itertools import chain
 from typing import Any
 
 from wechat.delivery.answering import Answer
@@ -181,12 +182,13 @@ class Entries:
 
     def _write(self, *moves: tuple[Entry, Record]) -> bool:
         try:
-            if not self._store.swap(*(change for move in moves for change in self._changes(*move))):
+            changes = [self._changes(*move) for move in moves]
+            if not self._store.swap(*chain.from_iterable(changes)):
                 for entry, _ in moves:
                     self._read(entry)
                 return False
-            for entry, record in moves:
-                entry.raw, entry.linked = self._packed(record), record.indexes
+            for (entry, record), (change, *_) in zip(moves, changes, strict=True):
+                entry.raw, entry.linked = change.new, record.indexes
         except StoreError as error:
             logger.warning("other processes do not see how a message stands: %s", error)
             for entry, record in moves:

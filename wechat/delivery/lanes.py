@@ -47,7 +47,7 @@ class Lanes:
     def begin(self) -> None:
         """Begin anew, as a process that was forked has to: it has none of its parent's threads."""
         self._lock = self._world.lock()
-        self._lanes: dict[str, deque[Job]] = {}  # the first job of a lane runs, or is ready or paused
+        self._lanes: dict[str, list[Job]] = {}  # the first job of a lane runs, or is ready or paused
         self._ready: deque[str] = deque()  # lanes
         self._resumed: deque[str] = deque()  # lanes whose first job is one that is resumed
         self._left: set[str] = set()  # lanes whose first job gave LATER or was resumed, but not both
@@ -65,7 +65,7 @@ class Lanes:
     def submit(self, lane: str, task: Task, after: float = 0.0, is_resumed: bool = False) -> None:
         """Have the task done once the lane has come to it; `after` so many seconds, where the lane is empty."""
         with self._lock:
-            jobs = self._lanes.setdefault(lane, deque())
+            jobs = self._lanes.setdefault(lane, [])
             jobs.append(Job(task, copy_context(), is_resumed))
             if len(jobs) > 1:
                 return
@@ -154,7 +154,7 @@ class Lanes:
             self._meet(lane)
             return
         if again is None or self._is_closing:
-            jobs.popleft()
+            jobs.pop(0)
         if jobs:
             self._queue(lane, again or 0.0)
         else:

@@ -75,7 +75,8 @@ class Ledger(Entries):
 
     def promise(self, entry: Entry, content: str) -> Record:
         """Note that the answer comes later, unless it is there already; gives the record."""
-        self._move(entry, (RUNNING,), None, state=PROMISED, content=content)
+        # In memory nobody takes a message over.
+        self._move(entry, (RUNNING,), None, state=PROMISED, content=content if self._is_shared else "")
         return entry.record
 
     def end(self, entry: Entry, document: bytes, rest: Reply | None, whole: Reply | None) -> str:

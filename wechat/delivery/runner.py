@@ -1,6 +1,7 @@
 """A message being answered: here or in a lane, by its handler or as a 继续, and what becomes of the reply."""
 
 import logging
+from functools import partial
 
 from wechat.delivery.answering import Answer, Answering, Push
 from wechat.delivery.entries import PROMISED, READY, RUNNING, Entry, Record, unpack
@@ -39,18 +40,20 @@ class Runner:
     def do_in_lane(self, entry: Entry, push: Push) -> None:
         """Answer the message once its user's lane has come to it."""
 
-        def task() -> float | None:
-            if push.call or self._ledger.start(entry):
-                return self.do(entry, push, is_in_lane=True)
-            return None
+        task = partial(self._take_turn, entry, push)
+        if entry.record.starts < SUSPECT:
+            self.lanes.submit(push.openid, task, is_resumed=entry.record.starts > 0)
+            return
 
         def is_over() -> bool:
             return entry.record.state not in (RUNNING, PROMISED)
 
-        if entry.record.starts < SUSPECT:
-            self.lanes.submit(push.openid, task, is_resumed=entry.record.starts > 0)
-        else:
-            self.lanes.submit_suspect(push.openid, task, is_over, lambda: self._ledger.forgive(entry))
+        self.lanes.submit_suspect(push.openid, task, is_over, lambda: self._ledger.forgive(entry))
+
+    def _take_turn(self, entry: Entry, push: Push) -> float | None:
+        if push.call or self._ledger.start(entry):
+            return self.do(entry, push, is_in_lane=True)
+        return None
 
     def do(self, entry: Entry, push: Push, is_in_lane: bool) -> float | None:
         """Answer the message; whatever goes wrong, it ends, for others wait for it. LATER where one awaits."""
@@ -69,7 +72,7 @@ class Runner:
             self._answering.give_up(push, MOST_STARTS)
         answer = self._answering.answer(push, is_in_lane)
         if push.call:
-            self._answering.start(push.call, lambda: self.lanes.resume(push.openid))
+            self._answering.start(push.call, partial(self.lanes.resume, push.openid))
             return LATER
         if not answer:
             self._ledger.slow_down(entry)
