@@ -5,7 +5,7 @@ from __future__ import annotations
 import logging
 import threading
 from collections.abc import Callable
-from contextlib import AbstractContextManager, nullcontext
+from contextlib import AbstractContextManager, ExitStack, nullcontext
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
@@ -158,7 +158,7 @@ class Answering:
     ) -> Call:
         from wechat.loop import Awaited, Call  # asyncio costs 20 ms and 1 MB, where nobody uses it
 
-        coroutine = handler(message, api=Awaited(self._api), session=opened.__enter__(), **offers)  # see _take()
+        coroutine = handler(message, api=Awaited(self._api), session=opened.__enter__(), **offers)  # until _take()
         return Call(handler.name, coroutine, handler.timeout or TIMEOUT, opened)
 
     def start(self, call: Call, done: Callable[[], object]) -> None:
@@ -185,5 +185,6 @@ class Answering:
 def _take(push: Push, call: Call) -> Any:
     """What came of the coroutine, whose session is saved."""
     push.call = None
-    with call.held:
+    with ExitStack() as stack:
+        stack.push(call.held)  # which was entered when the handler was called
         return call.result()
