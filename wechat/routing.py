@@ -11,6 +11,7 @@ from wechat.errors import RoutingError, StartError, short
 from wechat.importing import import_all
 from wechat.message import Message
 from wechat.settings import Settings, environment, read
+from wechat.texts import hand_out, texts_of
 
 Part = str | re.Pattern[str]
 Route = tuple[Part, ...]
@@ -98,9 +99,9 @@ def name_of(function: Function) -> str:
 def load(folder: str | Path, environ: Mapping[str, str] = os.environ) -> Routes:
     """Imports the modules of a folder, in name order, and collects what they mark: path to function.
 
-    Names that begin with `_` are passed over; the modules read their own settings from `environ`. Raises RoutingError
-    with every fault at once: modules that do not import, paths claimed twice, handlers that hide one another,
-    parameters that have no meaning.
+    Names that begin with `_` are passed over; the modules read their own settings from `environ`. A `TEXTS` among them
+    goes along with each function. Raises RoutingError with every fault at once: modules that do not import, paths and
+    texts claimed twice, handlers that hide one another, parameters that have no meaning.
     """
     folder = Path(folder).resolve()
     if not folder.is_dir():
@@ -113,6 +114,7 @@ def load(folder: str | Path, environ: Mapping[str, str] = os.environ) -> Routes:
         for function in vars(module).values():
             for mark in _marks(function):
                 faults += _faults(function, mark, routes.setdefault(mark.path, function))
+    hand_out(modules, routes.values(), faults)
     if faults:
         raise RoutingError(list(dict.fromkeys(faults)))
     return routes
@@ -202,6 +204,7 @@ class Router:
                 self.exact[path] = Found(handler, None)
         self._rest = self.exact.pop(DEFAULT, None)
         error = self.exact.pop(ERROR, None)
+        self.texts = texts_of(routes.values())
         self.default = self._rest.handler if self._rest else None
         self.error = error.handler if error else None
 

@@ -67,6 +67,7 @@ class Answer:
 
 
 NOBODY = Answer("nobody")
+NEXT = "继续"  # in the log, whatever the account's own word for it is
 
 
 class Answering:

@@ -5,8 +5,9 @@ https://developers.weixin.qq.com/doc/service/guide/product/message/Passive_user_
 """
 
 import logging
+import math
 
-from wechat.delivery.answering import NOBODY, Answer, Answering, Push
+from wechat.delivery.answering import NEXT, NOBODY, Answer, Answering, Push
 from wechat.delivery.entries import READY, Entry
 from wechat.delivery.ledger import Ledger
 from wechat.delivery.outbox import Outbox
@@ -17,11 +18,15 @@ from wechat.protocol.envelope import Clock
 from wechat.reply import Text
 from wechat.routing import describe
 from wechat.settings import Settings
-from wechat.texts import CONTINUE, STILL_RUNNING
 from wechat.world import REAL, World
 
 logger = logging.getLogger("wxserver")
 
+TYPING_AT = (
+    2 / 3
+)  # of WECHAT_REPLY_WITHIN: whether customer messages are closed is known before the attempt is answered
+SPARE = 0.3  # seconds past WECHAT_REPLY_WITHIN that the platform gets for that
+OPEN_FOR = 600.0  # seconds for which a crowd counts on a call that worked
 GRACE = 1.5  # seconds past WECHAT_REPLY_WITHIN, so that WeChat hangs up and asks again
 LAST_ATTEMPT = 3
 DIRECT = ""  # in the log: with this attempt, the first or a later one
@@ -45,6 +50,7 @@ class Delivery:
         self._answering, self._ledger, self._outbox = answering, ledger, outbox
         self._world = world
         self._runner = Runner(settings, answering, ledger, outbox, clock, world)
+        self._lanes = self._runner.lanes, outbox.lanes, outbox.typists
         self._lock = world.lock()
         self._waiting = 0
 
@@ -53,8 +59,8 @@ class Delivery:
         self._lock = self._world.lock()
         self._waiting = 0
         self._answering.begin()
-        self._runner.lanes.begin()
-        self._outbox.lanes.begin()
+        for lanes in self._lanes:
+            lanes.begin()
 
     def answer(self, content: bytes) -> bytes:
         """The document that answers this attempt at the message, or nothing for `success`; raises Unreadable."""
@@ -92,24 +98,31 @@ class Delivery:
 
     def is_idle(self) -> bool:
         """Whether nothing is under way."""
-        return not (len(self._runner.lanes) or len(self._outbox.lanes))
+        return not any(len(lanes) for lanes in self._lanes)
 
     def close(self) -> None:
         """Wait for what is under way."""
-        self._runner.lanes.close()
+        for lanes in self._lanes:
+            lanes.close()
         self._answering.close()
-        self._outbox.lanes.close()
 
     def _await(self, entry: Entry, push: Push, attempt: int) -> bytes:
         """The document, or what is said when it is not ready in time."""
         is_crowded = self._waiting >= self._most_waiting
-        if self._hold(entry, push, 0 if is_crowded else self._within) and not entry.record.is_late:
+        seconds = 0 if is_crowded else self._within
+        if not self._hold(entry, push, seconds * TYPING_AT):
+            is_known = self._outbox.show_typing(entry)
+            if not (self._hold(entry, push, seconds * (1 - TYPING_AT)) or is_crowded):
+                is_known.wait(SPARE)
+        if not (entry.is_running or entry.record.is_late):
             return self._log(push, entry, attempt, DIRECT, entry.record.document)
-        if self._outbox.can_push():
-            self._outbox.show_typing(push.openid)
+        since = self._world.monotonic() - OPEN_FOR if is_crowded else push.started
+        if self._outbox.can_push(-math.inf if entry.record.is_late else since):
             return self._promise(entry, push, attempt, b"")
         if is_crowded or attempt >= LAST_ATTEMPT or entry.record.is_late:
-            return self._promise(entry, push, attempt, self._runner.to_xml(Text(STILL_RUNNING), push.message))
+            return self._promise(
+                entry, push, attempt, self._runner.to_xml(Text(self._runner.texts.waiting), push.message)
+            )
         if self._hold(entry, push, GRACE) or entry.record.attempts > attempt:
             return self._log(push, entry, attempt, "too late", entry.record.document)
         return self._promise(entry, push, attempt, b"")
@@ -130,7 +143,7 @@ class Delivery:
 
     def _promise(self, entry: Entry, push: Push, attempt: int, document: bytes) -> bytes:
         """Promise the answer for later, and only then say so; where it is there just now, give it."""
-        if self._ledger.promise(entry, push.text).is_late:
+        if self._ledger.promise(entry, push.text, bool(document)).is_late:
             return self._log(push, entry, attempt, "later", document)
         return self._log(push, entry, attempt, DIRECT, entry.record.document)
 
@@ -142,7 +155,7 @@ class Delivery:
             answer = entry.answer or (Answer(found.handler.name) if found else NOBODY)
             is_default = not found or found.handler is self._answering.router.default
             address = describe(kind_of(push.message).split("/"))
-            hint = f"; to answer these: @on({address})" if is_default and answer.handler != CONTINUE else ""
+            hint = f"; to answer these: @on({address})" if is_default and answer.handler != NEXT else ""
             tries = f" at attempt {attempt}" if attempt > 1 else ""
             how = (how or ("direct" if attempt == 1 else "retry")) if document or not answer.reply else "later"
             said = f"{answer.kind}, {how}{tries}, {milliseconds:.1f} ms{hint}"

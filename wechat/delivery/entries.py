@@ -5,7 +5,6 @@ import logging
 import threading
 from collections.abc import Iterator
 from dataclasses import asdict, dataclass, replace
-from itertools import chain
 from typing import Any
 
 from wechat.delivery.answering import Answer
@@ -40,6 +39,7 @@ class Record:
     content: str = ""  # the message as it came, once it may have to be answered by another process
     reply: str = ""  # what is left to send, packed
     forgiven: int = 0  # starts that do not count
+    is_told: bool = False  # whether the user was told to ask for it by 继续
 
     @property
     def is_open(self) -> bool:
@@ -60,9 +60,8 @@ class Record:
     def ended(self, document: bytes, reply: Reply | None) -> "Record":
         """The record with its answer: ready where there is a reply left to send, else done."""
         state, left = (READY, pack(reply)) if reply else (DONE, "")
-        return Record(
-            state, self.owner, self.attempts, self.starts, self.is_slow, False, self.openid, document, "", left
-        )
+        values = state, self.owner, self.attempts, self.starts, self.is_slow, False, self.openid, document, "", left
+        return Record(*values, is_told=self.is_told)
 
     @property
     def indexes(self) -> frozenset[str]:
@@ -183,7 +182,7 @@ class Entries:
     def _write(self, *moves: tuple[Entry, Record]) -> bool:
         try:
             changes = [self._changes(*move) for move in moves]
-            if not self._store.swap(*chain.from_iterable(changes)):
+            if not self._store.swap(*(change for each in changes for change in each)):
                 for entry, _ in moves:
                     self._read(entry)
                 return False
@@ -248,9 +247,8 @@ class Entries:
             if not self._is_ahead(entry, record):
                 self._unwritten.pop(entry.key, None)
                 self._put(entry, record)
-            elif (
-                record.state == PROMISED and entry.whole
-            ):  # what was given here did not arrive: WeChat was told to wait
+            elif record.state == PROMISED and entry.whole:
+                # What was given here did not arrive: WeChat was told to wait.
                 self._put(entry, entry.record.ended(b"", entry.whole))
                 entry.whole = None
 
