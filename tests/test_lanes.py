@@ -7,7 +7,7 @@ from contextvars import ContextVar
 import pytest
 
 from tests.test_promises import wait_until
-from wechat.delivery.lanes import Lanes
+from wechat.delivery.lanes import LATER, Lanes
 from wechat.world import World
 
 LONG = 60.0  # seconds; longer than any test
@@ -287,3 +287,40 @@ def test_a_forked_process_begins_with_no_lanes(make):
     assert not len(lanes)
     lanes.submit("paused", note(done, "of the child"))
     assert wait_until(lambda: done == ["of the child"])
+
+
+# Tasks that are resumed
+
+
+@pytest.mark.parametrize("is_early", [False, True], ids=["resumed later", "resumed before it gave LATER"])
+def test_a_task_that_gives_later_is_called_again_once_it_is_resumed(make, is_early):
+    lanes, done, answers = make(1), [], iter([LATER, LATER, None])
+
+    def task():
+        done.append("called")
+        if is_early and len(done) < 3:
+            lanes.resume("a")
+        return next(answers)
+
+    lanes.submit("a", task)
+    lanes.submit("a", note(done, "next"))
+    for number in (1, 2) if not is_early else ():
+        assert wait_until(lambda number=number: len(done) == number and "a" in lanes._left)
+        lanes.submit("b", note([], "b"))
+        assert wait_until(lambda: len(lanes) == 1)  # the one thread is free meanwhile
+        lanes.resume("a")
+    assert wait_until(lambda: not len(lanes))
+    assert done == ["called", "called", "called", "next"]
+
+
+def test_the_end_waits_for_a_task_that_gave_later(make):
+    lanes, done = make(2), []
+    lanes.submit("a", lambda: done.append("called") if done else done.append("first") or LATER)
+    assert wait_until(lambda: done == ["first"])
+    closing = threading.Thread(target=lanes.close)
+    closing.start()
+    closing.join(0.1)
+    assert closing.is_alive()
+    lanes.resume("a")
+    closing.join(5)
+    assert done == ["first", "called"]
