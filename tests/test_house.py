@@ -21,7 +21,7 @@ ORDER = str.split(
     """
     errors settings system log world loop
     store.base store.memory store.sqlite store.redis store.opening store.owners store.remembered
-    message web protocol.envelope protocol.typed protocol.parser pieces plain reply
+    message web protocol.envelope protocol.typed protocol.parser pieces plain reply packing
     texts importing routing
     platform.transport platform.answers platform.files
     platform.access_token platform.api platform.menu platform.pushing
@@ -101,6 +101,7 @@ def test_a_room_imports_only_from_the_rooms_below_it():
             "protocol",
             "message",
             "reply",
+            "packing",
             "routing",
             "texts",
             "platform",

@@ -18,13 +18,12 @@ from wechat.delivery.entries import (
     READY,
     RUNNING,
     Record,
-    pack,
     pack_record,
-    unpack,
     unpack_record,
 )
 from wechat.delivery.ledger import Ledger
 from wechat.errors import StoreError
+from wechat.packing import pack, unpack
 from wechat.reply import Image, News, Text
 from wechat.store.owners import REMEMBERED, RENEW
 from wechat.store.remembered import KEPT as DOCUMENT_KEPT

@@ -8,9 +8,9 @@ import logging
 import sys
 import threading
 import time
-from collections.abc import Awaitable, Callable, Coroutine
+from collections.abc import AsyncGenerator, Awaitable, Callable, Coroutine
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import AbstractContextManager, suppress
+from contextlib import AbstractContextManager, aclosing, suppress
 from contextvars import copy_context
 from functools import partial
 from types import FrameType
@@ -27,17 +27,36 @@ CLOSING = 1.0  # seconds in which what is cancelled at the end may clean up
 
 
 class Call:
-    """A handler's coroutine, and what came of it. `held` is for who takes that to give back: the user's session."""
+    """A handler's coroutine, or what it yields, and what came of it; `check` sees what is yielded first.
 
-    __slots__ = ("_coroutine", "_done", "_error", "_task", "_timer", "_value", "held", "is_done", "name", "seconds")
+    `held` is for who takes the result to give back: the user's session.
+    """
+
+    __slots__ = (
+        *("_check", "_coroutine", "_done", "_error", "_is_done", "_is_told", "_lock", "_task", "_timer", "_value"),
+        *("_yielded", "held", "name", "seconds"),
+    )
 
     def __init__(
-        self, name: str, coroutine: Coroutine[Any, Any, Any], seconds: float, held: AbstractContextManager[Any]
+        self,
+        name: str,
+        coroutine: Coroutine[Any, Any, Any] | AsyncGenerator[Any, Any],
+        seconds: float,
+        held: AbstractContextManager[Any],
+        check: Callable[[Any], Any] = bool,
     ) -> None:
-        self.name, self.seconds, self.held, self.is_done = name, seconds, held, False
-        self._coroutine = coroutine
+        self.name, self.seconds, self.held = name, seconds, held
+        self._coroutine, self._check, self._lock = coroutine, check, threading.Lock()
+        self._is_done = self._is_told = False
+        self._yielded: list[Any] = []
         self._value: Any = None
         self._error: BaseException | None = None
+
+    def take(self) -> tuple[list[Any], bool]:
+        """What was yielded since then, and whether that is all; if not, `done` is called once there is more."""
+        with self._lock:
+            yielded, self._yielded, self._is_told = self._yielded, [], False
+            return yielded, self._is_done
 
     def result(self) -> Any:
         """What the coroutine returned; raises what it raised, or a TimeoutError."""
@@ -49,26 +68,46 @@ class Call:
     # On the loop
 
     def begin(self, loop: asyncio.AbstractEventLoop, done: Callable[[], object], ended: Callable[[], object]) -> None:
-        """Start the coroutine, and the time it has; `done` is called when that is over, `ended` with its end."""
+        """Start the coroutine, and the time it has.
+
+        `done` is called when that is over, or something was yielded; `ended` with the coroutine's end.
+        """
         self._done = done
         self._task = loop.create_task(self._run(ended), name=self.name)
         self._timer = loop.call_later(self.seconds, self._expire)
 
     async def _run(self, ended: Callable[[], object]) -> None:
         try:
-            self._end(await self._coroutine, None)
+            self._end(await self._follow(), None)
         except BaseException as error:  # SystemExit would end the loop
             self._end(None, error)
         ended()
+
+    async def _follow(self) -> Any:
+        if isinstance(self._coroutine, Coroutine):
+            return await self._coroutine
+        async with aclosing(self._coroutine) as values:
+            async for value in values:
+                self._tell([self._check(value)])
+        return None
 
     def _expire(self) -> None:
         self._end(None, TimeoutError(f"no answer within {self.seconds:g} s"))
         self._task.cancel()  # which it may put off: nobody waits for it any more
 
     def _end(self, value: Any, error: BaseException | None) -> None:
-        if not self.is_done:
-            self._value, self._error, self.is_done = value, error, True
+        if not self._is_done:
+            self._value, self._error = value, error
             self._timer.cancel()
+            self._tell([], is_done=True)
+
+    def _tell(self, values: list[Any], is_done: bool = False) -> None:
+        with self._lock:
+            if self._is_done:  # its time is over, and it goes on
+                return
+            self._yielded += values
+            self._is_done, is_told, self._is_told = is_done, self._is_told, True
+        if not is_told:
             self._done()
 
 

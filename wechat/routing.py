@@ -156,9 +156,8 @@ def _asks(function: Function) -> list[str]:
     ]
 
 
-def _is_async(function: Function) -> bool:
-    called = function if inspect.isroutine(function) else getattr(function, "__call__", function)  # noqa: B004
-    return inspect.iscoroutinefunction(function) or inspect.iscoroutinefunction(called)
+def _is(function: Function, kind: Callable[[Any], bool]) -> bool:
+    return kind(function) or kind(type(function).__call__)
 
 
 class Handler(NamedTuple):
@@ -171,6 +170,7 @@ class Handler(NamedTuple):
     asks: tuple[str, ...]
     timeout: float | None = None  # seconds
     is_async: bool = False
+    yields: bool = False
     is_plain: bool = False  # it asks for nothing, and its reply is what it returns
 
     def __call__(self, message: Message, **offers: Any) -> Any:
@@ -194,10 +194,13 @@ class Router:
         for path, function in routes.items():
             marks = [mark for mark in _marks(function) if mark.path == path]
             timeout = next((mark.timeout for mark in marks), None)
-            is_async, asks = _is_async(function), tuple(_asks(function)[1:])
-            slow = is_async or any(mark.slow for mark in marks)
-            is_plain = not (asks or is_async)
-            handler = Handler(function, name_of(function), path, slow, asks, timeout, is_async, is_plain)
+            is_async, yields = _is(function, inspect.iscoroutinefunction), _is(function, inspect.isgeneratorfunction)
+            if _is(function, inspect.isasyncgenfunction):
+                is_async = yields = True
+            slow = is_async or yields or any(mark.slow for mark in marks)
+            asks = tuple(_asks(function)[1:])
+            is_plain = not (asks or is_async or yields)
+            handler = Handler(function, name_of(function), path, slow, asks, timeout, is_async, yields, is_plain)
             if isinstance(path[-1], re.Pattern):
                 self.patterns.setdefault(path[:-1], []).append((path[-1], handler))
             else:

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import logging
 import threading
-from collections.abc import Callable
-from contextlib import AbstractContextManager, ExitStack, nullcontext
-from dataclasses import dataclass
+from collections.abc import Callable, Generator
+from contextlib import AbstractContextManager, ExitStack, closing, nullcontext
+from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
 from wechat.delivery.sessions import Sessions
@@ -40,6 +40,7 @@ class Push:
     handlers: tuple[str, ...] = ()  # that did so
     error: BaseException | None = None  # what the error handler is to answer
     call: Call | None = None  # of an async handler, until what came of it is taken
+    give: Callable[[Reply], None] | None = None  # in a lane: what takes the replies that a handler yields
 
     @property
     def openid(self) -> str:
@@ -51,6 +52,16 @@ class Push:
     def text(self) -> str:
         """What came, as the store keeps it."""
         return self.content.decode(errors="replace")
+
+
+@dataclass(slots=True)
+class Pieces:
+    """The replies of a handler that yields which are left to give."""
+
+    lock: threading.Lock
+    left: list[Reply] = field(default_factory=list)
+    number: int = 0  # of those that went out as a message of their own
+    next_at: float = 0.0  # when the next one may go out, so that it does not arrive before the direct answer
 
 
 @dataclass(slots=True)
@@ -150,7 +161,8 @@ class Answering:
             push.call = self._prepare(handler, push.asked, opened, offers)
             return None
         with opened as session:
-            return handler(push.asked, api=self._api, session=session, **offers)
+            result = handler(push.asked, api=self._api, session=session, **offers)
+            return _give_each(push, result) if handler.yields else result
 
     # Async handlers
 
@@ -160,7 +172,7 @@ class Answering:
         from wechat.loop import Awaited, Call  # asyncio costs 20 ms and 1 MB, where nobody uses it
 
         coroutine = handler(message, api=Awaited(self._api), session=opened.__enter__(), **offers)  # until _take()
-        return Call(handler.name, coroutine, handler.timeout or TIMEOUT, opened)
+        return Call(handler.name, coroutine, handler.timeout or TIMEOUT, opened, to_reply)
 
     def start(self, call: Call, done: Callable[[], object]) -> None:
         """Run the coroutine of an async handler; `done` is called when it has ended, and must not wait for anything."""
@@ -183,8 +195,29 @@ class Answering:
             self._loop.close()
 
 
+def _give_each(push: Push, values: Generator[Any]) -> Any:
+    """Give what a handler yields, one by one; what it returns then is for the caller."""
+    with closing(values):
+        while True:
+            try:
+                value = next(values)
+            except StopIteration as end:
+                return end.value
+            _give(push, to_reply(value))
+
+
+def _give(push: Push, reply: Reply | None) -> None:
+    if reply and push.give:
+        push.give(reply)
+
+
 def _take(push: Push, call: Call) -> Any:
-    """What came of the coroutine, whose session is saved."""
+    """What came of the coroutine, whose session is saved; `push.call` stays while there may be more."""
+    replies, is_over = call.take()
+    for reply in replies:
+        _give(push, reply)
+    if not is_over:
+        return None
     push.call = None
     with ExitStack() as stack:
         stack.push(call.held)  # which was entered when the handler was called

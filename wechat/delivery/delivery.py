@@ -120,6 +120,7 @@ class Delivery:
         if self._outbox.can_push(-math.inf if entry.record.is_late else since):
             return self._promise(entry, push, attempt, b"")
         if is_crowded or attempt >= LAST_ATTEMPT or entry.record.is_late:
+            self._runner.give_ready(entry, push)
             return self._promise(
                 entry, push, attempt, self._runner.to_xml(Text(self._runner.texts.waiting), push.message)
             )
