@@ -11,8 +11,9 @@ from wechat.log import log_error
 from wechat.message import Message, label
 from wechat.platform.api import Api
 from wechat.protocol.parser import parse
-from wechat.reply import Reply, to_reply
+from wechat.reply import Reply, Text, to_reply
 from wechat.routing import Found, Handler, Router
+from wechat.texts import BUSY
 
 logger = logging.getLogger("wxserver")
 
@@ -106,6 +107,17 @@ class Answering:
         said = f"{push.found.handler.name if push.found else 'nobody'} on {label(push.message)}"
         logger.error("%s: its process ended at each of %d starts, the message is given up", said, starts)
         return self.apologise(push.message, GivenUp("the process ended each time the message was answered"))
+
+    def turn_away(self, message: Message) -> Answer:
+        """What the busy handler answers, else the text for a message that is one too many."""
+        handler = self.router.busy
+        if not handler:
+            return Answer("busy", Text(BUSY))
+        try:
+            return Answer(handler.name, to_reply(self._call(handler, message)))
+        except BaseException as error:
+            log_error(logger, f"{handler.name}, the busy handler, failed on {label(message)}", error)
+            return self.apologise(message, error)
 
     def apologise(self, message: Message, error: BaseException) -> Answer:
         """What the error handler answers; nothing where there is none, or where it raises too."""

@@ -7,6 +7,7 @@ from collections.abc import Callable
 from contextvars import Context, copy_context
 from heapq import heappop, heappush
 from itertools import count
+from math import inf
 from typing import NamedTuple
 
 from wechat.log import log_error
@@ -34,11 +35,15 @@ class Job(NamedTuple):
 class Lanes:
     """Up to so many threads, which go round the lanes: users never wait for one another.
 
-    What is resumed after a crash gets half of the threads at most: it may be what crashed, or hang.
+    What is resumed after a crash gets half of the threads at most: it may be what crashed, or hang. Of what is new, a
+    lane takes `most_waiting` behind the task that runs, and all lanes together take `most`.
     """
 
-    def __init__(self, threads: int, name: str, world: World = REAL) -> None:
+    def __init__(
+        self, threads: int, name: str, world: World = REAL, most_waiting: float = inf, most: float = inf
+    ) -> None:
         self._threads, self._name, self._world = threads, name, world
+        self._most_waiting, self._most = most_waiting, most
         self.begin()
 
     def begin(self) -> None:
@@ -51,6 +56,7 @@ class Lanes:
         self._numbers = count()
         self._idle: list[threading.Event] = []
         self._alive = self._resuming = 0  # threads
+        self._jobs = 0  # that wait or run
         self._is_closing = False
         self._emptied = self._world.event()
 
@@ -58,17 +64,23 @@ class Lanes:
         """How many lanes have something to do."""
         return len(self._lanes)
 
-    def submit(self, lane: str, task: Task, after: float = 0.0, is_resumed: bool = False) -> None:
-        """Have the task done once the lane has come to it; `after` so many seconds, where the lane is empty."""
+    def submit(self, lane: str, task: Task, after: float = 0.0, is_resumed: bool = False) -> bool:
+        """Have the task done once the lane has come to it; `after` so many seconds, where the lane is empty.
+
+        False where there are too many already.
+        """
         with self._lock:
-            jobs = self._lanes.setdefault(lane, deque())
-            jobs.append(Job(task, copy_context(), is_resumed))
-            if len(jobs) > 1:
-                return
+            jobs = self._lanes.get(lane, ())
+            if not is_resumed and (len(jobs) > self._most_waiting or self._jobs >= self._most):
+                return False
+            self._add(lane, Job(task, copy_context(), is_resumed))
+            if jobs:
+                return True
             self._queue(lane, after)
             has_thread = self._wake()
         if not has_thread:
             self._work(is_patient=False)
+        return True
 
     def submit_suspect(self, lane: str, task: Task, is_over: Callable[[], bool], forgive: Callable[[], object]) -> None:
         """Have a task done that may end the process; the next such follows once it is over, or lived for a moment.
@@ -95,7 +107,7 @@ class Lanes:
         with self._lock:
             self._is_closing = True
             for _, _, lane in self._paused:
-                del self._lanes[lane]
+                self._jobs -= len(self._lanes.pop(lane))
             self._paused.clear()
             for event in self._idle:
                 event.set()
@@ -103,6 +115,10 @@ class Lanes:
         self._emptied.wait()
 
     # With the lock held
+
+    def _add(self, lane: str, job: Job) -> None:
+        self._lanes.setdefault(lane, deque()).append(job)
+        self._jobs += 1
 
     def _queue(self, lane: str, after: float = 0.0) -> None:
         if after > 0 and not self._is_closing:
@@ -138,6 +154,7 @@ class Lanes:
         self._resuming -= jobs[0].is_resumed
         if again is None or self._is_closing:
             jobs.popleft()
+            self._jobs -= 1
         if jobs:
             self._queue(lane, again or 0.0)
         else:

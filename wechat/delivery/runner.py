@@ -34,10 +34,10 @@ class Runner:
         self._is_miniprogram = settings.account == "miniprogram"
         self._answering, self._ledger, self._outbox = answering, ledger, outbox
         self._clock, self._world = clock, world
-        self.lanes = Lanes(settings.threads, "slow", world)
+        self.lanes = Lanes(settings.slow_threads, "slow", world, settings.waiting_per_user, settings.waiting)
 
     def do_in_lane(self, entry: Entry, push: Push) -> None:
-        """Answer the message once its user's lane has come to it."""
+        """Answer the message once its user's lane has come to it, or at once where too many wait already."""
 
         def task() -> None:
             if self._ledger.start(entry):
@@ -47,7 +47,8 @@ class Runner:
             return entry.record.state not in (RUNNING, PROMISED)
 
         if entry.record.starts < SUSPECT:
-            self.lanes.submit(push.openid, task, is_resumed=entry.record.starts > 0)
+            if not self.lanes.submit(push.openid, task, is_resumed=entry.record.starts > 0):
+                self._note(entry, push, self._answering.turn_away(push.asked))
         else:
             self.lanes.submit_suspect(push.openid, task, is_over, lambda: self._ledger.forgive(entry))
 
@@ -61,7 +62,7 @@ class Runner:
             self.end_without_reply(entry)
 
     def _run(self, entry: Entry, push: Push, is_in_lane: bool) -> None:
-        """Have the handler answer, note it, and send what is not the direct answer."""
+        """Have the handler answer, here or in a lane."""
         started = self._world.monotonic()
         if entry.record.starts > MOST_STARTS:
             answer: Answer | None = self._answering.give_up(push, MOST_STARTS)
@@ -74,6 +75,10 @@ class Runner:
         seconds = self._world.monotonic() - started
         if seconds > LONG_FOR_UNMARKED and not is_in_lane:
             logger.warning("%s took %.1f s: mark it slow=True, so that it holds up nobody", answer.handler, seconds)
+        self._note(entry, push, answer)
+
+    def _note(self, entry: Entry, push: Push, answer: Answer) -> None:
+        """Note the answer, and send what is not the direct one."""
         entry.answer = answer
         now, rest = self._fit(answer.reply, is_more=False)
         document = self.to_xml(now, push.message) if now else b""
