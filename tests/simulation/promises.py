@@ -381,7 +381,7 @@ class Watch:
                 self._break("locks are free", f"{process.locks} of {process.name}")
             if process.delivery and not process.delivery.is_idle():
                 self._break("nothing is open for ever", f"{process.name} is not idle")
-            elif process.delivery and (process.delivery._waiting or under_way(process.ledger)):
+            elif process.delivery and (process.delivery.crowd or under_way(process.ledger)):
                 self._break("nothing is open for ever", f"{process.name} has {under_way(process.ledger)}")
         for shelf in self._simulation.shelves():
             left = [f"{name}: {keys}" for name, keys in shelf.indexes().items() if name != "owners" and keys]

@@ -5,6 +5,9 @@ https://developers.weixin.qq.com/doc/service/guide/product/message/Passive_user_
 """
 
 import logging
+from collections.abc import Iterator
+from contextlib import contextmanager
+from math import inf
 
 from wechat.delivery.answering import NOBODY, Answer, Answering, Push
 from wechat.delivery.entries import READY, Entry
@@ -28,6 +31,39 @@ DIRECT = ""  # in the log: with this attempt, the first or a later one
 BEHIND_A_CRASH = 6.0  # seconds after which the rest of a long text follows its beginning: WeChat asks for that after 5
 
 
+class Crowd:
+    """How many attempts are held open, which leaves workers for other messages.
+
+    Three quarters of the workers are for one attempt of each user; an eighth for all others of theirs, so that nobody
+    makes it crowded for another. An attempt that WeChat has left does not count.
+    """
+
+    def __init__(self, workers: int, world: World) -> None:
+        self._most_users, self._most_others = workers * 3 // 4, workers // 8
+        self._lock = world.lock()
+        self._held: dict[str, int] = {}  # for each user
+
+    def __len__(self) -> int:
+        return sum(self._held.values())
+
+    @contextmanager
+    def join(self, openid: str) -> Iterator[bool]:
+        """Whether there is room for an attempt of the user inside the block."""
+        with self._lock:
+            held, users = self._held.get(openid, 0), len(self._held)
+            has_room = len(self) - users < self._most_others if held else users < self._most_users
+            if has_room:
+                self._held[openid] = held + 1
+        try:
+            yield has_room
+        finally:
+            if has_room:
+                with self._lock:
+                    self._held[openid] -= 1
+                    if not self._held[openid]:
+                        del self._held[openid]
+
+
 class Delivery:
     """Gives each attempt at a message its answer."""
 
@@ -41,17 +77,15 @@ class Delivery:
         world: World = REAL,
     ) -> None:
         self._within = settings.reply_within
-        self._most_waiting = settings.threads * 3 // 4
+        self._workers = settings.threads
         self._answering, self._ledger, self._outbox = answering, ledger, outbox
         self._world = world
         self._runner = Runner(settings, answering, ledger, outbox, clock, world)
-        self._lock = world.lock()
-        self._waiting = 0
+        self.crowd = Crowd(self._workers, world)
 
     def begin(self) -> None:
         """Begin anew in a process that was forked, which has none of its parent's threads."""
-        self._lock = self._world.lock()
-        self._waiting = 0
+        self.crowd = Crowd(self._workers, self._world)
         self._runner.lanes.begin()
         self._outbox.lanes.begin()
 
@@ -100,31 +134,29 @@ class Delivery:
 
     def _await(self, entry: Entry, push: Push, attempt: int) -> bytes:
         """The document, or what is said when it is not ready in time."""
-        is_crowded = self._waiting >= self._most_waiting
-        if self._hold(entry, push, 0 if is_crowded else self._within) and not entry.record.is_late:
+        with self.crowd.join(push.openid) as has_room:
+            is_over = self._hold(entry, push, self._within if has_room else 0)
+        if is_over and not entry.record.is_late:
             return self._log(push, entry, attempt, DIRECT, entry.record.document)
         if self._outbox.can_push():
             self._outbox.show_typing(push.openid)
             return self._promise(entry, push, attempt, b"")
-        if is_crowded or attempt >= LAST_ATTEMPT or entry.record.is_late:
+        if not has_room or attempt >= LAST_ATTEMPT or entry.record.is_late:
             return self._promise(entry, push, attempt, self._runner.to_xml(Text(STILL_RUNNING), push.message))
-        if self._hold(entry, push, GRACE) or entry.record.attempts > attempt:
+        if self._hold(entry, push, GRACE, attempt) or entry.record.attempts > attempt:
             return self._log(push, entry, attempt, "too late", entry.record.document)
         return self._promise(entry, push, attempt, b"")
 
-    def _hold(self, entry: Entry, push: Push, seconds: float) -> bool:
-        """Hold the attempt open, up to so many seconds. Whether the message is answered or promised."""
+    def _hold(self, entry: Entry, push: Push, seconds: float, attempt: float = inf) -> bool:
+        """Hold the attempt open, up to so many seconds. Whether the message is answered or promised.
+
+        With its number, it is held until WeChat asks again.
+        """
         end = self._world.monotonic() + seconds
-        with self._lock:
-            self._waiting += 1
-        try:
-            while entry.is_running and (left := end - self._world.monotonic()) > 0:
-                if self._ledger.wait(entry, left):
-                    self._runner.do_in_lane(entry, push)
-            return not entry.is_running
-        finally:
-            with self._lock:
-                self._waiting -= 1
+        while entry.is_running and entry.record.attempts <= attempt and (left := end - self._world.monotonic()) > 0:
+            if self._ledger.wait(entry, left):
+                self._runner.do_in_lane(entry, push)
+        return not entry.is_running
 
     def _promise(self, entry: Entry, push: Push, attempt: int, document: bytes) -> bytes:
         """Promise the answer for later, and only then say so; where it is there just now, give it."""
