@@ -197,7 +197,7 @@ def test_a_promised_continue_of_a_dead_process_ends(serving, store):
     leave(store, text_message("继续").encode())
     app = serving(working()[0])
     assert are_idle(app)
-    assert wait_until(lambda: kept(store)[0] == "waits" and len(store.linked(f"owned:{DEAD}")) == 0)
+    assert wait_until(lambda: "waits" in kept(store) and len(store.linked(f"owned:{DEAD}")) == 0)
     states = {unpack_record(raw).state for raw in store.linked(f"user:{USER}").values()}
     assert states == {READY}
     assert fetch(app).startswith("waits")

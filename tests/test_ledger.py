@@ -389,11 +389,12 @@ def test_the_promises_of_a_dead_process_are_found_by_one_other_each_with_its_mes
     assert "alive:dead" not in store.linked("owners")
 
 
-def test_what_is_promised_for_a_process_that_is_long_forgotten_is_found(start, machine, world):
+@pytest.mark.parametrize("is_slow", [False, True], ids=["fast", "slow"])
+def test_what_is_promised_for_a_process_that_is_long_forgotten_is_found(start, machine, world, is_slow):
     """An attempt may stand still with its process meanwhile: seed 13470 of the simulation."""
     dead, ours, theirs = start("dead"), start("ours"), start("theirs")
-    begin(dead, is_slow=False)
-    entry, _ = begin(theirs, is_slow=False)
+    begin(dead, is_slow=is_slow)
+    entry, _ = begin(theirs, is_slow=is_slow)
     for _ in range(round(REMEMBERED / RENEW) + 2):
         world.now += RENEW
         for ledger in (ours, theirs):
@@ -404,6 +405,23 @@ def test_what_is_promised_for_a_process_that_is_long_forgotten_is_found(start, m
     machine.ended |= {"dead", "theirs"}
     ours._owners.look()
     assert [found.key for found in ours.abandoned()] == ["key"]
+
+
+def test_an_attempt_at_what_a_process_ran_that_is_long_forgotten_leaves_nothing_open(start, machine, world):
+    """The attempt stood still, and its process ended then: seed 79147 of the simulation."""
+    dead, ours, theirs = start("dead"), start("ours"), start("theirs")
+    begin(dead)
+    for _ in range(round(REMEMBERED / RENEW) + 2):
+        world.now += RENEW
+        for ledger in (ours, theirs):
+            ledger._owners.show_life()
+        ours._owners.look()
+        assert list(ours.abandoned()) == []
+    begin(theirs)
+    machine.ended |= {"dead", "theirs"}
+    ours._owners.look()
+    assert list(ours.abandoned()) == []
+    assert ours.open_of("o") == []
 
 
 def test_the_fewer_starts_a_message_had_the_sooner_it_goes_on(start, machine):

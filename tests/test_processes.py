@@ -21,6 +21,7 @@ from sandbox.testing import APPID, SECRET
 from tests.conftest import ROOT, TOKEN
 from tests.mortal import Nursery
 from tests.test_promises import shown, wait_until
+from wechat.store.base import Store
 
 SOON = "from wechat.store import owners; owners.RENEW, owners.LIFE = 0.2, 1.0\n"  # a process counts as dead
 UNSEEN = "owners._place = lambda: ''\n"  # a process of another place: it cannot be looked at
@@ -221,6 +222,7 @@ def test_a_process_that_stands_still_inside_a_write_to_sqlite_stops_nobody(start
     if IS_FULL:
         time.sleep(40)
     frozen.signal(signal.SIGCONT)
+    time.sleep(Store.rest)  # WeChat asks again later than that
     if not acknowledged:
         assert attempt(other, push).status == 200
     assert is_stable(lambda: pushed(cloud) == {(openid, "the answer"): 1 for openid in (user(0), *late)})

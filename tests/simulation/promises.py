@@ -71,7 +71,7 @@ class Watch:
         if request.is_lost:  # it arrived after the process had given it up
             return
         sent = self._sent.setdefault((request.process, story.letter.user), [])
-        reply = (story, len(story.runs))  # another run has a reply of its own
+        reply = (story, len(story.runs) + len(story.adopted))  # it begins anew with a run, or where it was taken over
         if reply not in sent:
             self._check_turn(story, request.process, sent)
             sent.append(reply)
@@ -168,7 +168,7 @@ class Watch:
 
     def stored(self, key, old, new, process):
         """A value changed."""
-        if key == f"alive:{process.name}":
+        if key == f"alive:{process.name}" and (new or "").split(" ")[0] != (old or "").split(" ")[0]:
             self._note_sign(process.name)
         story = self._by_key.get(key.removeprefix(PREFIX)) if key.startswith(PREFIX) else None
         if story:
@@ -363,8 +363,9 @@ class Watch:
         if self._simulation.plan.is_miniprogram and story.is_refused:
             return True  # it has no 继续: the reply is logged as lost
         # What a process does while the store is away, it writes down once the store answers, if it still lives.
-        # Of two that ran it meanwhile, the record that counts may be that of the one whom WeChat had left.
-        is_unwritten = story.store_failures and (self._last_fault > 0 or story.repeats_without_store)
+        # Of two that had it meanwhile, the record that counts may be that of the one whom WeChat had left.
+        is_with_two = story.repeats_without_store or len({name for name, _ in story.cut_off}) > 1
+        is_unwritten = story.store_failures and (self._last_fault > 0 or is_with_two)
         return story.lost_with or self._is_swallowed(story) or is_unwritten
 
     def _is_swallowed(self, story):

@@ -212,7 +212,7 @@ class Entries:
         gone = tuple(entry.linked - new.indexes)
         ttl = self._seconds if new.state == DONE else KEPT
         change = Change(PREFIX + entry.key, entry.raw, self._packed(new), ttl, tuple(new.indexes), gone)
-        if new.state == PROMISED and new.owner != self._owners.me:  # which may have died long ago, and be forgotten
+        if new.is_open and new.owner not in ("", self._owners.me):  # which may have died long ago, and be forgotten
             return [change, self._owners.recall(new.owner)]
         return [change]
 

@@ -38,7 +38,7 @@ def parse(content: bytes) -> Message:
     Raises Unreadable where there is none: neither XML nor a JSON object, a DOCTYPE, a key twice, over 32 levels, no
     MsgType, FromUserName or ToUserName.
     """
-    fields = _read(content, _from_push)
+    fields = _flat(content) or _read(content, _from_push)
     if not all(map(fields.get, REQUIRED)):
         raise Unreadable(f"no {next(name for name in REQUIRED if not fields.get(name))} in the message")
     return fields
@@ -80,43 +80,44 @@ def is_probe(body: bytes) -> bool:
     return len(body) < 200 and bool(_PROBE.fullmatch(body))
 
 
-def _from_push(text: str) -> Message:
-    """The fields of a push, each as it was typed; tests/fuzz/typed.py tries to prove that wrong.
+def _flat(content: bytes) -> Message | None:
+    """The fields of a push as nearly all are, each as it was typed; tests/fuzz/typed.py tries to prove that wrong.
 
     Where the XML holds no comment, and every `]]>` is the end of a node, a text with a `]]>` of the user's own is in
     two nodes of one name: behind `]]></Content>` WeChat's own `]]></Content>` is the end of another one.
     """
+    if not content.startswith(b"<xml>") or content.count(b"]]>") != content.count(b"]]></"):
+        return None
     try:
-        root = _parse_xml(text, _refuse)
+        root = _parse_xml(content, _refuse)
     except Unreadable:
-        return _from_mended(text)
+        return None
     fields = Message()
-    for node in root:  # most messages are no deeper than this
+    for node in root:
         if len(node):
-            break
+            return None
         fields[node.tag] = node.text or ""
-    is_flat = len(fields) == len(root) and LISTS.isdisjoint(fields)
-    return fields if is_flat and text.count("]]>") == text.count("]]></") else _from_mended(text)
+    return fields if len(fields) == len(root) and LISTS.isdisjoint(fields) else None
 
 
-def _from_mended(text: str) -> Message:
+def _from_push(text: str) -> Message:
     return _check(_from_xml(mend(text)))
 
 
 def _from_xml(text: str) -> Message:
+    if not _BEGINNING.match(text):
+        raise Unreadable("neither JSON nor XML, or a DOCTYPE or comment before the XML: WeChat sends none")
     return _fields(_parse_xml(text), 1)
 
 
-def _parse_xml(text: str, on_markup: Callable[..., NoReturn] | None = None) -> ElementTree.Element:
+def _parse_xml(document: str | bytes, on_markup: Callable[..., NoReturn] | None = None) -> ElementTree.Element:
     # ElementTree's own parser takes longer to make, and writes the namespace into each name: 2.5 GB from 200 KB.
-    if not (text.startswith("<xml>") or _BEGINNING.match(text)):  # the first is what WeChat sends, and quicker
-        raise Unreadable("neither JSON nor XML, or a DOCTYPE or comment before the XML: WeChat sends none")
-    builder, parser = ElementTree.TreeBuilder(), ParserCreate()
+    builder, parser = ElementTree.TreeBuilder(), ParserCreate("utf-8")
     parser.StartElementHandler, parser.EndElementHandler = builder.start, builder.end
     parser.CharacterDataHandler = builder.data
     parser.CommentHandler = parser.ProcessingInstructionHandler = on_markup
     try:
-        parser.Parse(text, True)
+        parser.Parse(document, True)
     except ExpatError as error:
         raise Unreadable(f"not XML: {error}") from None
     return builder.close()

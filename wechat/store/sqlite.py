@@ -132,15 +132,22 @@ class SQLiteStore(Store):
             if not os.path.exists(self._file):
                 self._create()
             connection = sqlite3.connect(self._file, timeout=PATIENCE, isolation_level=None, check_same_thread=False)
-            with self._lock:
-                for ended in [other for other in self._connections if not other.is_alive()]:
-                    self._connections.pop(ended).close()
-                if not self._connections:
-                    connection.executescript(SCHEMA)
-                    self._look_at_clock(connection, 0.0)
-                connection.execute("PRAGMA synchronous = NORMAL")
-                self._connections[thread] = connection
+            try:
+                with self._lock:
+                    self._prepare(connection)
+                    self._connections[thread] = connection
+            except sqlite3.Error:
+                connection.close()
+                raise
         return self._connections[thread]
+
+    def _prepare(self, connection: sqlite3.Connection) -> None:
+        for ended in [other for other in self._connections if not other.is_alive()]:
+            self._connections.pop(ended).close()
+        if not self._connections:
+            connection.executescript(SCHEMA)
+            self._look_at_clock(connection, 0.0)
+        connection.execute("PRAGMA synchronous = NORMAL")
 
     def _create(self) -> None:
         # Processes that turn one new file to WAL at once lock each other out, so each makes its own and one is taken.
