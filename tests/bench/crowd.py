@@ -1,7 +1,7 @@
 """Many slow messages at once: 40 users together, and one user with 1,000 beside another one.
 
-`python tests/bench/crowd.py` exits 1 where a bar is missed. Messages come as from WeChat, which hangs up after 5 s and sends
-them again. No credentials, default settings but for the thousand that one user may have waiting.
+`python tests/bench/crowd.py` exits 1 where a bar is missed. Messages come as from WeChat, which hangs up after 5 s
+and sends them again. No credentials, default settings but for the thousand that one user may have waiting.
 """
 
 import re
