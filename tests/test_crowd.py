@@ -152,3 +152,92 @@ def test_of_many_that_come_at_once_as_many_are_turned_away_as_are_too_many(make_
     for thread in threads:
         thread.join()
     assert said.count(BUSY) == 12 - 5
+
+
+# Handlers that take too long
+
+HANGING = """
+import threading, time
+GATE, RUNS = threading.Event(), []
+@on("text", re.compile("hang.*"), slow=True, timeout=0.2)
+def hang(msg, session):
+    session["is_lost"] = True
+    GATE.wait(30)
+    if msg.Content == "hang and raise":
+        raise KeyError
+    return "too late"
+@on("text", "hand on", slow=True)
+def hand_on(msg): return type(msg)({**msg, "Content": "hang"})
+@on("text", "quick", timeout=60)
+def quick(msg, session):
+    RUNS.append(dict(session))
+    return "quick"
+"""
+SORRY = '@on("error")\ndef sorry(msg, error): return f"{type(error).__name__}: {error}"\n'
+LATE = "TimeoutError: no answer after 0.2 s"
+ERRORS = "handlers.mine.hang on text from …o, MsgId "
+
+
+def wait_for(log, text):
+    assert wait_until(lambda: text in log.text)
+
+
+@pytest.mark.parametrize("content", ["hang", "hand on"])
+def test_after_its_time_the_user_of_a_handler_that_hangs_gets_what_the_error_handler_says(make_crowd, log, content):
+    account = make_crowd(HANGING + SORRY, WECHAT_REPLY_WITHIN="4")
+    assert send(account, content) == LATE
+    assert ERRORS in log.text
+    assert log.text.count(": no answer after 0.2 s, its thread is left to itself") == 1
+
+
+@pytest.mark.parametrize("store", ["memory:", "sqlite:{}/store.db"])
+@pytest.mark.parametrize("content", ["hang", "hang and raise"])
+def test_what_a_handler_says_after_its_time_is_dropped(make_crowd, log, tmp_path, store, content):
+    account = make_crowd(HANGING + SORRY, WECHAT_REPLY_WITHIN="4", WECHAT_STORE=store.format(tmp_path))
+    body = text_message(content, "o").encode()
+    said = account.post(body).body
+    assert LATE.encode() in said
+    module().GATE.set()
+    wait_for(log, ": it came back too late, what it says is dropped")
+    assert account.post(body).body == said
+    assert send(account, "quick") == "quick"
+    assert module().RUNS == [{}], "nor does it save its session"
+    assert log.text.count("ERROR") == 1
+    account.app.close()
+
+
+def test_a_handler_that_hangs_holds_up_neither_its_user_nor_its_thread_nor_the_session(make_crowd):
+    account = make_crowd(HANGING, WECHAT_REPLY_WITHIN="4", WECHAT_SLOW_THREADS="1")
+    assert [send(account, "hang") for _ in range(3)] == ["success"] * 3
+    assert [send(account, "quick", openid) for openid in ("o", "another")] == ["quick"] * 2
+    assert account.app.delivery.is_idle()
+
+
+def test_without_an_error_handler_the_message_ends_without_a_reply(make_crowd, cloud, log):
+    account = make_crowd(HANGING, WECHAT_API_URL=cloud.url, **PUSHING)
+    assert send(account, "hang") == "success"
+    wait_for(log, "is left to itself")
+    assert wait_until(account.app.delivery.is_idle)
+    assert cloud.sent == []
+    assert account.app.store.linked("user:o") == {}
+
+
+def test_who_was_told_to_wait_gets_the_error_handlers_reply_as_a_customer_message(make_crowd, cloud):
+    account = make_crowd(HANGING + SORRY, WECHAT_API_URL=cloud.url, **PUSHING)
+    assert send(account, "hang") == "success"
+    assert wait_until(lambda: [message["text"]["content"] for _, message in cloud.sent] == [LATE])
+
+
+def test_an_error_handler_that_hangs_too_ends_after_its_time(make_crowd, log):
+    hanging = '@on("error", timeout=0.2)\ndef sorry(msg, error): GATE.wait(30)\n'
+    account = make_crowd(HANGING + hanging, WECHAT_REPLY_WITHIN="4")
+    assert send(account, "hang") == "success"
+    assert log.text.count("is left to itself") == 2
+    assert send(account, "quick") == "quick"
+
+
+def test_a_slow_handler_has_five_minutes_unless_it_says_something_else(make_crowd, monkeypatch):
+    """Here they are 0.2 s."""
+    monkeypatch.setattr("wechat.delivery.answering.TIMEOUT", 0.2)
+    account = make_crowd(SLOW + SORRY, WECHAT_REPLY_WITHIN="4")
+    assert send(account, "slow") == LATE

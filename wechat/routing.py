@@ -226,7 +226,8 @@ class Router:
         self.patterns: dict[Route, list[tuple[re.Pattern[str], Handler]]] = {}
         for path, function in routes.items():
             marks = [mark for mark in _marks(function) if mark.path == path]
-            slow, timeout = any(mark.slow for mark in marks), next((mark.timeout for mark in marks), None)
+            timeout = next((mark.timeout for mark in marks if mark.timeout), None)
+            slow = timeout is not None or any(mark.slow for mark in marks)  # a worker's thread cannot be left to itself
             handler = Handler(function, name_of(function), path, slow, tuple(_asks(function)[1:]), timeout)
             if isinstance(path[-1], re.Pattern):
                 self.patterns.setdefault(path[:-1], []).append((path[-1], handler))

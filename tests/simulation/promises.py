@@ -17,6 +17,7 @@ from wechat.texts import NOT_READY, STILL_RUNNING
 NAME = re.compile(r"\b(m\d+):")
 FAULTS_OF_OURS = ("a task failed", "is not answered", "goes on after a failure", "cannot be")
 ADOPTED_WITHIN = 22.0  # seconds: 15 without a sign of life, seen by looks that are 3 apart
+TIMEOUT = 60.0  # seconds that a slow handler has
 SENT_WITHIN = 25.0  # seconds: what is ready may first have to wait for the lock of a process that died
 STARTS = 3
 OUTAGE = 5.0  # seconds after which a failure of the store counts as another one
@@ -128,7 +129,15 @@ class Watch:
 
     def ended(self, run):
         """It ended."""
-        run.ended_at = self._scheduler.now
+        run.ended_at = run.ended_at or self._scheduler.now
+
+    def timed_out(self, letter, process):
+        """The error handler is told that the handler took too long; it may go on, but nobody waits for it."""
+        runs, now = [run for run in self.story(letter).runs if run.process is process], self._scheduler.now
+        if all(now - run.began_at < TIMEOUT for run in runs):
+            self._break("a handler has the time that it says", letter.name)
+        for run in runs:
+            run.ended_at = run.ended_at or now
 
     def given_up(self, letter):
         """The error handler is told that the message was given up."""

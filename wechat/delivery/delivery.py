@@ -97,7 +97,7 @@ class Delivery:
         try:
             attempt = entry.record.attempts
             if is_ours and not is_slow and (attempt == 1 or self._ledger.start(entry)):
-                self._runner.do(entry, push, is_in_lane=False)
+                self._runner.do(entry, push, None)
                 if not entry.is_running:  # a fast handler may have handed the message on to a slow one
                     return self._log(push, entry, attempt, DIRECT, entry.record.document)
             elif is_ours:

@@ -3,15 +3,17 @@
 import logging
 import threading
 from collections import deque
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from contextvars import Context, copy_context
 from heapq import heappop, heappush
 from itertools import count
 from math import inf
 from typing import NamedTuple
 
+from wechat.errors import Left
 from wechat.log import log_error
-from wechat.world import REAL, World
+from wechat.world import REAL, Alarms, World
 
 logger = logging.getLogger("wxserver")
 
@@ -59,6 +61,7 @@ class Lanes:
         self._jobs = 0  # that wait or run
         self._is_closing = False
         self._emptied = self._world.event()
+        self._alarms = Alarms("alarm", self._world)
 
     def __len__(self) -> int:
         """How many lanes have something to do."""
@@ -101,6 +104,28 @@ class Lanes:
             return LOOK_AT_SUSPECT
 
         self.submit(SUSPECTS, watch, is_resumed=True)
+
+    @contextmanager
+    def limit(self, lane: str, seconds: float, instead: Task) -> Iterator[None]:
+        """Let the task of the lane take so long at most inside the block; then another one is done instead.
+
+        The thread that hangs does not count any more. Raises Left where the block ends after that.
+        """
+        alarm = self._alarms.set(seconds, lambda: self._replace(lane, instead))
+        try:
+            yield
+        finally:
+            if not self._alarms.call_off(alarm):
+                raise Left
+
+    def _replace(self, lane: str, task: Task) -> None:
+        with self._lock:
+            jobs = self._lanes[lane]
+            hanging, jobs[0] = jobs[0], Job(task, jobs[0].context.copy(), False)
+            self._resuming -= hanging.is_resumed
+            self._alive -= 1
+            self._queue(lane)
+            self._wake()
 
     def close(self) -> None:
         """Wait for what runs or is ready, and drop what is paused."""
@@ -169,8 +194,11 @@ class Lanes:
 
     def _work(self, is_patient: bool = True) -> None:
         while lane := self._next(is_patient):
-            again = self._do(self._lanes[lane][0])
+            job = self._lanes[lane][0]
+            again = self._do(job)
             with self._lock:
+                if self._lanes.get(lane, (None,))[0] is not job:  # another one runs instead, in another thread
+                    return
                 self._finish(lane, again)
 
     def _next(self, is_patient: bool) -> str | None:

@@ -1,13 +1,15 @@
 """A message being answered: here or in a lane, by its handler or as a 继续, and what becomes of the reply."""
 
 import logging
+from collections.abc import Callable
+from contextlib import AbstractContextManager
 
-from wechat.delivery.answering import Answer, Answering, Push
+from wechat.delivery.answering import Answer, Answering, Limit, Push
 from wechat.delivery.entries import PROMISED, READY, RUNNING, Entry, Record, unpack
 from wechat.delivery.lanes import Lanes
 from wechat.delivery.ledger import Ledger
 from wechat.delivery.outbox import NOTHING, Outbox
-from wechat.errors import StoreError
+from wechat.errors import Left, StoreError
 from wechat.log import log_error
 from wechat.message import Message, label
 from wechat.protocol.envelope import Clock
@@ -39,9 +41,12 @@ class Runner:
     def do_in_lane(self, entry: Entry, push: Push) -> None:
         """Answer the message once its user's lane has come to it, or at once where too many wait already."""
 
+        def limit(seconds: float, late: Callable[[], Answer]) -> AbstractContextManager[None]:
+            return self.lanes.limit(push.openid, seconds, lambda: self._end_late(entry, push, late))
+
         def task() -> None:
             if self._ledger.start(entry):
-                self.do(entry, push, is_in_lane=True)
+                self.do(entry, push, limit)
 
         def is_over() -> bool:
             return entry.record.state not in (RUNNING, PROMISED)
@@ -52,28 +57,39 @@ class Runner:
         else:
             self.lanes.submit_suspect(push.openid, task, is_over, lambda: self._ledger.forgive(entry))
 
-    def do(self, entry: Entry, push: Push, is_in_lane: bool) -> None:
+    def do(self, entry: Entry, push: Push, limit: Limit | None) -> None:
         """Answer the message; whatever goes wrong, it ends, for others wait for it."""
         try:
             if push.handlers or not self.is_continue(push) or not self._continue(entry, push):
-                self._run(entry, push, is_in_lane)
+                self._run(entry, push, limit)
         except BaseException as error:
+            self._fail(entry, push, error)
+
+    def _end_late(self, entry: Entry, push: Push, late: Callable[[], Answer]) -> None:
+        """Note what answers instead of a handler that hangs."""
+        try:
+            self._note(entry, push, late())
+        except BaseException as error:
+            self._fail(entry, push, error)
+
+    def _fail(self, entry: Entry, push: Push, error: BaseException) -> None:
+        if not isinstance(error, Left):  # else it goes on elsewhere
             log_error(logger, f"a message is not answered: {label(push.message)}", error)
             self.end_without_reply(entry)
 
-    def _run(self, entry: Entry, push: Push, is_in_lane: bool) -> None:
+    def _run(self, entry: Entry, push: Push, limit: Limit | None) -> None:
         """Have the handler answer, here or in a lane."""
         started = self._world.monotonic()
         if entry.record.starts > MOST_STARTS:
-            answer: Answer | None = self._answering.give_up(push, MOST_STARTS)
+            answer: Answer | None = self._answering.give_up(push, MOST_STARTS, limit)
         else:
-            answer = self._answering.answer(push, is_in_lane)
+            answer = self._answering.answer(push, limit)
         if not answer:
             self._ledger.slow_down(entry)
             self.do_in_lane(entry, push)
             return
         seconds = self._world.monotonic() - started
-        if seconds > LONG_FOR_UNMARKED and not is_in_lane:
+        if seconds > LONG_FOR_UNMARKED and not limit:
             logger.warning("%s took %.1f s: mark it slow=True, so that it holds up nobody", answer.handler, seconds)
         self._note(entry, push, answer)
 
