@@ -23,8 +23,10 @@ from wechat.reply import Text
 from wechat.routing import on
 from wechat.settings import read
 from wechat.store.owners import Identity, Owners
-from wechat.texts import MORE, STILL_RUNNING
+from wechat.texts import Texts
 from wxserver import Application
+
+MORE = f"\n\n{Texts.more}"
 
 DEAD = f"{Identity().place}/4194304/1/dead"  # no process has a number as high
 WORK = text_message("work").encode()
@@ -288,8 +290,8 @@ def test_a_run_that_ends_while_its_attempt_is_acknowledged_loses_no_reply(servin
 
     store.__class__ = Slow
     app = serving(working(0.3)[0], within="0.3")
-    app.delivery._outbox.can_push = lambda: True  # so that the attempt is acknowledged at once
-    app.delivery._outbox.show_typing = lambda openid: None
+    app.delivery._outbox.can_push = lambda *since: True  # so that the attempt is acknowledged at once
+    app.delivery._outbox.show_typing = lambda entry: threading.Event()
     sent = []
     app.api.send_message = lambda openid, message: sent.append(message["text"]["content"])
     document = app.delivery.answer(WORK)
@@ -302,7 +304,7 @@ def test_a_beginning_that_came_too_late_is_sent_with_the_rest(serving, store):
     app = serving(working()[0])
     ours, outbox, sent = app.delivery._ledger, app.delivery._outbox, []
     theirs = Ledger(store, Owners(store, identify=lambda: Known("other", set())), True, 600)
-    outbox.can_push = lambda: True
+    outbox.can_push = lambda *since: True
     app.api.send_message = lambda openid, message: sent.append(message["text"]["content"])
     entry, _ = ours.begin("key", USER, False)
     theirs.promise(theirs.begin("key", USER, False)[0], "")
@@ -316,7 +318,7 @@ def test_a_beginning_that_came_too_late_is_sent_with_the_rest(serving, store):
 
 def test_a_long_text_that_comes_late_is_kept_as_a_whole(serving, store):
     app = serving(lambda msg: time.sleep(2.5) or "长" * 1000)
-    assert [said(app.delivery.answer(WORK)) for _ in range(3)][-1] == STILL_RUNNING
+    assert [said(app.delivery.answer(WORK)) for _ in range(3)][-1] == Texts.waiting
     assert are_idle(app)
     assert kept(store) == ["长" * 1000]
 

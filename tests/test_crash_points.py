@@ -22,10 +22,11 @@ from sandbox.testing import SECRET, QuietHandler, ThreadingServer
 from tests.mortal import Nursery
 from tests.mortal_handlers.mine import WHOLE
 from tests.test_promises import shown, wait_until
-from wechat.delivery.outbox import NOTHING
 from wechat.settings import read
 from wechat.store.opening import open_store
-from wechat.texts import MORE, NOT_READY, STILL_RUNNING
+from wechat.texts import Texts
+
+MORE = f"\n\n{Texts.more}"
 
 WITHIN, HANG_UP, PATIENCE = 0.15, 0.2, 10.0  # seconds
 TOGETHER = 12  # servers at a time
@@ -138,7 +139,7 @@ class Story:
         times = [0] * len(whole)
         for text in self.seen:
             part = text.removesuffix(MORE)
-            if part in ("", STILL_RUNNING, NOT_READY, NOTHING.content, "nothing waits"):
+            if part in ("", Texts.waiting, Texts.not_ready, Texts.nothing, "nothing waits"):
                 continue
             begin = whole.find(part)
             if begin < 0:

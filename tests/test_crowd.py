@@ -10,7 +10,9 @@ from sandbox.messages import text_message
 from sandbox.testing import APPID, SECRET
 from tests.conftest import nodes
 from tests.test_promises import wait_until
-from wechat.texts import BUSY, CONTINUE, NOT_READY
+from wechat.texts import Texts
+
+BUSY, CONTINUE, NOT_READY = Texts.busy, Texts.next, Texts.not_ready
 
 SLOW = """
 import threading

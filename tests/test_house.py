@@ -21,10 +21,10 @@ ORDER = str.split(
     """
     errors settings system log world
     store.base store.memory store.sqlite store.redis store.opening store.owners store.remembered
-    message web protocol.envelope protocol.typed protocol.parser reply
-    routing texts
+    message web protocol.envelope protocol.typed protocol.parser pieces plain reply
+    texts routing
     platform.transport platform.answers platform.files
-    platform.access_token platform.api platform.menu
+    platform.access_token platform.api platform.menu platform.pushing
     delivery.sessions delivery.answering delivery.lanes delivery.entries delivery.ledger
     delivery.outbox delivery.runner delivery.delivery
     serving terminal __main__

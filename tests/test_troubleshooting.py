@@ -108,6 +108,7 @@ class Troubled:
     def everything(self):
         self.answers()
         self.refused_replies()
+        self.closed()
         self.retried()
         self.given_up()
         self.late_transfer()
@@ -126,8 +127,7 @@ class Troubled:
 
     def refused_replies(self):
         for path, errcode in (
-            ("stable_token", 40164),
-            ("stable_token", 40001),
+            ("message/custom/send", 40001),
             ("message/custom/send", 45015),
             ("message/custom/send", 45047),
             ("message/custom/send", 48001),
@@ -136,6 +136,16 @@ class Troubled:
             self.say(self.app(**self.may_push), "report")
             self.wait_for(f"not sent: {errcode}: ")
             self.cloud.heal()
+
+    def closed(self):
+        self.cloud.fail("/cgi-bin/stable_token", "code:40164", times=None)
+        app = self.app(**self.may_push)
+        self.say(app, "report")
+        self.wait_for("no customer messages for 600 s")
+        self.cloud.heal()
+        app.store.delete("no-push")
+        self.say(app, "report")
+        self.wait_for("are sent again")
 
     def retried(self):
         self.cloud.fail("/cgi-bin/message/custom/send", "busy")

@@ -12,6 +12,7 @@ No message holds a secret, a token, a signed URL or a user's text.
 """
 
 from collections.abc import Sequence
+from pathlib import Path
 
 
 class Error(Exception):
@@ -24,6 +25,11 @@ class StartError(Error):
     def __init__(self, faults: Sequence[str]) -> None:
         super().__init__("\n".join(faults))
         self.faults = tuple(faults)
+
+
+def short(filename: str) -> str:
+    """A file's name with its folder, as faults name it."""
+    return "/".join(Path(filename).parts[-2:])
 
 
 class SettingsError(StartError):

@@ -12,9 +12,10 @@ from pathlib import Path
 from types import ModuleType
 from typing import Any, NamedTuple, TypeVar
 
-from wechat.errors import RoutingError, StartError
+from wechat.errors import RoutingError, StartError, short
 from wechat.message import Message
 from wechat.settings import Settings, environment, read
+from wechat.texts import hand_out, texts_of
 
 Part = str | re.Pattern[str]
 Route = tuple[Part, ...]
@@ -100,17 +101,12 @@ def name_of(function: Function) -> str:
     return f"{function.__module__}.{getattr(function, '__qualname__', type(function).__name__)}"
 
 
-def short(filename: str) -> str:
-    """A file's name with its folder."""
-    return "/".join(Path(filename).parts[-2:])
-
-
 def load(folder: str | Path, environ: Mapping[str, str] = os.environ) -> Routes:
     """Imports the modules of a folder, in name order, and collects what they mark: path to function.
 
-    Names that begin with `_` are passed over; the modules read their own settings from `environ`. Raises RoutingError
-    with every fault at once: modules that do not import, paths claimed twice, handlers that hide one another,
-    parameters that have no meaning.
+    Names that begin with `_` are passed over; the modules read their own settings from `environ`. A `TEXTS` among them
+    goes along with each function. Raises RoutingError with every fault at once: modules that do not import, paths and
+    texts claimed twice, handlers that hide one another, parameters that have no meaning.
     """
     folder = Path(folder).resolve()
     if not folder.is_dir():
@@ -123,6 +119,7 @@ def load(folder: str | Path, environ: Mapping[str, str] = os.environ) -> Routes:
         for function in vars(module).values():
             for mark in _marks(function):
                 faults += _faults(function, mark, routes.setdefault(mark.path, function))
+    hand_out(modules, routes.values(), faults)
     if faults:
         raise RoutingError(list(dict.fromkeys(faults)))
     return routes
@@ -235,6 +232,7 @@ class Router:
                 self.exact[path] = Found(handler, None)
         self._rest, *others = (self.exact.pop(path, None) for path in (DEFAULT, ERROR, BUSY))
         self.default, self.error, self.busy = (found.handler if found else None for found in (self._rest, *others))
+        self.texts = texts_of(routes.values())
 
     def find(self, message: Message) -> Found | None:
         """The handler with the longest path that fits, else the default, else None."""

@@ -8,7 +8,7 @@ from tests.simulation.story import Planned
 from wechat.errors import GivenUp
 from wechat.reply import Image, Transfer
 from wechat.routing import on
-from wechat.texts import STILL_RUNNING
+from wechat.texts import Texts
 
 HANG = 100  # seconds
 CONTENT = re.compile(r"<(?:Content|MediaId)><!\[CDATA\[(.*?)\]\]>", re.DOTALL)
@@ -70,7 +70,7 @@ class WeChat:
             self._simulation.say(f"{letter.name}: WeChat gives up")
             return None
         text = said(answer)
-        letter.heard = "success" if not text else "waiting" if text == STILL_RUNNING else "direct"
+        letter.heard = "success" if not text else "waiting" if text == Texts.waiting else "direct"
         self._simulation.say(f"{letter.name}: WeChat hears {letter.heard}: {text[:40]!r}")
         self._simulation.watch.heard(letter, text)
         return text

@@ -12,7 +12,7 @@ from tests.simulation.plan import PLATFORM, STORE
 from tests.simulation.story import Planned, Run, Story
 from wechat.delivery.entries import DONE, PREFIX, PROMISED, READY, RUNNING, unpack_record
 from wechat.store.owners import LIFE
-from wechat.texts import NOT_READY, STILL_RUNNING
+from wechat.texts import Texts
 
 NAME = re.compile(r"\b(m\d+):")
 FAULTS_OF_OURS = ("a task failed", "is not answered", "goes on after a failure", "cannot be")
@@ -55,7 +55,7 @@ class Watch:
 
     def heard(self, letter, text):
         """WeChat heard the direct answer."""
-        if text not in ("", STILL_RUNNING):
+        if text not in ("", Texts.waiting):
             self._show(text, letter)
 
     def accepted(self, request):
@@ -105,7 +105,7 @@ class Watch:
 
     def continued(self, user, text):
         """A user who asked to continue, when all is over, got this."""
-        if text is None or text == NOT_READY:
+        if text is None or text == Texts.not_ready:
             self._break("what is over can be fetched", f"{user} gets {text!r}")
         found = NAME.search(text or "")
         if found:
@@ -231,6 +231,8 @@ class Watch:
 
     def _kept(self, story):
         plan = self._simulation.plan
+        if story.letter.reply == "none":  # the user may have been told to ask
+            return
         if plan.has_credentials and not (self._has_platform_trouble or self._has_store_trouble):
             self._break("a reply is kept only where it cannot be sent", story.letter.name)
 

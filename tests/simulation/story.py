@@ -1,7 +1,9 @@
 """What became of one message."""
 
 from wechat.delivery.entries import PROMISED, READY, RUNNING
-from wechat.texts import MORE
+from wechat.texts import Texts
+
+MORE = f"\n\n{Texts.more}"
 
 MOST_PIECES = 4
 

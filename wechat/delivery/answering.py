@@ -15,7 +15,6 @@ from wechat.platform.api import Api
 from wechat.protocol.parser import parse
 from wechat.reply import Reply, Text, to_reply
 from wechat.routing import Found, Handler, Router
-from wechat.texts import BUSY
 
 logger = logging.getLogger("wxserver")
 
@@ -60,6 +59,7 @@ class Answer:
 
 
 NOBODY = Answer("nobody")
+NEXT = "继续"  # in the log, whatever the account's own word for it is
 
 # In a lane: lets a block take so many seconds at most, and has what answers instead called after that.
 Limit = Callable[[float, Callable[[], Answer]], AbstractContextManager[None]]
@@ -120,7 +120,7 @@ class Answering:
         """What the busy handler answers, else the text for a message that is one too many."""
         handler = self.router.busy
         if not handler:
-            return Answer("busy", Text(BUSY))
+            return Answer("busy", Text(self.router.texts.busy))
         try:
             return Answer(handler.name, to_reply(self._call(handler, message)))
         except BaseException as error:

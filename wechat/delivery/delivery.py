@@ -5,11 +5,11 @@ https://developers.weixin.qq.com/doc/service/guide/product/message/Passive_user_
 """
 
 import logging
+import math
 from collections.abc import Iterator
 from contextlib import contextmanager
-from math import inf
 
-from wechat.delivery.answering import NOBODY, Answer, Answering, Push
+from wechat.delivery.answering import NEXT, NOBODY, Answer, Answering, Push
 from wechat.delivery.entries import READY, Entry
 from wechat.delivery.ledger import Ledger
 from wechat.delivery.outbox import Outbox
@@ -20,11 +20,15 @@ from wechat.protocol.envelope import Clock
 from wechat.reply import Text
 from wechat.routing import describe
 from wechat.settings import Settings
-from wechat.texts import CONTINUE, STILL_RUNNING
 from wechat.world import REAL, World
 
 logger = logging.getLogger("wxserver")
 
+TYPING_AT = (
+    2 / 3
+)  # of WECHAT_REPLY_WITHIN: whether customer messages are closed is known before the attempt is answered
+SPARE = 0.3  # seconds past WECHAT_REPLY_WITHIN that the platform gets for that
+OPEN_FOR = 600.0  # seconds for which a crowd counts on a call that worked
 GRACE = 1.5  # seconds past WECHAT_REPLY_WITHIN, so that WeChat hangs up and asks again
 LAST_ATTEMPT = 3
 DIRECT = ""  # in the log: with this attempt, the first or a later one
@@ -81,13 +85,14 @@ class Delivery:
         self._answering, self._ledger, self._outbox = answering, ledger, outbox
         self._world = world
         self._runner = Runner(settings, answering, ledger, outbox, clock, world)
+        self._lanes = self._runner.lanes, outbox.lanes, outbox.typists
         self.crowd = Crowd(self._workers, world)
 
     def begin(self) -> None:
         """Begin anew in a process that was forked, which has none of its parent's threads."""
         self.crowd = Crowd(self._workers, self._world)
-        self._runner.lanes.begin()
-        self._outbox.lanes.begin()
+        for lanes in self._lanes:
+            lanes.begin()
 
     def answer(self, content: bytes) -> bytes:
         """The document that answers this attempt at the message, or nothing for `success`; raises Unreadable."""
@@ -125,29 +130,38 @@ class Delivery:
 
     def is_idle(self) -> bool:
         """Whether nothing is under way."""
-        return not (len(self._runner.lanes) or len(self._outbox.lanes))
+        return not any(len(lanes) for lanes in self._lanes)
 
     def close(self) -> None:
         """Wait for what is under way."""
-        self._runner.lanes.close()
-        self._outbox.lanes.close()
+        for lanes in self._lanes:
+            lanes.close()
 
     def _await(self, entry: Entry, push: Push, attempt: int) -> bytes:
         """The document, or what is said when it is not ready in time."""
         with self.crowd.join(push.openid) as has_room:
-            is_over = self._hold(entry, push, self._within if has_room else 0)
-        if is_over and not entry.record.is_late:
+            self._hold_and_show(entry, push, self._within if has_room else 0.0)
+        if not (entry.is_running or entry.record.is_late):
             return self._log(push, entry, attempt, DIRECT, entry.record.document)
-        if self._outbox.can_push():
-            self._outbox.show_typing(push.openid)
+        since = push.started if has_room else self._world.monotonic() - OPEN_FOR
+        if self._outbox.can_push(-math.inf if entry.record.is_late else since):
             return self._promise(entry, push, attempt, b"")
         if not has_room or attempt >= LAST_ATTEMPT or entry.record.is_late:
-            return self._promise(entry, push, attempt, self._runner.to_xml(Text(STILL_RUNNING), push.message))
+            return self._promise(
+                entry, push, attempt, self._runner.to_xml(Text(self._runner.texts.waiting), push.message)
+            )
         if self._hold(entry, push, GRACE, attempt) or entry.record.attempts > attempt:
             return self._log(push, entry, attempt, "too late", entry.record.document)
         return self._promise(entry, push, attempt, b"")
 
-    def _hold(self, entry: Entry, push: Push, seconds: float, attempt: float = inf) -> bool:
+    def _hold_and_show(self, entry: Entry, push: Push, seconds: float) -> None:
+        """Hold the attempt open, and let its user see meanwhile that an answer is being written."""
+        if not self._hold(entry, push, seconds * TYPING_AT):
+            is_known = self._outbox.show_typing(entry)
+            if not self._hold(entry, push, seconds * (1 - TYPING_AT)) and seconds:
+                is_known.wait(SPARE)
+
+    def _hold(self, entry: Entry, push: Push, seconds: float, attempt: float = math.inf) -> bool:
         """Hold the attempt open, up to so many seconds. Whether the message is answered or promised.
 
         With its number, it is held until WeChat asks again.
@@ -160,7 +174,7 @@ class Delivery:
 
     def _promise(self, entry: Entry, push: Push, attempt: int, document: bytes) -> bytes:
         """Promise the answer for later, and only then say so; where it is there just now, give it."""
-        if self._ledger.promise(entry, push.text).is_late:
+        if self._ledger.promise(entry, push.text, bool(document)).is_late:
             return self._log(push, entry, attempt, "later", document)
         return self._log(push, entry, attempt, DIRECT, entry.record.document)
 
@@ -172,7 +186,7 @@ class Delivery:
             answer = entry.answer or (Answer(found.handler.name) if found else NOBODY)
             is_default = not found or found.handler is self._answering.router.default
             address = describe(kind_of(push.message).split("/"))
-            hint = f"; to answer these: @on({address})" if is_default and answer.handler != CONTINUE else ""
+            hint = f"; to answer these: @on({address})" if is_default and answer.handler != NEXT else ""
             tries = f" at attempt {attempt}" if attempt > 1 else ""
             how = (how or ("direct" if attempt == 1 else "retry")) if document or not answer.reply else "later"
             said = f"{answer.kind}, {how}{tries}, {milliseconds:.1f} ms{hint}"

@@ -39,6 +39,7 @@ class Record:
     content: str = ""  # the message as it came, once it may have to be answered by another process
     reply: str = ""  # what is left to send, packed
     forgiven: int = 0  # starts that do not count
+    is_told: bool = False  # whether the user was told to ask for it by 继续
 
     @property
     def is_open(self) -> bool:
@@ -59,9 +60,8 @@ class Record:
     def ended(self, document: bytes, reply: Reply | None) -> "Record":
         """The record with its answer: ready where there is a reply left to send, else done."""
         state, left = (READY, pack(reply)) if reply else (DONE, "")
-        return Record(
-            state, self.owner, self.attempts, self.starts, self.is_slow, False, self.openid, document, "", left
-        )
+        values = state, self.owner, self.attempts, self.starts, self.is_slow, False, self.openid, document, "", left
+        return Record(*values, is_told=self.is_told)
 
     @property
     def indexes(self) -> frozenset[str]:

@@ -73,9 +73,9 @@ class Ledger(Entries):
         """Note that a slow handler goes on with the message, which is counted when it starts."""
         return self._move(entry, (RUNNING,), self._owners.me, is_slow=True, starts=-1)
 
-    def promise(self, entry: Entry, content: str) -> Record:
+    def promise(self, entry: Entry, content: str, is_told: bool = False) -> Record:
         """Note that the answer comes later, unless it is there already; gives the record."""
-        self._move(entry, (RUNNING,), None, state=PROMISED, content=content)
+        self._move(entry, (RUNNING,), None, state=PROMISED, content=content, is_told=is_told)
         return entry.record
 
     def end(self, entry: Entry, document: bytes, rest: Reply | None, whole: Reply | None) -> str:
@@ -150,6 +150,12 @@ class Ledger(Entries):
     def open_of(self, openid: str) -> list[Entry]:
         """What of the user's runs, is promised or waits, the oldest first; raises StoreError."""
         return list(self._found(f"user:{openid}"))
+
+    def is_running(self, openid: str, but: Entry) -> bool:
+        """Whether another message of the user's runs in this process; no other one knows what is not slow."""
+        with self._lock:
+            known = self._known.current()
+        return any(entry.is_running and entry.record.openid == openid and entry is not but for entry in known)
 
     def abandoned(self) -> Iterator[Entry]:
         """What processes that died have promised, and belongs to the caller now; raises StoreError."""

@@ -1,27 +1,27 @@
 """Replies on their way to users as customer messages, or waiting for 继续 where the platform does not take them."""
 
 import logging
+import math
+import threading
 
-from wechat.delivery.entries import READY, Entry, unpack
+from wechat.delivery.entries import DONE, READY, Entry, unpack
 from wechat.delivery.lanes import Lanes
 from wechat.delivery.ledger import Ledger
-from wechat.errors import ApiError, TransportError, WeChatError
+from wechat.errors import ApiError, TransportError
 from wechat.log import log_error, printable, shorten
 from wechat.platform.api import BUSY, Api
+from wechat.platform.pushing import Pushing
 from wechat.reply import Reply, Text
 from wechat.settings import Settings
-from wechat.store.base import Store, ask
-from wechat.texts import NO_REPLY
+from wechat.store.base import Store
 from wechat.world import REAL, World
 
 logger = logging.getLogger("wxserver")
 
-SENDERS = 16  # threads
+SENDERS, TYPISTS = 16, 8  # threads; what is typing never stands in front of an answer
 PAUSES = (1.0, 3.0, 10.0, 30.0, 60.0, 300.0)  # seconds before the next try; then always the last
 LONGEST = 86_400.0  # seconds for which it is tried
-NO_PUSH = 3_600.0  # seconds for which a 48001 is remembered
-UNAUTHORIZED = 48001
-NOTHING = Text(NO_REPLY)  # for who asks by 继续; it is not sent
+NOTHING = Text("")  # a handler said nothing: who asks by 继续 is told so, it is not sent
 
 # What a Mini Program can show, of the replies there are.
 # https://developers.weixin.qq.com/miniprogram/dev/OpenApiDoc/kf-mgnt/kf-message/sendCustomMessage.html
@@ -34,38 +34,66 @@ class Outbox:
     def __init__(self, settings: Settings, api: Api, ledger: Ledger, store: Store, world: World = REAL) -> None:
         self._has_credentials = bool(settings.appid and settings.secret)
         self._is_miniprogram = settings.account == "miniprogram"
-        self._api, self._ledger, self._store, self._world = api, ledger, store, world
-        self.lanes = Lanes(SENDERS, "send", world)
+        self._api, self._ledger, self._world = api, ledger, world
+        self._pushing = Pushing(store, world)
+        self.lanes, self.typists = Lanes(SENDERS, "send", world), Lanes(TYPISTS, "typing", world)
 
-    def can_push(self) -> bool:
-        """Whether a reply may go out as a customer message."""
-        if not self._has_credentials or self._is_miniprogram:
+    def can_push(self, since: float = -math.inf) -> bool:
+        """Whether a reply may go out as a customer message; with `since`, whether a call has shown that since then."""
+        if not self._has_credentials or self._is_miniprogram:  # which has no other way
             return self._has_credentials
-        return ask("whether there was a 48001 is not known", None, self._store.get, "no-push") is None
+        return not self._pushing.is_closed() and self._pushing.has_worked_since(since)
 
-    def show_typing(self, openid: str) -> None:
-        """Let the user see that an answer is being written, if the platform will."""
-        self.lanes.submit(f"typing {openid}", lambda: self._type(openid))
+    def show_typing(self, entry: Entry) -> threading.Event:
+        """Let the user see that an answer is being written, if the platform will; the event says that this is known."""
+        is_known = self._world.event()
+
+        def task() -> None:
+            try:
+                if entry.record.state not in (READY, DONE) and self.can_push():
+                    self._type(entry.record.openid)
+            finally:
+                is_known.set()
+
+        if self.can_push():
+            self.typists.submit(entry.record.openid, task)
+        else:
+            is_known.set()
+        return is_known
 
     def deliver(self, entry: Entry, after: float = 0.0) -> None:
         """Have the reply of a message that is ready sent, `after` so many seconds, or kept for 继续."""
         entry.tries, entry.ends = 0, self._world.monotonic() + LONGEST
-        self.lanes.submit(entry.record.openid, lambda: self._go_on(entry), after if self.can_push() else 0.0)
+        self.lanes.submit(entry.record.openid, lambda: self._go_on(entry), 0.0 if self._is_refused() else after)
 
     def _type(self, openid: str) -> None:
+        began = self._world.monotonic()
         try:
             self._api.typing(openid)
+            self._pushing.worked(began)
         except ApiError as error:
             logger.info("typing is not shown: %s", error)
+            self._note_why(error, began)
+
+    def _note_why(self, error: Exception, began: float) -> None:
+        if not self._is_miniprogram:
+            self._pushing.failed(error, began)
+
+    def _is_refused(self) -> bool:
+        """Whether sending is in vain, so that a reply has to wait for 继续."""
+        return not (self._has_credentials and (self._is_miniprogram or not self._pushing.is_refused()))
 
     def _go_on(self, entry: Entry) -> float | None:
         """Send what is left, part by part; gives the seconds until the next try, where one may help."""
         while reply := self._claim(entry):
             first, *others = reply.customer_messages()
+            began = self._world.monotonic()
             try:
                 self._api.send_message(entry.record.openid, first)
             except Exception as error:
+                self._note_why(error, began)
                 return self._note(entry, reply, error)
+            self._pushing.worked(began)
             rest = Text("".join(later["text"]["content"] for later in others)) if others else None
             if self._ledger.sent(entry, rest) and not rest:
                 self._log(entry, reply, "pushed")
@@ -79,7 +107,7 @@ class Outbox:
         if self._is_miniprogram and reply.kind not in MINIPROGRAM_KINDS:
             logger.error("%s: Mini Programs have no %s reply, it is dropped", _who(entry), reply.kind)
             self._ledger.sent(entry, None)
-        elif not self.can_push():
+        elif self._is_refused() or (reply == NOTHING and entry.record.is_told):
             self._keep(entry, reply)
         elif reply == NOTHING:
             self._ledger.sent(entry, None)
@@ -100,8 +128,6 @@ class Outbox:
             logger.error("%s: %s", said, error)
         else:
             log_error(logger, said, error)
-        if isinstance(error, WeChatError) and error.errcode == UNAUTHORIZED:
-            ask("a 48001 is forgotten", None, self._store.set, "no-push", "1", NO_PUSH)
         self._keep(entry, reply)
         return None
 

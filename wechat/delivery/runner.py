@@ -4,7 +4,7 @@ import logging
 from collections.abc import Callable
 from contextlib import AbstractContextManager
 
-from wechat.delivery.answering import Answer, Answering, Limit, Push
+from wechat.delivery.answering import NEXT, Answer, Answering, Limit, Push
 from wechat.delivery.entries import PROMISED, READY, RUNNING, Entry, Record, unpack
 from wechat.delivery.lanes import Lanes
 from wechat.delivery.ledger import Ledger
@@ -15,13 +15,12 @@ from wechat.message import Message, label
 from wechat.protocol.envelope import Clock
 from wechat.reply import TEXT_LIMIT, Reply, Text, is_long, split_text, to_xml
 from wechat.settings import Settings
-from wechat.texts import CONTINUE, MORE, NOT_READY
+from wechat.texts import AROUND, Texts
 from wechat.world import World
 
 logger = logging.getLogger("wxserver")
 
 LONG_FOR_UNMARKED = 1.0  # seconds
-FROM_CONTINUE = Answer(CONTINUE, Text(NOT_READY))
 BEHIND = 1.0  # seconds by which the rest of a long text follows its beginning
 MOST_STARTS = 3  # each of which ended with the death of its process
 SUSPECT = 2  # starts from which on messages are started one by one, to see which of them ends the process
@@ -37,6 +36,11 @@ class Runner:
         self._answering, self._ledger, self._outbox = answering, ledger, outbox
         self._clock, self._world = clock, world
         self.lanes = Lanes(settings.slow_threads, "slow", world, settings.waiting_per_user, settings.waiting)
+
+    @property
+    def texts(self) -> Texts:
+        """What the server itself says."""
+        return self._answering.router.texts
 
     def do_in_lane(self, entry: Entry, push: Push) -> None:
         """Answer the message once its user's lane has come to it, or at once where too many wait already."""
@@ -60,7 +64,13 @@ class Runner:
     def do(self, entry: Entry, push: Push, limit: Limit | None) -> None:
         """Answer the message; whatever goes wrong, it ends, for others wait for it."""
         try:
-            if push.handlers or not self.is_continue(push) or not self._continue(entry, push):
+            # A record that is slow was looked at before: nothing waited, and it is a message like any other.
+            is_continue = not (push.handlers or entry.record.is_slow) and self.is_continue(push)
+            if is_continue and self._continue(entry, push):
+                return
+            if is_continue and not limit and self._answering.may_take_long(push):
+                self._slow_down(entry, push)
+            else:
                 self._run(entry, push, limit)
         except BaseException as error:
             self._fail(entry, push, error)
@@ -85,8 +95,7 @@ class Runner:
         else:
             answer = self._answering.answer(push, limit)
         if not answer:
-            self._ledger.slow_down(entry)
-            self.do_in_lane(entry, push)
+            self._slow_down(entry, push)
             return
         seconds = self._world.monotonic() - started
         if seconds > LONG_FOR_UNMARKED and not limit:
@@ -107,6 +116,10 @@ class Runner:
             entry.msg_id = push.message.get("MsgId", "")
             self._outbox.deliver(entry, BEHIND if entry.record.document else 0.0)
 
+    def _slow_down(self, entry: Entry, push: Push) -> None:
+        self._ledger.slow_down(entry)
+        self.do_in_lane(entry, push)
+
     def end_without_reply(self, entry: Entry) -> None:
         """End the message, so that nobody waits for it any more."""
         if self._ledger.end(entry, b"", None, NOTHING) == PROMISED:
@@ -114,20 +127,23 @@ class Runner:
 
     def is_continue(self, push: Push) -> bool:
         """Whether the user asks for what waits."""
-        return not self._is_miniprogram and push.message.get("Content", "").strip() == CONTINUE
+        said = push.message.get("Content") or push.message.get("Recognition") or ""
+        is_word = said.strip(AROUND).casefold() == self._answering.router.texts.word
+        return is_word and not self._is_miniprogram
 
     def _continue(self, entry: Entry, push: Push) -> bool:
         """Answer 继续, before any handler, while there is something of the user's. Whether there was."""
         try:
             while entry.is_running:
                 others = [other for other in self._ledger.open_of(push.openid) if other.key != entry.key]
-                if not others:
+                if not others and not self._ledger.is_running(push.openid, entry):
                     return False
                 seen = [(other, other.record) for other in others]
                 waiting = [pair for pair in seen if pair[1].state == READY and not pair[1].is_sending]
-                entry.answer = FROM_CONTINUE
+                not_ready = Text(self.texts.not_ready)
+                entry.answer = Answer(NEXT, not_ready)
                 if not waiting:
-                    self._ledger.end(entry, self.to_xml(Text(NOT_READY), push.message), None, None)
+                    self._ledger.end(entry, self.to_xml(not_ready, push.message), None, None)
                 elif self._fetch(entry, push, *waiting[0], is_more=len(waiting) > 1):
                     return True
         except StoreError as error:
@@ -138,8 +154,10 @@ class Runner:
 
     def _fetch(self, entry: Entry, push: Push, waiting: Entry, seen: Record, is_more: bool) -> bool:
         reply = unpack(seen.reply)
+        if reply == NOTHING:
+            reply = Text(self.texts.nothing)
         now, rest = self._fit(reply, is_more or (isinstance(reply, Text) and is_long(reply)))  # the rest waits, too
-        entry.answer = Answer(CONTINUE, reply)
+        entry.answer = Answer(NEXT, reply)
         return self._ledger.fetch(entry, waiting, seen, self.to_xml(now or reply, push.message), rest)
 
     def _fit(self, reply: Reply | None, is_more: bool) -> tuple[Reply | None, Reply | None]:
@@ -148,7 +166,7 @@ class Runner:
             return None, reply
         if not isinstance(reply, Text) or not (is_more or is_long(reply)):
             return reply, None
-        ending = "" if not is_more and self._outbox.can_push() else MORE
+        ending = "" if not is_more and self._outbox.can_push() else f"\n\n{self.texts.more}"
         first, *others = split_text(reply.content, TEXT_LIMIT - len(ending.encode()))
         return Text(first + ending), Text("".join(others)) if others else None
 

@@ -34,6 +34,10 @@ class Remembered(Generic[T]):
         """The message, if it is under way or ended a short while ago."""
         return self._messages.get(key) or self._older.get(key)
 
+    def current(self) -> list[T]:
+        """All that are under way, and some that ended."""
+        return list(self._messages.values())
+
     def is_over(self, key: str) -> bool:
         """Whether there was such a message, of which there is no more than a digest."""
         number = hash(key)

@@ -1,0 +1,164 @@
+"""The words that the server itself says, and how a user fetches what waits."""
+
+import threading
+import time
+
+import pytest
+
+from sandbox.testing import APPID, SECRET
+from tests.test_promises import wait_until
+from wechat.errors import RoutingError
+from wechat.routing import load
+from wechat.texts import Texts
+
+ENGLISH = """
+from wechat.texts import Texts
+TEXTS = Texts(
+    next="Next", waiting="wait", not_ready="not yet", more="more: next", nothing="no answer", announce="there is one"
+)
+"""
+HANDLERS = """
+import time
+
+@on("text", re.compile("slow (.*)"), slow=True)
+def slow(msg, match):
+    time.sleep(float(match[1]))
+    return "the reply"
+
+@on("text", "unmarked")
+def unmarked(msg):
+    time.sleep(0.5)
+    return "the reply"
+
+@on("text", "silent", slow=True)
+def silent(msg):
+    time.sleep(0.3)
+
+@on("text", "long")
+def long(msg):
+    return "长" * 1000
+
+ASKED = []
+
+@on("voice", slow=True)
+@on("text", slow=True)
+def model(msg):
+    import threading
+    ASKED.append(threading.current_thread().name)
+    return "the model"
+"""
+UNABLE = {"WECHAT_THREADS": "1"}  # to push, and full at once: the first attempt is told to wait
+PUSHING = {"WECHAT_APPID": APPID, "WECHAT_SECRET": SECRET}
+
+
+def test_the_usual_words_are_those_of_the_design():
+    usual = Texts()
+    assert (usual.next, usual.busy) == ("继续", "前面的消息还在处理，请稍候再发")
+    assert usual.announce == "有一条回复在等你，回复“继续”查看"
+
+
+def test_the_words_of_a_module_are_said_everywhere(make_account):
+    account = make_account(ENGLISH + HANDLERS, **UNABLE)
+    assert account.say("slow 0.3")["Content"] == "wait"
+    assert account.say("next")["Content"] == "not yet"
+    assert wait_until(lambda: account.say("NEXT")["Content"] == "the reply")
+    assert account.say("silent")["Content"] == "wait"
+    assert wait_until(lambda: account.say("next")["Content"] == "no answer")
+    assert account.say("long")["Content"].endswith("长\n\nmore: next")
+    assert account.say("next")["Content"].startswith("长")
+
+
+def test_the_words_of_another_language_leave_the_usual_one_to_the_handlers(make_account):
+    account = make_account(ENGLISH + HANDLERS, **UNABLE)
+    assert account.say("slow 0.3")["Content"] == "wait"
+    account.say("继续")
+    assert wait_until(lambda: account.say("next")["Content"] == "the reply")
+
+
+def test_words_are_loaded_anew_with_the_handlers(make_account, tmp_path):
+    account = make_account(HANDLERS, **UNABLE)
+    assert account.say("slow 0.1")["Content"] == Texts.waiting
+    (tmp_path / "words.py").write_text(ENGLISH, "utf-8")
+    account.app.use(load(tmp_path))
+    assert wait_until(lambda: account.say("next")["Content"] == "the reply")
+
+
+def faults(folder):
+    with pytest.raises(RoutingError) as caught:
+        load(folder)
+    return caught.value.faults
+
+
+def test_two_modules_with_other_words_stop_the_start_and_are_both_named(tmp_path):
+    (tmp_path / "a.py").write_text("# TEXTS\n" + ENGLISH, "utf-8")
+    (tmp_path / "b.py").write_text(ENGLISH, "utf-8")
+    load(tmp_path)
+    (tmp_path / "b.py").write_text("from wechat.texts import Texts\nTEXTS = Texts(next='more')\n", "utf-8")
+    (fault,) = faults(tmp_path)
+    assert f"TEXTS stands twice: at {tmp_path.name}/a.py:4 and at {tmp_path.name}/b.py:2" in fault
+
+
+@pytest.mark.parametrize(
+    ("source", "line", "said"),
+    [
+        ("\nTEXTS = 'x'\n", 2, "TEXTS takes a wechat.texts.Texts, not str"),
+        ("from wechat.texts import Texts\nTEXTS = Texts(more=5)\n", 2, "more takes a text, not int"),
+        ("from wechat.texts import Texts\nTEXTS = Texts(next=' “”。')\n", 2, "next is empty"),
+        ("from wechat.texts import Texts\nTEXTS = Texts(mroe='x')\n", 2, "mroe"),
+        ("from wechat.texts import Texts\nTEXTS = Texts(more='长' * 201)\n", 2, "more has more than 600 bytes"),
+    ],
+)
+def test_words_that_are_none_stop_the_start_with_their_line(tmp_path, source, line, said):
+    (tmp_path / "a.py").write_text(source, "utf-8")
+    (fault,) = faults(tmp_path)
+    assert fault.startswith(f"{tmp_path.name}/a.py:{line}: ")
+    assert said in fault
+
+
+# How it is asked for
+
+
+@pytest.mark.parametrize(
+    "said", [" 继续\n", "“继续”", "「继续」", '"继续"', "继续。", "『继续.』", "\u3000《继续》 。"]
+)
+def test_what_stands_around_the_word_does_not_count_typed_or_spoken(make_account, said):
+    account = make_account(HANDLERS, **UNABLE)
+    for ask in (account.say, lambda heard: account.push(MsgType="voice", MediaId="m", Recognition=heard)):
+        account.say("slow 0.1")
+        assert wait_until(lambda ask=ask: ask(said)["Content"] == "the reply", 5)
+
+
+@pytest.mark.parametrize("kind", ["slow 0.5", "unmarked"])
+def test_who_asks_before_the_first_acknowledgement_is_told_to_wait_and_asks_no_model(make_account, kind):
+    account = make_account(HANDLERS)
+    direct = []
+    thread = threading.Thread(target=lambda: direct.append(account.say(kind)["Content"]))
+    thread.start()
+    time.sleep(0.2)
+    assert account.say("继续")["Content"] == Texts.not_ready
+    thread.join()
+    assert direct == ["the reply"]
+    assert asked(account) == []
+
+
+def asked(account):
+    """The threads in which the model was asked."""
+    found = account.app.answering.router.exact[("text",)]
+    return found.handler.function.__globals__["ASKED"]
+
+
+@pytest.mark.parametrize(
+    "fields", [{"MsgType": "text", "Content": "继续"}, {"MsgType": "voice", "Recognition": "继续。"}]
+)
+def test_where_nothing_waits_it_is_a_message_like_any_other(make_account, fields):
+    account = make_account(HANDLERS)
+    assert account.push(**fields)["Content"] == "the model"
+    (thread,) = asked(account)
+    assert thread.startswith("slow"), "a slow handler holds no worker, whatever the message says"
+
+
+def test_who_asks_for_a_reply_that_was_none_is_told_so(make_account):
+    account = make_account(HANDLERS, **UNABLE)
+    assert account.say("silent")["Content"] == Texts.waiting
+    assert wait_until(lambda: account.say("继续")["Content"] == Texts.nothing)
+    assert account.say("继续")["Content"] == Texts.waiting, "then it goes to the model, in a server with one thread"
