@@ -10,7 +10,8 @@ from contextlib import contextmanager
 
 from tests.simulation.plan import PLATFORM, STORE
 from tests.simulation.story import Planned, Run, Story
-from wechat.delivery.entries import DONE, PREFIX, PROMISED, READY, RUNNING, unpack_record
+from wechat.delivery.entries import DONE, PREFIX, PROMISED, READY, RUNNING, unpack, unpack_record
+from wechat.delivery.outbox import NOTHING
 from wechat.store.owners import LIFE
 from wechat.texts import Texts
 
@@ -233,7 +234,8 @@ class Watch:
         plan = self._simulation.plan
         if story.letter.reply == "none":  # the user may have been told to ask
             return
-        if plan.has_credentials and not (self._has_platform_trouble or self._has_store_trouble):
+        has_reply = unpack(story.record.reply) != NOTHING  # that there was none is said to who asks, and not sent
+        if plan.has_credentials and has_reply and not (self._has_platform_trouble or self._has_store_trouble):
             self._break("a reply is kept only where it cannot be sent", story.letter.name)
 
     def _check_haste(self, story):
