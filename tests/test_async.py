@@ -72,7 +72,7 @@ def test_messages_of_one_user_run_in_order_and_others_do_not_wait(make_account):
 
 
 def test_no_thread_waits_for_a_coroutine(make_account, cloud):
-    account = make_account(ORDER, **API, WECHAT_API_URL=cloud.url, WECHAT_REPLY_WITHIN="0.1", WECHAT_THREADS="4")
+    account = make_account(ORDER, **API, WECHAT_API_URL=cloud.url, WECHAT_REPLY_WITHIN="0.1", WECHAT_SLOW_THREADS="4")
     begun = time.monotonic()
     for number in range(40):
         meanwhile(says, account, "wait 1", f"o{number}")

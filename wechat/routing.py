@@ -20,7 +20,9 @@ Routes = dict[Route, Function]
 F = TypeVar("F", bound=Function)
 
 OFFERS = ("match", "session", "api", "error")  # what a handler can ask for by a parameter's name, after the message
-DEFAULT, ERROR = ("default",), ("error",)
+DEFAULT, ERROR, BUSY = ("default",), ("error",), ("busy",)
+ASYNC = inspect.iscoroutinefunction, inspect.isasyncgenfunction
+YIELDING = inspect.isgeneratorfunction, inspect.isasyncgenfunction
 PARTS = {"text": 2, "event": 3}  # how long a path of this MsgType may be; all others have one part
 
 
@@ -140,13 +142,16 @@ def prepare(environ: Mapping[str, str], folder: str | Path) -> tuple[Settings, R
 def _faults(function: Function, mark: Mark, owner: Function) -> Iterator[str]:
     if owner is not function:
         yield f"@on({describe(mark.path)}) stands twice: at {where(owner)} and at {where(function)}; one has to go"
+    if mark.path == BUSY and any(_is(function, kind) for kind in (*ASYNC, *YIELDING)):
+        yield f"{where(function)} answers at once where too many wait: it has to be a `def` that does not yield"
     if mark.hides:
         yield f"{where(function)} hides {where(mark.hides)}: give one of them another name"
-    unknown = [name for name in _asks(function)[1:] if name not in OFFERS]
+    offers = [name for name in OFFERS if (mark.path, name) != (BUSY, "session")]  # which others have just then
+    unknown = [name for name in _asks(function)[1:] if name not in offers]
     if not _asks(function):
         yield f"{where(function)} takes no parameter: the first one is the message"
     if unknown:
-        yield f"{where(function)} asks for {', '.join(unknown)}: after the message there are only {', '.join(OFFERS)}"
+        yield f"{where(function)} asks for {', '.join(unknown)}: after the message there are only {', '.join(offers)}"
 
 
 def _asks(function: Function) -> list[str]:
@@ -193,11 +198,10 @@ class Router:
         self.patterns: dict[Route, list[tuple[re.Pattern[str], Handler]]] = {}
         for path, function in routes.items():
             marks = [mark for mark in _marks(function) if mark.path == path]
-            timeout = next((mark.timeout for mark in marks), None)
-            is_async, yields = _is(function, inspect.iscoroutinefunction), _is(function, inspect.isgeneratorfunction)
-            if _is(function, inspect.isasyncgenfunction):
-                is_async = yields = True
-            slow = is_async or yields or any(mark.slow for mark in marks)
+            timeout = next((mark.timeout for mark in marks if mark.timeout), None)
+            is_async, yields = (any(_is(function, kind) for kind in kinds) for kinds in (ASYNC, YIELDING))
+            is_marked = timeout is not None or any(mark.slow for mark in marks)
+            slow = is_marked or is_async or yields  # a worker's thread cannot be left to itself
             asks = tuple(_asks(function)[1:])
             is_plain = not (asks or is_async or yields)
             handler = Handler(function, name_of(function), path, slow, asks, timeout, is_async, yields, is_plain)
@@ -205,11 +209,9 @@ class Router:
                 self.patterns.setdefault(path[:-1], []).append((path[-1], handler))
             else:
                 self.exact[path] = Found(handler, None)
-        self._rest = self.exact.pop(DEFAULT, None)
-        error = self.exact.pop(ERROR, None)
+        self._rest, *others = (self.exact.pop(path, None) for path in (DEFAULT, ERROR, BUSY))
+        self.default, self.error, self.busy = (found.handler if found else None for found in (self._rest, *others))
         self.texts = texts_of(routes.values())
-        self.default = self._rest.handler if self._rest else None
-        self.error = error.handler if error else None
 
     def find(self, message: Message) -> Found | None:
         """The handler with the longest path that fits, else the default, else None."""

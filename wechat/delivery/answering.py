@@ -3,19 +3,20 @@
 from __future__ import annotations
 
 import logging
+import secrets
 import threading
-from collections.abc import Callable, Generator
-from contextlib import AbstractContextManager, ExitStack, closing, nullcontext
-from dataclasses import dataclass, field
+from collections.abc import Callable, Generator, Iterator
+from contextlib import AbstractContextManager, ExitStack, closing, contextmanager, nullcontext
+from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Any
 
 from wechat.delivery.sessions import Sessions
-from wechat.errors import GivenUp
+from wechat.errors import GivenUp, Left
 from wechat.log import log_error
 from wechat.message import Message, label
 from wechat.platform.api import Api
 from wechat.protocol.parser import parse
-from wechat.reply import Reply, to_reply
+from wechat.reply import Reply, Text, to_reply
 from wechat.routing import Found, Handler, Router
 
 if TYPE_CHECKING:
@@ -23,9 +24,9 @@ if TYPE_CHECKING:
 
 logger = logging.getLogger("wxserver")
 
+TIMEOUT = 300.0  # seconds that a handler has in a lane, unless it says something else
 MOST_HANDLERS = 8  # for one message, which each of them hands on to the next
-TIMEOUT = 300.0  # seconds that an async handler has
-NO_SESSION = nullcontext()
+NO_SESSION = NO_LIMIT = nullcontext()
 
 
 @dataclass(slots=True)
@@ -40,6 +41,7 @@ class Push:
     handlers: tuple[str, ...] = ()  # that did so
     error: BaseException | None = None  # what the error handler is to answer
     call: Call | None = None  # of an async handler, until what came of it is taken
+    limit: Limit | None = None  # in a lane
     give: Callable[[Reply], None] | None = None  # in a lane: what takes the replies that a handler yields
 
     @property
@@ -80,6 +82,9 @@ class Answer:
 NOBODY = Answer("nobody")
 NEXT = "继续"  # in the log, whatever the account's own word for it is
 
+# In a lane: lets a block take so many seconds at most, and goes on with another push after that.
+Limit = Callable[[float, Callable[[], Push]], AbstractContextManager[None]]
+
 
 class Answering:
     """Finds the handler of a message and calls it with what it asks for."""
@@ -103,12 +108,12 @@ class Answering:
         handler = push.found.handler
         return handler.slow or ("session" in handler.asks and self._sessions.is_taken(push.asked.FromUserName))
 
-    def answer(self, push: Push, is_in_lane: bool) -> Answer | None:
+    def answer(self, push: Push) -> Answer | None:
         """What the handler answers, or the last one to which the message is handed on.
 
         None where that is not known yet: an async handler is at it, as `push.call`, and this is to be called again when
-        it has ended; or the push is at a handler that may take long, and the caller is in no lane. Where a handler
-        raises: what the error handler answers, if there is one.
+        it has ended; or the push is at a handler that may take long, and in no lane. Where a handler raises: what the
+        error handler answers, if there is one. Raises Left where the lane went on without a handler.
         """
         while push.found and not push.error:
             name = push.found.handler.name
@@ -122,12 +127,14 @@ class Answering:
                 if len(push.handlers) == MOST_HANDLERS:
                     logger.error("a message was handed on too often: %s", " -> ".join(push.handlers))
                     push.error = RecursionError("a message was handed on too often")
-                elif not is_in_lane and self.may_take_long(push):
+                elif not push.limit and self.may_take_long(push):
                     return None
+            except Left:
+                raise
             except BaseException as error:  # a handler may raise what it likes
                 log_error(logger, f"{name} failed on {label(push.asked)}", error)
                 push.error = error
-        return self._apologise(push, push.error, is_in_lane) if push.error else NOBODY
+        return self._apologise(push, push.error) if push.error else NOBODY
 
     def give_up(self, push: Push, starts: int) -> None:
         """Leave a message whose process ended at each of its starts to the error handler."""
@@ -135,34 +142,65 @@ class Answering:
         logger.error("%s: its process ended at each of %d starts, the message is given up", said, starts)
         push.error = GivenUp("the process ended each time the message was answered")
 
-    def _apologise(self, push: Push, error: BaseException, is_in_lane: bool) -> Answer | None:
+    def turn_away(self, push: Push) -> Answer:
+        """What the busy handler answers, else the text for a message that is one too many."""
+        handler = self.router.busy
+        if not handler:
+            return Answer("busy", Text(self.router.texts.busy))
+        push.found = Found(handler, None)
+        return self.answer(push) or NOBODY
+
+    def _apologise(self, push: Push, error: BaseException) -> Answer | None:
         """What the error handler answers; nothing where there is none, or where it raises too."""
         handler = self.router.error
         if not handler:
             return NOBODY
-        if handler.is_async and not is_in_lane:
+        if handler.is_async and not push.limit:
             return None
         try:
             result = self._call(handler, push, error=error)
             return None if push.call else Answer(handler.name, to_reply(result))
+        except Left:
+            raise
         except BaseException as second:
             log_error(logger, f"{handler.name}, the error handler, failed on {label(push.asked)}", second)
             return Answer(handler.name)
 
     def _call(self, handler: Handler, push: Push, **offers: Any) -> Any:
         """What the handler returns; where it is async, `push.call` is to be started first."""
-        if handler.is_plain:
+        if handler.is_plain and not push.limit:
             return handler.function(push.asked)
         if push.call:
             return _take(push, push.call)
-        wants_session = "session" in handler.asks
-        opened = self._sessions.open(push.asked.FromUserName) if wants_session else NO_SESSION
+        ticket = secrets.token_hex(4) if "session" in handler.asks else ""
+        opened = self._sessions.open(push.asked.FromUserName, ticket) if ticket else NO_SESSION
         if handler.is_async:
             push.call = self._prepare(handler, push.asked, opened, offers)
             return None
-        with opened as session:
+        with opened as session, self._in_time(handler, push, push.limit, ticket) if push.limit else NO_LIMIT:
             result = handler(push.asked, api=self._api, session=session, **offers)
             return _give_each(push, result) if handler.yields else result
+
+    @contextmanager
+    def _in_time(self, handler: Handler, push: Push, limit: Limit, ticket: str) -> Iterator[None]:
+        """Let the lane go on where the handler takes too long; what it says after that is dropped: raises Left."""
+        said, seconds = f"{handler.name} on {label(push.asked)}", handler.timeout or TIMEOUT
+
+        def late() -> Push:
+            logger.error("%s: no answer after %g s, its thread is left to itself", said, seconds)
+            push.give = None
+            if ticket:
+                self._sessions.give_back(push.asked.FromUserName, ticket)
+            if handler is self.router.error:
+                return replace(push, found=None, error=None, limit=None)
+            return replace(push, error=TimeoutError(f"no answer after {seconds:g} s"), limit=None)
+
+        try:
+            with limit(seconds, late):
+                yield
+        except Left:
+            logger.warning("%s: it came back too late, what it says is dropped", said)
+            raise
 
     # Async handlers
 
@@ -203,19 +241,16 @@ def _give_each(push: Push, values: Generator[Any]) -> Any:
                 value = next(values)
             except StopIteration as end:
                 return end.value
-            _give(push, to_reply(value))
-
-
-def _give(push: Push, reply: Reply | None) -> None:
-    if reply and push.give:
-        push.give(reply)
+            if (reply := to_reply(value)) and push.give:
+                push.give(reply)
 
 
 def _take(push: Push, call: Call) -> Any:
     """What came of the coroutine, whose session is saved; `push.call` stays while there may be more."""
     replies, is_over = call.take()
     for reply in replies:
-        _give(push, reply)
+        if reply and push.give:
+            push.give(reply)
     if not is_over:
         return None
     push.call = None

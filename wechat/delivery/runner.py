@@ -1,15 +1,17 @@
 """A message being answered: here or in a lane, by its handler or as a 继续, and what becomes of the reply."""
 
 import logging
+from collections.abc import Callable
+from contextlib import AbstractContextManager
 from dataclasses import replace
-from functools import partial
+from functools import cache, partial
 
 from wechat.delivery.answering import NEXT, NOBODY, Answer, Answering, Pieces, Push
 from wechat.delivery.entries import PROMISED, READY, RUNNING, Entry, Record
 from wechat.delivery.lanes import LATER, Lanes
 from wechat.delivery.ledger import Ledger
 from wechat.delivery.outbox import NOTHING, Outbox
-from wechat.errors import StoreError
+from wechat.errors import Left, StoreError
 from wechat.log import log_error
 from wechat.message import Message, label
 from wechat.packing import unpack
@@ -37,7 +39,7 @@ class Runner:
         self._is_miniprogram = settings.account == "miniprogram"
         self._answering, self._ledger, self._outbox = answering, ledger, outbox
         self._clock, self._world = clock, world
-        self.lanes = Lanes(settings.threads, "slow", world)
+        self.lanes = Lanes(settings.slow_threads, "slow", world, settings.waiting_per_user, settings.waiting)
 
     @property
     def texts(self) -> Texts:
@@ -45,11 +47,11 @@ class Runner:
         return self._answering.router.texts
 
     def do_in_lane(self, entry: Entry, push: Push) -> None:
-        """Answer the message once its user's lane has come to it."""
-
+        """Answer the message once its user's lane has come to it, or at once where too many wait already."""
         task = partial(self._take_turn, entry, push)
         if entry.record.starts < SUSPECT:
-            self.lanes.submit(push.openid, task, is_resumed=entry.record.starts > 0)
+            if not self.lanes.submit(push.openid, task, is_resumed=entry.record.starts > 0):
+                self._note(entry, push, self._answering.turn_away(push))
             return
 
         def is_over() -> bool:
@@ -58,37 +60,48 @@ class Runner:
         self.lanes.submit_suspect(push.openid, task, is_over, lambda: self._ledger.forgive(entry))
 
     def _take_turn(self, entry: Entry, push: Push) -> float | None:
-        if not (push.call or self._ledger.start(entry)):
-            return None
-        push.give = partial(self._give, entry, push)
-        try:
-            return self.do(entry, push, is_in_lane=True)
-        finally:
-            push.give = None  # 5,000 that wait need none
+        if push.call or self._ledger.start(entry):
+            return self._do_limited(entry, push)
+        return None
 
-    def do(self, entry: Entry, push: Push, is_in_lane: bool) -> float | None:
+    def _do_limited(self, entry: Entry, push: Push) -> float | None:
+        push.limit, push.give = partial(self._limit, entry, push.openid), partial(self._give, entry, push)
+        try:
+            return self.do(entry, push)
+        finally:
+            push.limit = push.give = None  # 5,000 that wait need none
+
+    def _limit(
+        self, entry: Entry, openid: str, seconds: float, late: Callable[[], Push]
+    ) -> AbstractContextManager[None]:
+        """Let a handler take so long at most; then its lane goes on with what `late` gives."""
+        once = cache(late)
+        return self.lanes.limit(openid, seconds, lambda: self._do_limited(entry, once()))
+
+    def do(self, entry: Entry, push: Push) -> float | None:
         """Answer the message; whatever goes wrong, it ends, for others wait for it. LATER where one awaits."""
         try:
             # A record that is slow was looked at before: nothing waited, and it is a message like any other.
             is_continue = not (push.handlers or entry.record.is_slow) and self.is_continue(push)
             if is_continue and self._continue(entry, push):
                 return None
-            if is_continue and not is_in_lane and self._answering.may_take_long(push):
-                self._slow_down(entry, push)
-            else:
-                return self._run(entry, push, is_in_lane)
+            if not (is_continue and not push.limit and self._answering.may_take_long(push)):
+                return self._run(entry, push)
+            self._slow_down(entry, push)
+        except Left:
+            pass  # it goes on in another thread
         except BaseException as error:
             log_error(logger, f"a message is not answered: {label(push.message)}", error)
             self.end_without_reply(entry)
         return None
 
-    def _run(self, entry: Entry, push: Push, is_in_lane: bool) -> float | None:
-        """Have the handler answer, note it, and send what is not the direct answer."""
+    def _run(self, entry: Entry, push: Push) -> float | None:
+        """Have the handler answer, here or in a lane."""
         started = self._world.monotonic()
         if entry.record.starts > MOST_STARTS and not push.error:
             self._answering.give_up(push, MOST_STARTS)
         call = push.call
-        answer = self._answering.answer(push, is_in_lane)
+        answer = self._answering.answer(push)
         if push.call:
             if push.call is not call:
                 self._answering.start(push.call, partial(self.lanes.resume, push.openid))
@@ -97,7 +110,7 @@ class Runner:
             self._slow_down(entry, push)
             return None
         seconds = self._world.monotonic() - started
-        if seconds > LONG_FOR_UNMARKED and not is_in_lane:
+        if seconds > LONG_FOR_UNMARKED and not push.limit:
             logger.warning("%s took %.1f s: mark it slow=True, so that it holds up nobody", answer.handler, seconds)
         if entry.pieces:
             with entry.pieces.lock:
