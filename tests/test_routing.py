@@ -267,5 +267,5 @@ def test_a_path_is_described_as_one_would_write_it():
 def test_a_busy_handler_that_would_wait_itself_is_a_fault(folder, head):
     body = "yield 'wait'" if head == "def" else "return 'wait'"
     source = f"from wechat.routing import on\n@on('busy')\n{head} busy(msg):\n    {body}\n"
-    with pytest.raises(RoutingError, match="busy .* answers at once"):
+    with pytest.raises(RoutingError, match=r"busy .* answers at once"):
         load(folder(a=source))

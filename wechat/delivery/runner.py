@@ -104,7 +104,7 @@ class Runner:
         answer = self._answering.answer(push)
         if push.call:
             if push.call is not call:
-                self._answering.start(push.call, partial(self.lanes.resume, push.openid))
+                self._answering.start(push.call, self.lanes.resume, push.openid)
             return LATER
         if not answer:
             self._slow_down(entry, push)
