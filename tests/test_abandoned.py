@@ -12,12 +12,13 @@ from sandbox.testing import APPID, SECRET
 from tests.conftest import TOKEN, FaultyStore, Known
 from tests.test_ledger import STRANGE
 from tests.test_promises import wait_until
-from wechat.delivery.entries import READY, unpack, unpack_record
+from wechat.delivery.entries import READY, unpack_record
 from wechat.delivery.ledger import Ledger
 from wechat.delivery.outbox import NOTHING
 from wechat.delivery.runner import MOST_STARTS
 from wechat.errors import GivenUp
 from wechat.message import delivery_key
+from wechat.packing import unpack
 from wechat.protocol.parser import parse, read_fields
 from wechat.reply import Text
 from wechat.routing import on
@@ -304,7 +305,7 @@ def test_a_beginning_that_came_too_late_is_sent_with_the_rest(serving, store):
     app = serving(working()[0])
     ours, outbox, sent = app.delivery._ledger, app.delivery._outbox, []
     theirs = Ledger(store, Owners(store, identify=lambda: Known("other", set())), True, 600)
-    outbox.can_push = lambda *since: True
+    outbox._has_credentials = True
     app.api.send_message = lambda openid, message: sent.append(message["text"]["content"])
     entry, _ = ours.begin("key", USER, False)
     theirs.promise(theirs.begin("key", USER, False)[0], "")

@@ -7,7 +7,8 @@ from contextvars import ContextVar
 import pytest
 
 from tests.test_promises import wait_until
-from wechat.delivery.lanes import Lanes
+from wechat.delivery.lanes import LATER, Lanes
+from wechat.errors import Left
 from wechat.world import World
 
 LONG = 60.0  # seconds; longer than any test
@@ -193,6 +194,77 @@ def test_a_message_of_a_user_whose_old_one_is_resumed_comes_behind_it(make):
     assert lanes._resuming == 0
 
 
+# What hangs
+
+
+def hang(lanes, lane, gate, instead, is_resumed=False):
+    """Has the gate in the lane for a moment, then something else instead; gives what comes of the gate's end."""
+    came = []
+
+    def task():
+        try:
+            with lanes.limit(lane, 0.1, instead):
+                gate()
+        except Left as left:
+            came.append(left)
+
+    lanes.submit(lane, task, is_resumed=is_resumed)
+    return came
+
+
+def test_a_lane_goes_on_with_another_task_instead_of_one_that_hangs_in_another_thread(make):
+    lanes, done = make(1), []
+    gate = make.gate(done, "came back")
+    came = hang(lanes, "a", gate, note(done, "instead"))
+    lanes.submit("a", note(done, "next"))
+    lanes.submit("b", note(done, "b"))
+    assert wait_until(lambda: len(done) == 3)
+    assert done == ["b", "instead", "next"]
+    assert (len(lanes), lanes._alive) == (0, 1)
+    gate.may_end.set()
+    assert wait_until(lambda: came)
+    assert done[3:] == ["came back"]
+
+
+def test_what_comes_back_too_late_takes_nobodys_turn(make):
+    lanes, done = make(2), []
+    gates = [make.gate(done, name) for name in ("hung", "instead", "next")]
+    came = hang(lanes, "a", gates[0], gates[1])
+    lanes.submit("a", gates[2])
+    assert gates[1].has_begun.wait(5)
+    gates[0].may_end.set()
+    assert wait_until(lambda: came)
+    assert not gates[2].has_begun.wait(0.05)
+    gates[1].may_end.set()
+    assert gates[2].has_begun.wait(5)
+
+
+def test_what_ends_in_its_time_is_left_alone(make):
+    lanes, done = make(1), []
+    gate = make.gate(done, "gate")
+    gate.may_end.set()
+    came = hang(lanes, "a", gate, note(done, "instead"))
+    assert wait_until(lambda: done and not len(lanes))
+    time.sleep(0.15)
+    assert (done, came) == (["gate"], [])
+
+
+def test_what_is_resumed_and_hangs_makes_room_for_another_one(make):
+    lanes, done = make(2), []
+    gates = [make.gate(done, number) for number in range(2)]
+    hang(lanes, "old", gates[0], note(done, "instead"), is_resumed=True)
+    lanes.submit("old 2", gates[1], is_resumed=True)
+    assert gates[1].has_begun.wait(5)
+    assert lanes._resuming == 1
+
+
+def test_close_waits_for_nobody_who_was_left(make):
+    lanes, done = make(1), []
+    hang(lanes, "a", make.gate(done, "hung"), note(done, "instead"))
+    assert close_in_time(lanes)
+    assert done == ["instead"]
+
+
 # Failures, and the end
 
 
@@ -287,3 +359,40 @@ def test_a_forked_process_begins_with_no_lanes(make):
     assert not len(lanes)
     lanes.submit("paused", note(done, "of the child"))
     assert wait_until(lambda: done == ["of the child"])
+
+
+# Tasks that are resumed
+
+
+@pytest.mark.parametrize("is_early", [False, True], ids=["resumed later", "resumed before it gave LATER"])
+def test_a_task_that_gives_later_is_called_again_once_it_is_resumed(make, is_early):
+    lanes, done, answers = make(1), [], iter([LATER, LATER, None])
+
+    def task():
+        done.append("called")
+        if is_early and len(done) < 3:
+            lanes.resume("a")
+        return next(answers)
+
+    lanes.submit("a", task)
+    lanes.submit("a", note(done, "next"))
+    for number in (1, 2) if not is_early else ():
+        assert wait_until(lambda number=number: len(done) == number and "a" in lanes._left)
+        lanes.submit("b", note([], "b"))
+        assert wait_until(lambda: len(lanes) == 1)  # the one thread is free meanwhile
+        lanes.resume("a")
+    assert wait_until(lambda: not len(lanes))
+    assert done == ["called", "called", "called", "next"]
+
+
+def test_the_end_waits_for_a_task_that_gave_later(make):
+    lanes, done = make(2), []
+    lanes.submit("a", lambda: done.append("called") if done else done.append("first") or LATER)
+    assert wait_until(lambda: done == ["first"])
+    closing = threading.Thread(target=lanes.close)
+    closing.start()
+    closing.join(0.1)
+    assert closing.is_alive()
+    lanes.resume("a")
+    closing.join(5)
+    assert done == ["first", "called"]

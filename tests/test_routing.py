@@ -102,6 +102,8 @@ def short(msg): pass
 def rest(msg): pass
 @on("error")
 def failed(msg): pass
+@on("busy")
+def turned_away(msg): pass
 """
 
 
@@ -131,6 +133,7 @@ def failed(msg): pass
         (Message({"MsgType": "image"}), "rest"),
         (Message({"MsgType": "default"}), "rest"),
         (Message({"MsgType": "error"}), "rest"),
+        (Message({"MsgType": "busy"}), "rest"),
     ],
 )
 def test_the_longest_path_answers_exact_before_pattern_before_general(folder, message, name):
@@ -201,6 +204,11 @@ def test_an_unknown_parameter_stops_the_start_with_its_place(folder, parameters,
     assert "match, session, api, error" in fault
 
 
+def test_a_busy_handler_may_not_wait_for_the_session_that_others_have(folder):
+    (fault,) = faults(folder(a='@on("busy")\ndef f(msg, session): pass\n'))
+    assert fault.endswith("asks for session: after the message there are only match, api, error")
+
+
 def test_a_handler_without_a_parameter_is_refused(folder):
     (fault,) = faults(folder(a='@on("text")\ndef f(): pass\n'))
     assert "the first one is the message" in fault
@@ -253,3 +261,11 @@ def test_faults_of_settings_and_handlers_are_said_together(folder):
 def test_a_path_is_described_as_one_would_write_it():
     path = ("event", "click", re.compile(r"A_\d", re.DOTALL))
     assert describe(path) == r"'event', 'click', re.compile('A_\\d', re.DOTALL)"
+
+
+@pytest.mark.parametrize("head", ["def", "async def"])
+def test_a_busy_handler_that_would_wait_itself_is_a_fault(folder, head):
+    body = "yield 'wait'" if head == "def" else "return 'wait'"
+    source = f"from wechat.routing import on\n@on('busy')\n{head} busy(msg):\n    {body}\n"
+    with pytest.raises(RoutingError, match=r"busy .* answers at once"):
+        load(folder(a=source))

@@ -3,14 +3,17 @@
 import logging
 import threading
 from collections import deque
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from contextvars import Context, copy_context
 from heapq import heappop, heappush
 from itertools import count
+from math import inf
 from typing import NamedTuple
 
+from wechat.errors import Left
 from wechat.log import log_error
-from wechat.world import REAL, World
+from wechat.world import REAL, Alarms, World
 
 logger = logging.getLogger("wxserver")
 
@@ -20,7 +23,9 @@ ALONE, LEAST_ALONE = 1.0, 0.05  # seconds that a suspect lives before the next o
 ALL_ALONE = 10.0  # seconds for all of them together, where that leaves each one enough
 IDLE = 10.0  # seconds after which a thread ends that has nothing to do
 
-Task = Callable[[], float | None]  # gives the seconds after which it is to be called again, before its lane goes on
+# Gives the seconds after which it is to be called again, before its lane goes on; or LATER, which is until `resume`.
+Task = Callable[[], float | None]
+LATER = inf
 
 
 class Job(NamedTuple):
@@ -34,41 +39,54 @@ class Job(NamedTuple):
 class Lanes:
     """Up to so many threads, which go round the lanes: users never wait for one another.
 
-    What is resumed after a crash gets half of the threads at most: it may be what crashed, or hang.
+    What is resumed after a crash gets half of the threads at most: it may be what crashed, or hang. Of what is new, a
+    lane takes `most_waiting` behind the task that runs, and all lanes together take `most`.
     """
 
-    def __init__(self, threads: int, name: str, world: World = REAL) -> None:
+    def __init__(
+        self, threads: int, name: str, world: World = REAL, most_waiting: float = inf, most: float = inf
+    ) -> None:
         self._threads, self._name, self._world = threads, name, world
+        self._most_waiting, self._most = most_waiting, most
         self.begin()
 
     def begin(self) -> None:
         """Begin anew, as a process that was forked has to: it has none of its parent's threads."""
         self._lock = self._world.lock()
-        self._lanes: dict[str, deque[Job]] = {}  # the first job of a lane runs, or is ready or paused
+        self._lanes: dict[str, list[Job]] = {}  # the first job of a lane runs, or is ready or paused
         self._ready: deque[str] = deque()  # lanes
         self._resumed: deque[str] = deque()  # lanes whose first job is one that is resumed
+        self._left: set[str] = set()  # lanes whose first job gave LATER or was resumed, but not both
         self._paused: list[tuple[float, int, str]] = []  # until when, a number and the lane: a heap
         self._numbers = count()
         self._idle: list[threading.Event] = []
         self._alive = self._resuming = 0  # threads
+        self._jobs = 0  # that wait or run
         self._is_closing = False
         self._emptied = self._world.event()
+        self._alarms = Alarms("alarm", self._world)
 
     def __len__(self) -> int:
         """How many lanes have something to do."""
         return len(self._lanes)
 
-    def submit(self, lane: str, task: Task, after: float = 0.0, is_resumed: bool = False) -> None:
-        """Have the task done once the lane has come to it; `after` so many seconds, where the lane is empty."""
+    def submit(self, lane: str, task: Task, after: float = 0.0, is_resumed: bool = False) -> bool:
+        """Have the task done once the lane has come to it; `after` so many seconds, where the lane is empty.
+
+        False where there are too many already.
+        """
         with self._lock:
-            jobs = self._lanes.setdefault(lane, deque())
-            jobs.append(Job(task, copy_context(), is_resumed))
-            if len(jobs) > 1:
-                return
+            jobs = self._lanes.get(lane, ())
+            if not is_resumed and (len(jobs) > self._most_waiting or self._jobs >= self._most):
+                return False
+            self._add(lane, Job(task, copy_context(), is_resumed))
+            if jobs:
+                return True
             self._queue(lane, after)
             has_thread = self._wake()
         if not has_thread:
             self._work(is_patient=False)
+        return True
 
     def submit_suspect(self, lane: str, task: Task, is_over: Callable[[], bool], forgive: Callable[[], object]) -> None:
         """Have a task done that may end the process; the next such follows once it is over, or lived for a moment.
@@ -90,12 +108,44 @@ class Lanes:
 
         self.submit(SUSPECTS, watch, is_resumed=True)
 
+    def resume(self, lane: str) -> None:
+        """Have the task that gives LATER, or has done so, called again. Holds up nobody: an event loop calls it.
+
+        Until then its lane is occupied, and has no thread; `close` waits for it.
+        """
+        with self._lock:
+            has_thread = not self._meet(lane) or self._wake()
+        if not has_thread:
+            self._work(is_patient=False)
+
+    @contextmanager
+    def limit(self, lane: str, seconds: float, instead: Task) -> Iterator[None]:
+        """Let the task of the lane take so long at most inside the block; then another one is done instead.
+
+        The thread that hangs does not count any more. Raises Left where the block ends after that.
+        """
+        alarm = self._alarms.set(seconds, lambda: self._replace(lane, instead))
+        try:
+            yield
+        finally:
+            if not self._alarms.call_off(alarm):
+                raise Left
+
+    def _replace(self, lane: str, task: Task) -> None:
+        with self._lock:
+            jobs = self._lanes[lane]
+            hanging, jobs[0] = jobs[0], Job(task, jobs[0].context.copy(), False)
+            self._resuming -= hanging.is_resumed
+            self._alive -= 1
+            self._queue(lane)
+            self._wake()
+
     def close(self) -> None:
         """Wait for what runs or is ready, and drop what is paused."""
         with self._lock:
             self._is_closing = True
             for _, _, lane in self._paused:
-                del self._lanes[lane]
+                self._jobs -= len(self._lanes.pop(lane))
             self._paused.clear()
             for event in self._idle:
                 event.set()
@@ -103,6 +153,10 @@ class Lanes:
         self._emptied.wait()
 
     # With the lock held
+
+    def _add(self, lane: str, job: Job) -> None:
+        self._lanes.setdefault(lane, []).append(job)
+        self._jobs += 1
 
     def _queue(self, lane: str, after: float = 0.0) -> None:
         if after > 0 and not self._is_closing:
@@ -136,13 +190,26 @@ class Lanes:
     def _finish(self, lane: str, again: float | None) -> None:
         jobs = self._lanes[lane]
         self._resuming -= jobs[0].is_resumed
+        if again == LATER:
+            self._meet(lane)
+            return
         if again is None or self._is_closing:
-            jobs.popleft()
+            jobs.pop(0)
+            self._jobs -= 1
         if jobs:
             self._queue(lane, again or 0.0)
         else:
             del self._lanes[lane]
             self._look_whether_empty()
+
+    def _meet(self, lane: str) -> bool:
+        """Queue the lane with the second of the two: its task has given LATER, and it was resumed. Whether it is."""
+        if lane in self._left:
+            self._left.remove(lane)
+            self._queue(lane)
+            return True
+        self._left.add(lane)
+        return False
 
     def _look_whether_empty(self) -> None:
         if self._is_closing and not self._lanes:
@@ -152,8 +219,11 @@ class Lanes:
 
     def _work(self, is_patient: bool = True) -> None:
         while lane := self._next(is_patient):
-            again = self._do(self._lanes[lane][0])
+            job = self._lanes[lane][0]
+            again = self._do(job)
             with self._lock:
+                if self._lanes.get(lane, (None,))[0] is not job:  # another one runs instead, in another thread
+                    return
                 self._finish(lane, again)
 
     def _next(self, is_patient: bool) -> str | None:
