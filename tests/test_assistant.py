@@ -380,6 +380,16 @@ def test_the_first_text_is_the_direct_answer_and_the_others_follow(user):
     assert followed == [f"{LONG}\n\n{LONG}", "short\n\nthree"]
 
 
+def test_without_customer_messages_the_texts_are_joined_or_fetched(environ, cloud):
+    app = wxserver.make_application({"WECHAT_TOKEN": SETTINGS["WECHAT_TOKEN"], **environ}, FOLDER)
+    user = User(app, cloud)
+    said = user.says("paragraphs please").Content
+    while said.endswith("回复“继续”查看下文"):
+        said = said.removesuffix("回复“继续”查看下文") + user.says("继续").Content
+    app.close()
+    assert "".join(said.split()) == f"One{LONG}{LONG}{LONG}shortthree"  # wherever it was cut
+
+
 def test_what_was_said_is_in_the_session(user, model):
     assert user.says("my name is 小明").Content
     assert user.says("and?").Content
