@@ -96,8 +96,8 @@ class Delivery:
         self._runner.do_in_lane(entry, push)
 
     def is_idle(self) -> bool:
-        """Whether nothing is under way."""
-        return not any(len(lanes) for lanes in self._lanes)
+        """Whether nothing is under way; that somebody types is nothing to wait for."""
+        return not (len(self._runner.lanes) or len(self._outbox.lanes))
 
     def close(self) -> None:
         """Wait for what is under way."""
@@ -108,19 +108,19 @@ class Delivery:
         """The document, or what is said when it is not ready in time."""
         is_crowded = self._waiting >= self._most_waiting
         seconds = 0 if is_crowded else self._within
+        is_last = is_crowded or attempt >= LAST_ATTEMPT
         if not self._hold(entry, push, seconds * TYPING_AT):
             is_known = self._outbox.show_typing(entry)
-            if not (self._hold(entry, push, seconds * (1 - TYPING_AT)) or is_crowded):
+            if not (self._hold(entry, push, seconds * (1 - TYPING_AT)) or is_last):
                 is_known.wait(SPARE)
         if not (entry.is_running or entry.record.is_late):
             return self._log(push, entry, attempt, DIRECT, entry.record.document)
         since = self._world.monotonic() - OPEN_FOR if is_crowded else push.started
         if self._outbox.can_push(-math.inf if entry.record.is_late else since):
             return self._promise(entry, push, attempt, b"")
-        if is_crowded or attempt >= LAST_ATTEMPT or entry.record.is_late:
-            return self._promise(
-                entry, push, attempt, self._runner.to_xml(Text(self._runner.texts.waiting), push.message)
-            )
+        if is_last or entry.record.is_late:
+            waiting = Text(self._runner.texts.waiting)
+            return self._promise(entry, push, attempt, self._runner.to_xml(waiting, push.message))
         if self._hold(entry, push, GRACE) or entry.record.attempts > attempt:
             return self._log(push, entry, attempt, "too late", entry.record.document)
         return self._promise(entry, push, attempt, b"")
