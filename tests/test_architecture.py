@@ -61,7 +61,9 @@ def test_each_function_that_is_named_exists():
 
 def test_each_thread_has_a_row():
     started = {
-        name for source in SOURCES.values() for name in re.findall(r'(?:, name=|Lanes\([\w.]+, )"(\w+)"', source)
+        name
+        for source in SOURCES.values()
+        for name in re.findall(r'(?:, name=|Lanes\([\w.]+, |Alarms\()"(\w+)"', source)
     }
     assert set(first_cells("Threads")) == started
 
@@ -69,7 +71,7 @@ def test_each_thread_has_a_row():
 def test_each_lock_has_a_row():
     lock = r"self\.(\w+) = (?:threading\.Lock|(?:self\._)?world\.lock)\(\)"
     made = {name for source in SOURCES.values() for name in re.findall(lock, source)}
-    owners = {"Ledger", "Lanes", "Delivery", "TokenCache"}
+    owners = {"Ledger", "Lanes", "Crowd", "Alarms", "TokenCache"}
     in_the_store = {"lock:", "token:lock", "token:forced", "BEGIN IMMEDIATE"}
     assert set(first_cells("Locks")) == made | owners | {"lock"} | in_the_store
 

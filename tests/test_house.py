@@ -21,7 +21,7 @@ ORDER = str.split(
     """
     errors settings system log world
     store.base store.memory store.sqlite store.redis store.opening store.owners store.remembered
-    message web protocol.envelope protocol.typed protocol.parser reply
+    message web protocol.envelope protocol.typed protocol.parser pieces plain reply
     texts routing
     platform.transport platform.answers platform.files
     platform.access_token platform.api platform.menu platform.pushing

@@ -8,6 +8,7 @@ import pytest
 
 from tests.test_promises import wait_until
 from wechat.delivery.lanes import Lanes
+from wechat.errors import Left
 from wechat.world import World
 
 LONG = 60.0  # seconds; longer than any test
@@ -191,6 +192,77 @@ def test_a_message_of_a_user_whose_old_one_is_resumed_comes_behind_it(make):
     gate.may_end.set()
     assert wait_until(lambda: done == ["old", "new"])
     assert lanes._resuming == 0
+
+
+# What hangs
+
+
+def hang(lanes, lane, gate, instead, is_resumed=False):
+    """Has the gate in the lane for a moment, then something else instead; gives what comes of the gate's end."""
+    came = []
+
+    def task():
+        try:
+            with lanes.limit(lane, 0.1, instead):
+                gate()
+        except Left as left:
+            came.append(left)
+
+    lanes.submit(lane, task, is_resumed=is_resumed)
+    return came
+
+
+def test_a_lane_goes_on_with_another_task_instead_of_one_that_hangs_in_another_thread(make):
+    lanes, done = make(1), []
+    gate = make.gate(done, "came back")
+    came = hang(lanes, "a", gate, note(done, "instead"))
+    lanes.submit("a", note(done, "next"))
+    lanes.submit("b", note(done, "b"))
+    assert wait_until(lambda: len(done) == 3)
+    assert done == ["b", "instead", "next"]
+    assert (len(lanes), lanes._alive) == (0, 1)
+    gate.may_end.set()
+    assert wait_until(lambda: came)
+    assert done[3:] == ["came back"]
+
+
+def test_what_comes_back_too_late_takes_nobodys_turn(make):
+    lanes, done = make(2), []
+    gates = [make.gate(done, name) for name in ("hung", "instead", "next")]
+    came = hang(lanes, "a", gates[0], gates[1])
+    lanes.submit("a", gates[2])
+    assert gates[1].has_begun.wait(5)
+    gates[0].may_end.set()
+    assert wait_until(lambda: came)
+    assert not gates[2].has_begun.wait(0.05)
+    gates[1].may_end.set()
+    assert gates[2].has_begun.wait(5)
+
+
+def test_what_ends_in_its_time_is_left_alone(make):
+    lanes, done = make(1), []
+    gate = make.gate(done, "gate")
+    gate.may_end.set()
+    came = hang(lanes, "a", gate, note(done, "instead"))
+    assert wait_until(lambda: done and not len(lanes))
+    time.sleep(0.15)
+    assert (done, came) == (["gate"], [])
+
+
+def test_what_is_resumed_and_hangs_makes_room_for_another_one(make):
+    lanes, done = make(2), []
+    gates = [make.gate(done, number) for number in range(2)]
+    hang(lanes, "old", gates[0], note(done, "instead"), is_resumed=True)
+    lanes.submit("old 2", gates[1], is_resumed=True)
+    assert gates[1].has_begun.wait(5)
+    assert lanes._resuming == 1
+
+
+def test_close_waits_for_nobody_who_was_left(make):
+    lanes, done = make(1), []
+    hang(lanes, "a", make.gate(done, "hung"), note(done, "instead"))
+    assert close_in_time(lanes)
+    assert done == ["instead"]
 
 
 # Failures, and the end

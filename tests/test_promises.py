@@ -74,10 +74,10 @@ def start(serve, tmp_path, cloud):
     return run
 
 
-def say(server, content, **more):
+def say(server, content, openid=USER, **more):
     """Delivers a text like WeChat; gives the number of the attempt that was answered, and what the user sees."""
     endpoint = Endpoint(server.url, hang_up=more.pop("hang_up", HANG_UP))
-    attempts = list(endpoint.deliver(signed_query(TOKEN), text_message(content).encode(), **more))
+    attempts = list(endpoint.deliver(signed_query(TOKEN), text_message(content, openid).encode(), **more))
     return len(attempts), shown(attempts[-1].body)
 
 
@@ -266,11 +266,21 @@ def test_messages_of_one_user_that_use_the_session_lose_no_update(start, store):
     assert sorted(said) == list(range(1, 10 * len(threads) + 1))
 
 
-def test_when_most_workers_wait_a_slow_message_is_not_held(start):
-    server = start(WECHAT_THREADS="8")
-    threads = [threading.Thread(target=say, args=(server, f"slow 1.{number}")) for number in range(6)]
+def say_together(server, content, openids):
+    """Lets these users say it at the same time; gives the threads, and what each user gets."""
+    said = {}
+    threads = [
+        threading.Thread(target=lambda openid=openid: said.update({openid: say(server, content, openid)}))
+        for openid in openids
+    ]
     for thread in threads:
         thread.start()
+    return threads, said
+
+
+def test_when_most_workers_wait_a_slow_message_is_not_held(start):
+    server = start(WECHAT_THREADS="8")
+    threads, _ = say_together(server, "slow 1.2", "abcdef")
     time.sleep(0.2)
     started = time.monotonic()
     assert say(server, "slow 0.3") == (1, "还在处理，稍后回复“继续”获取结果")
@@ -278,6 +288,26 @@ def test_when_most_workers_wait_a_slow_message_is_not_held(start):
     assert time.monotonic() - started < 0.3
     for thread in threads:
         thread.join()
+
+
+def test_as_many_users_as_may_wait_are_all_answered_directly_at_the_second_attempt(start):
+    """What WeChat has left holds no worker once it asks again, though it would for 1.5 s."""
+    threads, said = say_together(start(WECHAT_THREADS="8"), "slow 0.75", "abcdef")
+    for thread in threads:
+        thread.join()
+    assert said == dict.fromkeys("abcdef", (2, "done slow 0.75"))
+
+
+def test_the_attempts_of_one_user_make_it_crowded_for_nobody_else(start):
+    server = start(WECHAT_THREADS="16", WECHAT_WAITING_PER_USER="100", WECHAT_DRAIN="1")
+    crowd = [threading.Thread(target=say, args=(server, f"slow 0.{number}")) for number in range(60, 90)]
+    for thread in crowd:
+        thread.start()
+    time.sleep(0.2)
+    threads, said = say_together(server, "slow 0.75", "abcdefghijk")
+    for thread in [*threads, *crowd]:
+        thread.join()
+    assert said == dict.fromkeys("abcdefghijk", (2, "done slow 0.75"))
 
 
 def test_an_unmarked_handler_that_takes_seconds_is_named(start):

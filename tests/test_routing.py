@@ -102,6 +102,8 @@ def short(msg): pass
 def rest(msg): pass
 @on("error")
 def failed(msg): pass
+@on("busy")
+def turned_away(msg): pass
 """
 
 
@@ -131,6 +133,7 @@ def failed(msg): pass
         (Message({"MsgType": "image"}), "rest"),
         (Message({"MsgType": "default"}), "rest"),
         (Message({"MsgType": "error"}), "rest"),
+        (Message({"MsgType": "busy"}), "rest"),
     ],
 )
 def test_the_longest_path_answers_exact_before_pattern_before_general(folder, message, name):
@@ -199,6 +202,11 @@ def test_an_unknown_parameter_stops_the_start_with_its_place(folder, parameters,
     (fault,) = faults(folder(a=f'@on("text")\ndef f({parameters}): pass\n'))
     assert re.search(rf"handlers\.a\.f \(.*/a\.py:3\) asks for {re.escape(named)}", fault)
     assert "match, session, api, error" in fault
+
+
+def test_a_busy_handler_may_not_wait_for_the_session_that_others_have(folder):
+    (fault,) = faults(folder(a='@on("busy")\ndef f(msg, session): pass\n'))
+    assert fault.endswith("asks for session: after the message there are only match, api, error")
 
 
 def test_a_handler_without_a_parameter_is_refused(folder):

@@ -36,6 +36,9 @@ def test_every_setting_reaches_its_field():
         "WECHAT_MAX_AGE": "0",
         "WECHAT_REPLY_WITHIN": "0.5",
         "WECHAT_THREADS": "8",
+        "WECHAT_SLOW_THREADS": "9",
+        "WECHAT_WAITING_PER_USER": "0",
+        "WECHAT_WAITING": "500",
         "WECHAT_DRAIN": "3",
         "HOST": "::1",
         "PORT": "9000",
@@ -45,7 +48,7 @@ def test_every_setting_reaches_its_field():
     keys = (bytes(32), b64decode("B" * 43 + "="))
     credentials = (("newtoken", "oldtoken"), "wx1234567890abcdef", "5" * 32, keys, "compat", "miniprogram")
     where = ("redis://127.0.0.1:6379/0", "http://127.0.0.1:9090", "/bot")
-    assert read(environ) == Settings(*credentials, *where, 0, 0.5, 8, 3, "::1", 9000, "debug")
+    assert read(environ) == Settings(*credentials, *where, 0, 0.5, 8, 9, 0, 500, 3, "::1", 9000, "debug")
 
 
 def test_an_empty_value_counts_as_none():
@@ -80,6 +83,9 @@ def test_a_wrong_token_is_refused_without_being_shown(token):
         ("WECHAT_REPLY_WITHIN", "soon"),
         ("WECHAT_DRAIN", "3601"),
         ("WECHAT_THREADS", "0"),
+        ("WECHAT_SLOW_THREADS", "0"),
+        ("WECHAT_WAITING_PER_USER", "-1"),
+        ("WECHAT_WAITING", "0"),
         ("WECHAT_THREADS", "٣"),
         ("PORT", "65536"),
         ("PORT", "http"),

@@ -6,6 +6,7 @@
     ├── GivenUp
     ├── ApiError         TransportError, WeChatError
     └── Refusal          Unreadable 400, Forbidden 403, NotFound 404, MethodNotAllowed 405, TooLarge 413
+    Left                 no Error: it passes by whoever catches those
 
 No message holds a secret, a token, a signed URL or a user's text.
 """
@@ -41,6 +42,10 @@ class RoutingError(StartError):
 
 class StoreError(Error):
     """The store does not answer, or not as a store; the cause is behind it."""
+
+
+class Left(BaseException):
+    """A handler came back too late: its lane has gone on, and nothing of what it says counts."""
 
 
 class GivenUp(Error):

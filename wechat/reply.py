@@ -9,11 +9,12 @@ from dataclasses import dataclass
 from typing import Any, ClassVar
 
 from wechat.message import Message, cdata, without_forbidden
+from wechat.pieces import TEXT_LIMIT as TEXT_LIMIT
+from wechat.pieces import split_text as split_text
+from wechat.plain import plain as plain
 
 logger = logging.getLogger(__name__)
 
-# A longer text costs the user the whole answer: https://github.com/dodgepudding/wechat-php-sdk/issues/363
-TEXT_LIMIT = 2047  # bytes of UTF-8
 NEWS_LIMIT_MESSAGE = 1  # articles in answer to a message, since October 2018
 NEWS_LIMIT_EVENT = 8  # articles in answer to an event
 
@@ -21,15 +22,6 @@ DOCUMENT = (
     "<xml><ToUserName>%s</ToUserName><FromUserName>%s</FromUserName>"
     "<CreateTime>%d</CreateTime><MsgType><![CDATA[%s]]></MsgType>%s</xml>"
 )
-
-
-def split_text(content: str, limit: int = TEXT_LIMIT) -> list[str]:
-    """The content in pieces of at most `limit` bytes of UTF-8, cut between characters; no pieces for no content."""
-    pieces, data = [], without_forbidden(content).encode()
-    while data:
-        pieces.append(data[:limit].decode(errors="ignore"))
-        data = data[len(pieces[-1].encode()) :]
-    return pieces
 
 
 class Fields:
@@ -110,7 +102,7 @@ class Text(Reply):
 def is_long(text: Text) -> bool:
     """Whether the text has more bytes than WeChat takes at once."""
     # A character has 4 bytes at most.
-    return len(text.content) * 4 > TEXT_LIMIT and len(split_text(text.content)) > 1
+    return len(text.content) * 4 > TEXT_LIMIT < len(without_forbidden(text.content).encode())
 
 
 @dataclass(frozen=True)

@@ -25,7 +25,7 @@ F = TypeVar("F", bound=Function)
 
 PACKAGE = "handlers"  # the name under which the modules of the folder import one another, whatever the folder is called
 OFFERS = ("match", "session", "api", "error")  # what a handler can ask for by a parameter's name, after the message
-DEFAULT, ERROR = ("default",), ("error",)
+DEFAULT, ERROR, BUSY = ("default",), ("error",), ("busy",)
 PARTS = {"text": 2, "event": 3}  # how long a path of this MsgType may be; all others have one part
 
 
@@ -178,11 +178,12 @@ def _faults(function: Function, mark: Mark, owner: Function) -> Iterator[str]:
         yield f"@on({describe(mark.path)}) stands twice: at {where(owner)} and at {where(function)}; one has to go"
     if mark.hides:
         yield f"{where(function)} hides {where(mark.hides)}: give one of them another name"
-    unknown = [name for name in _asks(function)[1:] if name not in OFFERS]
+    offers = [name for name in OFFERS if (mark.path, name) != (BUSY, "session")]  # which others have just then
+    unknown = [name for name in _asks(function)[1:] if name not in offers]
     if not _asks(function):
         yield f"{where(function)} takes no parameter: the first one is the message"
     if unknown:
-        yield f"{where(function)} asks for {', '.join(unknown)}: after the message there are only {', '.join(OFFERS)}"
+        yield f"{where(function)} asks for {', '.join(unknown)}: after the message there are only {', '.join(offers)}"
 
 
 def _asks(function: Function) -> list[str]:
@@ -222,17 +223,16 @@ class Router:
         self.patterns: dict[Route, list[tuple[re.Pattern[str], Handler]]] = {}
         for path, function in routes.items():
             marks = [mark for mark in _marks(function) if mark.path == path]
-            slow, timeout = any(mark.slow for mark in marks), next((mark.timeout for mark in marks), None)
+            timeout = next((mark.timeout for mark in marks if mark.timeout), None)
+            slow = timeout is not None or any(mark.slow for mark in marks)  # a worker's thread cannot be left to itself
             handler = Handler(function, name_of(function), path, slow, tuple(_asks(function)[1:]), timeout)
             if isinstance(path[-1], re.Pattern):
                 self.patterns.setdefault(path[:-1], []).append((path[-1], handler))
             else:
                 self.exact[path] = Found(handler, None)
-        self._rest = self.exact.pop(DEFAULT, None)
-        error = self.exact.pop(ERROR, None)
+        self._rest, *others = (self.exact.pop(path, None) for path in (DEFAULT, ERROR, BUSY))
+        self.default, self.error, self.busy = (found.handler if found else None for found in (self._rest, *others))
         self.texts = texts_of(routes.values())
-        self.default = self._rest.handler if self._rest else None
-        self.error = error.handler if error else None
 
     def find(self, message: Message) -> Found | None:
         """The handler with the longest path that fits, else the default, else None."""

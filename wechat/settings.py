@@ -121,6 +121,9 @@ class Settings:
     max_age: int = setting("WECHAT_MAX_AGE", 300, _whole_number, 0, 86_400, "seconds")  # of a signature; 0: for ever
     reply_within: float = setting("WECHAT_REPLY_WITHIN", 4.5, _seconds)  # for which one attempt is held open
     threads: int = setting("WECHAT_THREADS", 64, _whole_number, 1, 1_000, "threads")
+    slow_threads: int = setting("WECHAT_SLOW_THREADS", 64, _whole_number, 1, 1_000, "threads")
+    waiting_per_user: int = setting("WECHAT_WAITING_PER_USER", 8, _whole_number, 0, 10_000, "messages")
+    waiting: int = setting("WECHAT_WAITING", 10_000, _whole_number, 1, 1_000_000, "messages")
     drain: int = setting("WECHAT_DRAIN", 20, _whole_number, 0, 3_600, "seconds")  # SIGTERM waits for work in flight
     host: str = setting("HOST", "0.0.0.0", _matching, HOST, "an address like 0.0.0.0 or 127.0.0.1, without a port")
     port: int = setting("PORT", 8080, _whole_number, 0, 65_535, "a TCP port")

@@ -1,8 +1,14 @@
-"""Time and threads, as a parameter: those of the machine, or those of a simulation."""
+"""Time and threads, as a parameter: those of the machine, or those of a simulation; and what is done in its time."""
 
+import logging
 import threading
 import time
 from collections.abc import Callable
+from contextlib import suppress
+
+from wechat.log import log_error
+
+logger = logging.getLogger("wxserver")
 
 
 class World:
@@ -19,3 +25,63 @@ class World:
 
 
 REAL = World()
+
+
+class Alarm:
+    """A task, and when it is to be done, by the world's monotonic clock."""
+
+    def __init__(self, at: float, task: Callable[[], object], has_rung: threading.Event) -> None:
+        self.at, self.task, self.has_rung = at, task, has_rung
+
+
+class Alarms:
+    """Short tasks that one thread does in their time; it ends where there are none."""
+
+    def __init__(self, name: str, world: World) -> None:
+        self._name, self._world = name, world
+        self._lock = world.lock()
+        self._sooner = world.event()
+        self._alarms: set[Alarm] = set()
+        self._has_thread = False
+
+    def set(self, seconds: float, task: Callable[[], object]) -> Alarm:
+        """Have the task done after so many seconds."""
+        alarm = Alarm(self._world.monotonic() + seconds, task, self._world.event())
+        with self._lock:
+            self._alarms.add(alarm)
+            if self._has_thread:
+                self._sooner.set()
+            else:
+                with suppress(RuntimeError):  # the interpreter ends
+                    self._world.start(self._ring, self._name)
+                    self._has_thread = True
+        return alarm
+
+    def call_off(self, alarm: Alarm) -> bool:
+        """Have the task not done. False where it has been done."""
+        with self._lock:
+            if alarm in self._alarms:
+                self._alarms.remove(alarm)
+                return True
+        alarm.has_rung.wait()
+        return False
+
+    def _ring(self) -> None:
+        while True:
+            with self._lock:
+                alarm = min(self._alarms, key=lambda alarm: alarm.at, default=None)
+                if not alarm:
+                    self._has_thread = False
+                    return
+                left = alarm.at - self._world.monotonic()
+                if left <= 0:
+                    self._alarms.remove(alarm)
+                self._sooner.clear()
+            if left > 0:
+                self._sooner.wait(left)
+                continue
+            try:
+                alarm.task()
+            except BaseException as error:
+                log_error(logger, f"{self._name}: a task failed", error)
+            alarm.has_rung.set()

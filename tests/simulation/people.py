@@ -3,6 +3,7 @@
 import re
 
 from tests.simulation.plan import FIRST_ID, Letter
+from tests.simulation.promises import TIMEOUT
 from tests.simulation.story import Planned
 from wechat.errors import GivenUp
 from wechat.reply import Image, Transfer
@@ -92,7 +93,7 @@ class Handlers:
     def routes(self):
         """The handlers by their paths."""
 
-        @on("text", re.compile(r"(?:slow) m\d+"), slow=True)
+        @on("text", re.compile(r"(?:slow) m\d+"), slow=True, timeout=TIMEOUT)
         @on("text", re.compile(r"(?:fast|unmarked) m\d+"))
         def work(message):
             return self._work(message)
@@ -110,6 +111,8 @@ class Handlers:
             letter = self._letter(message)
             if isinstance(error, GivenUp):
                 self._watch.given_up(letter)
+            if isinstance(error, TimeoutError):
+                self._watch.timed_out(letter, self._scheduler.current.process)
             return letter.sorry
 
         marked = (work, remember, rest, apologise)

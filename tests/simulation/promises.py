@@ -10,13 +10,15 @@ from contextlib import contextmanager
 
 from tests.simulation.plan import PLATFORM, STORE
 from tests.simulation.story import Planned, Run, Story
-from wechat.delivery.entries import DONE, PREFIX, PROMISED, READY, RUNNING, unpack_record
+from wechat.delivery.entries import DONE, PREFIX, PROMISED, READY, RUNNING, unpack, unpack_record
+from wechat.delivery.outbox import NOTHING
 from wechat.store.owners import LIFE
 from wechat.texts import Texts
 
 NAME = re.compile(r"\b(m\d+):")
 FAULTS_OF_OURS = ("a task failed", "is not answered", "goes on after a failure", "cannot be")
 ADOPTED_WITHIN = 22.0  # seconds: 15 without a sign of life, seen by looks that are 3 apart
+TIMEOUT = 60.0  # seconds that a slow handler has
 SENT_WITHIN = 25.0  # seconds: what is ready may first have to wait for the lock of a process that died
 STARTS = 3
 OUTAGE = 5.0  # seconds after which a failure of the store counts as another one
@@ -128,7 +130,15 @@ class Watch:
 
     def ended(self, run):
         """It ended."""
-        run.ended_at = self._scheduler.now
+        run.ended_at = run.ended_at or self._scheduler.now
+
+    def timed_out(self, letter, process):
+        """The error handler is told that the handler took too long; it may go on, but nobody waits for it."""
+        runs, now = [run for run in self.story(letter).runs if run.process is process], self._scheduler.now
+        if all(now - run.began_at < TIMEOUT for run in runs):
+            self._break("a handler has the time that it says", letter.name)
+        for run in runs:
+            run.ended_at = run.ended_at or now
 
     def given_up(self, letter):
         """The error handler is told that the message was given up."""
@@ -224,7 +234,8 @@ class Watch:
         plan = self._simulation.plan
         if story.letter.reply == "none":  # the user may have been told to ask
             return
-        if plan.has_credentials and not (self._has_platform_trouble or self._has_store_trouble):
+        has_reply = unpack(story.record.reply) != NOTHING  # that there was none is said to who asks, and not sent
+        if plan.has_credentials and has_reply and not (self._has_platform_trouble or self._has_store_trouble):
             self._break("a reply is kept only where it cannot be sent", story.letter.name)
 
     def _check_haste(self, story):
@@ -384,7 +395,7 @@ class Watch:
                 self._break("locks are free", f"{process.locks} of {process.name}")
             if process.delivery and not process.delivery.is_idle():
                 self._break("nothing is open for ever", f"{process.name} is not idle")
-            elif process.delivery and (process.delivery._waiting or under_way(process.ledger)):
+            elif process.delivery and (process.delivery.crowd or under_way(process.ledger)):
                 self._break("nothing is open for ever", f"{process.name} has {under_way(process.ledger)}")
         for shelf in self._simulation.shelves():
             left = [f"{name}: {keys}" for name, keys in shelf.indexes().items() if name != "owners" and keys]

@@ -6,6 +6,8 @@ https://developers.weixin.qq.com/doc/service/guide/product/message/Passive_user_
 
 import logging
 import math
+from collections.abc import Iterator
+from contextlib import contextmanager
 
 from wechat.delivery.answering import NEXT, NOBODY, Answer, Answering, Push
 from wechat.delivery.entries import READY, Entry
@@ -22,15 +24,46 @@ from wechat.world import REAL, World
 
 logger = logging.getLogger("wxserver")
 
-TYPING_AT = (
-    2 / 3
-)  # of WECHAT_REPLY_WITHIN: whether customer messages are closed is known before the attempt is answered
+TYPING_AT = 2 / 3  # of WECHAT_REPLY_WITHIN; so it is known whether customer messages are closed before it is over
 SPARE = 0.3  # seconds past WECHAT_REPLY_WITHIN that the platform gets for that
 OPEN_FOR = 600.0  # seconds for which a crowd counts on a call that worked
 GRACE = 1.5  # seconds past WECHAT_REPLY_WITHIN, so that WeChat hangs up and asks again
 LAST_ATTEMPT = 3
 DIRECT = ""  # in the log: with this attempt, the first or a later one
 BEHIND_A_CRASH = 6.0  # seconds after which the rest of a long text follows its beginning: WeChat asks for that after 5
+
+
+class Crowd:
+    """How many attempts are held open, which leaves workers for other messages.
+
+    Three quarters of the workers are for one attempt of each user; an eighth for all others of theirs, so that nobody
+    makes it crowded for another. An attempt that WeChat has left does not count.
+    """
+
+    def __init__(self, workers: int, world: World) -> None:
+        self._most_users, self._most_others = workers * 3 // 4, workers // 8
+        self._lock = world.lock()
+        self._held: dict[str, int] = {}  # for each user
+
+    def __len__(self) -> int:
+        return sum(self._held.values())
+
+    @contextmanager
+    def join(self, openid: str) -> Iterator[bool]:
+        """Whether there is room for an attempt of the user inside the block."""
+        with self._lock:
+            held, users = self._held.get(openid, 0), len(self._held)
+            has_room = len(self) - users < self._most_others if held else users < self._most_users
+            if has_room:
+                self._held[openid] = held + 1
+        try:
+            yield has_room
+        finally:
+            if has_room:
+                with self._lock:
+                    self._held[openid] -= 1
+                    if not self._held[openid]:
+                        del self._held[openid]
 
 
 class Delivery:
@@ -46,18 +79,16 @@ class Delivery:
         world: World = REAL,
     ) -> None:
         self._within = settings.reply_within
-        self._most_waiting = settings.threads * 3 // 4
+        self._workers = settings.threads
         self._answering, self._ledger, self._outbox = answering, ledger, outbox
         self._world = world
         self._runner = Runner(settings, answering, ledger, outbox, clock, world)
         self._lanes = self._runner.lanes, outbox.lanes, outbox.typists
-        self._lock = world.lock()
-        self._waiting = 0
+        self.crowd = Crowd(self._workers, world)
 
     def begin(self) -> None:
         """Begin anew in a process that was forked, which has none of its parent's threads."""
-        self._lock = self._world.lock()
-        self._waiting = 0
+        self.crowd = Crowd(self._workers, self._world)
         for lanes in self._lanes:
             lanes.begin()
 
@@ -69,7 +100,7 @@ class Delivery:
         try:
             attempt = entry.record.attempts
             if is_ours and not is_slow and (attempt == 1 or self._ledger.start(entry)):
-                self._runner.do(entry, push, is_in_lane=False)
+                self._runner.do(entry, push, None)
                 if not entry.is_running:  # a fast handler may have handed the message on to a slow one
                     return self._log(push, entry, attempt, DIRECT, entry.record.document)
             elif is_ours:
@@ -106,38 +137,38 @@ class Delivery:
 
     def _await(self, entry: Entry, push: Push, attempt: int) -> bytes:
         """The document, or what is said when it is not ready in time."""
-        is_crowded = self._waiting >= self._most_waiting
-        seconds = 0 if is_crowded else self._within
-        is_last = is_crowded or attempt >= LAST_ATTEMPT
-        if not self._hold(entry, push, seconds * TYPING_AT):
-            is_known = self._outbox.show_typing(entry)
-            if not (self._hold(entry, push, seconds * (1 - TYPING_AT)) or is_last):
-                is_known.wait(SPARE)
+        with self.crowd.join(push.openid) as has_room:
+            is_last = not has_room or attempt >= LAST_ATTEMPT
+            self._hold_and_show(entry, push, self._within if has_room else 0.0, 0.0 if is_last else SPARE)
         if not (entry.is_running or entry.record.is_late):
             return self._log(push, entry, attempt, DIRECT, entry.record.document)
-        since = self._world.monotonic() - OPEN_FOR if is_crowded else push.started
+        since = push.started if has_room else self._world.monotonic() - OPEN_FOR
         if self._outbox.can_push(-math.inf if entry.record.is_late else since):
             return self._promise(entry, push, attempt, b"")
         if is_last or entry.record.is_late:
             waiting = Text(self._runner.texts.waiting)
             return self._promise(entry, push, attempt, self._runner.to_xml(waiting, push.message))
-        if self._hold(entry, push, GRACE) or entry.record.attempts > attempt:
+        if self._hold(entry, push, GRACE, attempt) or entry.record.attempts > attempt:
             return self._log(push, entry, attempt, "too late", entry.record.document)
         return self._promise(entry, push, attempt, b"")
 
-    def _hold(self, entry: Entry, push: Push, seconds: float) -> bool:
-        """Hold the attempt open, up to so many seconds. Whether the message is answered or promised."""
+    def _hold_and_show(self, entry: Entry, push: Push, seconds: float, spare: float) -> None:
+        """Hold the attempt open, and let its user see meanwhile that an answer is being written."""
+        if not self._hold(entry, push, seconds * TYPING_AT):
+            is_known = self._outbox.show_typing(entry)
+            if not self._hold(entry, push, seconds * (1 - TYPING_AT)):
+                is_known.wait(spare)
+
+    def _hold(self, entry: Entry, push: Push, seconds: float, attempt: float = math.inf) -> bool:
+        """Hold the attempt open, up to so many seconds. Whether the message is answered or promised.
+
+        With its number, it is held until WeChat asks again.
+        """
         end = self._world.monotonic() + seconds
-        with self._lock:
-            self._waiting += 1
-        try:
-            while entry.is_running and (left := end - self._world.monotonic()) > 0:
-                if self._ledger.wait(entry, left):
-                    self._runner.do_in_lane(entry, push)
-            return not entry.is_running
-        finally:
-            with self._lock:
-                self._waiting -= 1
+        while entry.is_running and entry.record.attempts <= attempt and (left := end - self._world.monotonic()) > 0:
+            if self._ledger.wait(entry, left):
+                self._runner.do_in_lane(entry, push)
+        return not entry.is_running
 
     def _promise(self, entry: Entry, push: Push, attempt: int, document: bytes) -> bytes:
         """Promise the answer for later, and only then say so; where it is there just now, give it."""

@@ -3,14 +3,17 @@
 import logging
 import threading
 from collections import deque
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from contextvars import Context, copy_context
 from heapq import heappop, heappush
 from itertools import count
+from math import inf
 from typing import NamedTuple
 
+from wechat.errors import Left
 from wechat.log import log_error
-from wechat.world import REAL, World
+from wechat.world import REAL, Alarms, World
 
 logger = logging.getLogger("wxserver")
 
@@ -34,11 +37,15 @@ class Job(NamedTuple):
 class Lanes:
     """Up to so many threads, which go round the lanes: users never wait for one another.
 
-    What is resumed after a crash gets half of the threads at most: it may be what crashed, or hang.
+    What is resumed after a crash gets half of the threads at most: it may be what crashed, or hang. Of what is new, a
+    lane takes `most_waiting` behind the task that runs, and all lanes together take `most`.
     """
 
-    def __init__(self, threads: int, name: str, world: World = REAL) -> None:
+    def __init__(
+        self, threads: int, name: str, world: World = REAL, most_waiting: float = inf, most: float = inf
+    ) -> None:
         self._threads, self._name, self._world = threads, name, world
+        self._most_waiting, self._most = most_waiting, most
         self.begin()
 
     def begin(self) -> None:
@@ -51,24 +58,32 @@ class Lanes:
         self._numbers = count()
         self._idle: list[threading.Event] = []
         self._alive = self._resuming = 0  # threads
+        self._jobs = 0  # that wait or run
         self._is_closing = False
         self._emptied = self._world.event()
+        self._alarms = Alarms("alarm", self._world)
 
     def __len__(self) -> int:
         """How many lanes have something to do."""
         return len(self._lanes)
 
-    def submit(self, lane: str, task: Task, after: float = 0.0, is_resumed: bool = False) -> None:
-        """Have the task done once the lane has come to it; `after` so many seconds, where the lane is empty."""
+    def submit(self, lane: str, task: Task, after: float = 0.0, is_resumed: bool = False) -> bool:
+        """Have the task done once the lane has come to it; `after` so many seconds, where the lane is empty.
+
+        False where there are too many already.
+        """
         with self._lock:
-            jobs = self._lanes.setdefault(lane, deque())
-            jobs.append(Job(task, copy_context(), is_resumed))
-            if len(jobs) > 1:
-                return
+            jobs = self._lanes.get(lane, ())
+            if not is_resumed and (len(jobs) > self._most_waiting or self._jobs >= self._most):
+                return False
+            self._add(lane, Job(task, copy_context(), is_resumed))
+            if jobs:
+                return True
             self._queue(lane, after)
             has_thread = self._wake()
         if not has_thread:
             self._work(is_patient=False)
+        return True
 
     def submit_suspect(self, lane: str, task: Task, is_over: Callable[[], bool], forgive: Callable[[], object]) -> None:
         """Have a task done that may end the process; the next such follows once it is over, or lived for a moment.
@@ -90,12 +105,34 @@ class Lanes:
 
         self.submit(SUSPECTS, watch, is_resumed=True)
 
+    @contextmanager
+    def limit(self, lane: str, seconds: float, instead: Task) -> Iterator[None]:
+        """Let the task of the lane take so long at most inside the block; then another one is done instead.
+
+        The thread that hangs does not count any more. Raises Left where the block ends after that.
+        """
+        alarm = self._alarms.set(seconds, lambda: self._replace(lane, instead))
+        try:
+            yield
+        finally:
+            if not self._alarms.call_off(alarm):
+                raise Left
+
+    def _replace(self, lane: str, task: Task) -> None:
+        with self._lock:
+            jobs = self._lanes[lane]
+            hanging, jobs[0] = jobs[0], Job(task, jobs[0].context.copy(), False)
+            self._resuming -= hanging.is_resumed
+            self._alive -= 1
+            self._queue(lane)
+            self._wake()
+
     def close(self) -> None:
         """Wait for what runs or is ready, and drop what is paused."""
         with self._lock:
             self._is_closing = True
             for _, _, lane in self._paused:
-                del self._lanes[lane]
+                self._jobs -= len(self._lanes.pop(lane))
             self._paused.clear()
             for event in self._idle:
                 event.set()
@@ -103,6 +140,10 @@ class Lanes:
         self._emptied.wait()
 
     # With the lock held
+
+    def _add(self, lane: str, job: Job) -> None:
+        self._lanes.setdefault(lane, deque()).append(job)
+        self._jobs += 1
 
     def _queue(self, lane: str, after: float = 0.0) -> None:
         if after > 0 and not self._is_closing:
@@ -138,6 +179,7 @@ class Lanes:
         self._resuming -= jobs[0].is_resumed
         if again is None or self._is_closing:
             jobs.popleft()
+            self._jobs -= 1
         if jobs:
             self._queue(lane, again or 0.0)
         else:
@@ -152,8 +194,11 @@ class Lanes:
 
     def _work(self, is_patient: bool = True) -> None:
         while lane := self._next(is_patient):
-            again = self._do(self._lanes[lane][0])
+            job = self._lanes[lane][0]
+            again = self._do(job)
             with self._lock:
+                if self._lanes.get(lane, (None,))[0] is not job:  # another one runs instead, in another thread
+                    return
                 self._finish(lane, again)
 
     def _next(self, is_patient: bool) -> str | None:

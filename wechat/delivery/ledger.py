@@ -134,9 +134,9 @@ class Ledger(Entries):
         """Wait for the message to be answered or promised, or so long. Whether the caller has to answer it now."""
         if not self._is_shared or entry.record.owner == self._owners.me:
             with self._lock:  # for all who wait, one event
-                entry.moved = entry.moved or self._world.event()
+                moved = entry.moved = entry.moved or self._world.event()
             if entry.is_running:
-                entry.moved.wait(seconds)
+                moved.wait(seconds)
             return False
         try:
             self._store.wait(PREFIX + entry.key, entry.raw, min(seconds, LOOK_AT_OWNER))
@@ -183,6 +183,9 @@ class Ledger(Entries):
         if not self._move(entry, OPEN, None, attempts=1):  # it is done, and this process alone counts
             entry.record = entry.record.moved(attempts=1)
             return False
+        if moved := entry.moved:  # the attempt before it need not wait any more
+            entry.moved = None
+            moved.set()
         return self.adopt(entry, RUNNING)
 
     def _unlink(self, entry: Entry) -> None:

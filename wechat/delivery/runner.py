@@ -1,13 +1,15 @@
 """A message being answered: here or in a lane, by its handler or as a 继续, and what becomes of the reply."""
 
 import logging
+from collections.abc import Callable
+from contextlib import AbstractContextManager
 
-from wechat.delivery.answering import NEXT, Answer, Answering, Push
+from wechat.delivery.answering import NEXT, Answer, Answering, Limit, Push
 from wechat.delivery.entries import PROMISED, READY, RUNNING, Entry, Record, unpack
 from wechat.delivery.lanes import Lanes
 from wechat.delivery.ledger import Ledger
 from wechat.delivery.outbox import NOTHING, Outbox
-from wechat.errors import StoreError
+from wechat.errors import Left, StoreError
 from wechat.log import log_error
 from wechat.message import Message, label
 from wechat.protocol.envelope import Clock
@@ -33,7 +35,7 @@ class Runner:
         self._is_miniprogram = settings.account == "miniprogram"
         self._answering, self._ledger, self._outbox = answering, ledger, outbox
         self._clock, self._world = clock, world
-        self.lanes = Lanes(settings.threads, "slow", world)
+        self.lanes = Lanes(settings.slow_threads, "slow", world, settings.waiting_per_user, settings.waiting)
 
     @property
     def texts(self) -> Texts:
@@ -41,48 +43,67 @@ class Runner:
         return self._answering.router.texts
 
     def do_in_lane(self, entry: Entry, push: Push) -> None:
-        """Answer the message once its user's lane has come to it."""
+        """Answer the message once its user's lane has come to it, or at once where too many wait already."""
+
+        def limit(seconds: float, late: Callable[[], Answer]) -> AbstractContextManager[None]:
+            return self.lanes.limit(push.openid, seconds, lambda: self._end_late(entry, push, late))
 
         def task() -> None:
             if self._ledger.start(entry):
-                self.do(entry, push, is_in_lane=True)
+                self.do(entry, push, limit)
 
         def is_over() -> bool:
             return entry.record.state not in (RUNNING, PROMISED)
 
         if entry.record.starts < SUSPECT:
-            self.lanes.submit(push.openid, task, is_resumed=entry.record.starts > 0)
+            if not self.lanes.submit(push.openid, task, is_resumed=entry.record.starts > 0):
+                self._note(entry, push, self._answering.turn_away(push.asked))
         else:
             self.lanes.submit_suspect(push.openid, task, is_over, lambda: self._ledger.forgive(entry))
 
-    def do(self, entry: Entry, push: Push, is_in_lane: bool) -> None:
+    def do(self, entry: Entry, push: Push, limit: Limit | None) -> None:
         """Answer the message; whatever goes wrong, it ends, for others wait for it."""
         try:
             # A record that is slow was looked at before: nothing waited, and it is a message like any other.
             is_continue = not (push.handlers or entry.record.is_slow) and self.is_continue(push)
             if is_continue and self._continue(entry, push):
                 return
-            if is_continue and not is_in_lane and self._answering.may_take_long(push):
+            if is_continue and not limit and self._answering.may_take_long(push):
                 self._slow_down(entry, push)
             else:
-                self._run(entry, push, is_in_lane)
+                self._run(entry, push, limit)
         except BaseException as error:
+            self._fail(entry, push, error)
+
+    def _end_late(self, entry: Entry, push: Push, late: Callable[[], Answer]) -> None:
+        """Note what answers instead of a handler that hangs."""
+        try:
+            self._note(entry, push, late())
+        except BaseException as error:
+            self._fail(entry, push, error)
+
+    def _fail(self, entry: Entry, push: Push, error: BaseException) -> None:
+        if not isinstance(error, Left):  # else it goes on elsewhere
             log_error(logger, f"a message is not answered: {label(push.message)}", error)
             self.end_without_reply(entry)
 
-    def _run(self, entry: Entry, push: Push, is_in_lane: bool) -> None:
-        """Have the handler answer, note it, and send what is not the direct answer."""
+    def _run(self, entry: Entry, push: Push, limit: Limit | None) -> None:
+        """Have the handler answer, here or in a lane."""
         started = self._world.monotonic()
         if entry.record.starts > MOST_STARTS:
-            answer: Answer | None = self._answering.give_up(push, MOST_STARTS)
+            answer: Answer | None = self._answering.give_up(push, MOST_STARTS, limit)
         else:
-            answer = self._answering.answer(push, is_in_lane)
+            answer = self._answering.answer(push, limit)
         if not answer:
             self._slow_down(entry, push)
             return
         seconds = self._world.monotonic() - started
-        if seconds > LONG_FOR_UNMARKED and not is_in_lane:
+        if seconds > LONG_FOR_UNMARKED and not limit:
             logger.warning("%s took %.1f s: mark it slow=True, so that it holds up nobody", answer.handler, seconds)
+        self._note(entry, push, answer)
+
+    def _note(self, entry: Entry, push: Push, answer: Answer) -> None:
+        """Note the answer, and send what is not the direct one."""
         entry.answer = answer
         now, rest = self._fit(answer.reply, is_more=False)
         document = self.to_xml(now, push.message) if now else b""

@@ -32,13 +32,13 @@ class Sessions:
             return False
 
     @contextmanager
-    def open(self, openid: str) -> Iterator[dict[str, Any]]:
+    def open(self, openid: str, ticket: str = "") -> Iterator[dict[str, Any]]:
         """The user's dict, nobody else's meanwhile; saved after the block where it changed.
 
         What is no JSON is a TypeError or ValueError then. A process that stood still until another one took the session
         saves nothing.
         """
-        ticket = secrets.token_hex(4)
+        ticket = ticket or secrets.token_hex(4)
         is_locked = ask("a session is used without its lock", False, self._lock, openid, ticket)
         try:
             before = ask("a session begins empty", None, self._store.get, f"session:{openid}") or "{}"
@@ -48,7 +48,11 @@ class Sessions:
             if after != before:
                 self._write(openid, after, [self._owners.hold(f"lock:{openid}", LONGEST, ticket)] if is_locked else [])
         finally:
-            ask("the lock of a session stays for a while", None, self._owners.release, f"lock:{openid}", ticket)
+            self.give_back(openid, ticket)
+
+    def give_back(self, openid: str, ticket: str) -> None:
+        """Let others have the session; whoever has it by this ticket saves nothing from now on."""
+        ask("the lock of a session stays for a while", None, self._owners.release, f"lock:{openid}", ticket)
 
     def _lock(self, openid: str, ticket: str) -> bool:
         """Wait for the session, for as long as the store can say whose it is. Whether it is the caller's."""
