@@ -398,7 +398,9 @@ class Watch:
             elif process.delivery and (process.delivery.crowd or under_way(process.ledger)):
                 self._break("nothing is open for ever", f"{process.name} has {under_way(process.ledger)}")
         for shelf in self._simulation.shelves():
-            left = [f"{name}: {keys}" for name, keys in shelf.indexes().items() if name != "owners" and keys]
+            left = [
+                f"{name}: {keys}" for name, keys in shelf.indexes().items() if name not in ("owners", "untold") and keys
+            ]
             if left and not self._has_store_trouble:
                 self._break("indexes are empty", str(left))
 

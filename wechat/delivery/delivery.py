@@ -111,6 +111,7 @@ class Delivery:
 
     def look_after(self) -> None:
         """Go on with what processes that died have promised; raises StoreError."""
+        self._outbox.look()
         for entry in self._ledger.abandoned():
             if entry.record.state == READY:
                 self._outbox.deliver(entry, BEHIND_A_CRASH if entry.record.document else 0.0)

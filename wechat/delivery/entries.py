@@ -110,7 +110,7 @@ class Entry:
     raw: str | None = None  # what the store holds
     linked: frozenset[str] = frozenset()  # the indexes that it has there
     moved: threading.Event | None = None
-    tries, ends = 0, 0.0  # how often it was sent in vain, and until when that goes on
+    tries, ends, is_told = 0, 0.0, False  # how often it was sent in vain, until when, whether the user knows of 继续
     held = 0  # attempts of this process that are open
     whole: Reply | None = None  # of what was given directly, in case that it was promised where the store was not seen
 

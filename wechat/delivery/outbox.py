@@ -7,13 +7,13 @@ import threading
 from wechat.delivery.entries import DONE, READY, Entry, unpack
 from wechat.delivery.lanes import Lanes
 from wechat.delivery.ledger import Ledger
-from wechat.errors import ApiError, TransportError
+from wechat.errors import ApiError, StoreError, TransportError
 from wechat.log import log_error, printable, shorten
 from wechat.platform.api import BUSY, Api
 from wechat.platform.pushing import Pushing
 from wechat.reply import Reply, Text
 from wechat.settings import Settings
-from wechat.store.base import Store
+from wechat.store.base import Change, Store, ask
 from wechat.world import REAL, World
 
 logger = logging.getLogger("wxserver")
@@ -21,6 +21,8 @@ logger = logging.getLogger("wxserver")
 SENDERS, TYPISTS = 16, 8  # threads; what is typing never stands in front of an answer
 PAUSES = (1.0, 3.0, 10.0, 30.0, 60.0, 300.0)  # seconds before the next try; then always the last
 LONGEST = 86_400.0  # seconds for which it is tried
+IN_VAIN = 10.0  # seconds of that after which the user is told to ask
+UNTOLD = "untold"  # the index of who is to be told
 NOTHING = Text("")  # a handler said nothing: who asks by 继续 is told so, it is not sent
 
 # What a Mini Program can show, of the replies there are.
@@ -36,6 +38,8 @@ class Outbox:
         self._is_miniprogram = settings.account == "miniprogram"
         self._api, self._ledger, self._world = api, ledger, world
         self._pushing = Pushing(store, world)
+        self._store = store
+        self.untold: set[str] = set()  # the users of whom this process knows that they wait without knowing
         self.lanes, self.typists = Lanes(SENDERS, "send", world), Lanes(TYPISTS, "typing", world)
 
     def can_push(self, since: float = -math.inf) -> bool:
@@ -121,6 +125,8 @@ class Outbox:
         if is_passing and self._world.monotonic() < entry.ends:
             self._ledger.unsent(entry)
             entry.tries += 1
+            if self._world.monotonic() > entry.ends - LONGEST + IN_VAIN:
+                self._note_untold(entry)
             logger.warning("the %s reply of %s is tried again: %s", reply.kind, _who(entry), error)
             return PAUSES[min(entry.tries, len(PAUSES)) - 1]
         said = f"the {reply.kind} reply of {_who(entry)} was not sent"
@@ -136,7 +142,42 @@ class Outbox:
             self._ledger.sent(entry, None)
             self._log(entry, reply, "lost")
         elif self._ledger.keep(entry):
+            self._note_untold(entry)
             self._log(entry, reply, "kept")
+
+    # Who waits without knowing
+
+    def look(self) -> None:
+        """Know what other processes have noted; raises StoreError."""
+        self.untold = {key.removeprefix(f"{UNTOLD}:") for key in self._store.linked(UNTOLD)}
+
+    def is_due(self, openid: str) -> bool:
+        """Whether the user waits for a reply without knowing; what was fetched or sent meanwhile is forgotten."""
+        if openid not in self.untold:
+            return False
+        try:
+            is_noted = self._store.get(f"{UNTOLD}:{openid}") is not None
+            is_due = is_noted and any(entry.record.state == READY for entry in self._ledger.open_of(openid))
+        except StoreError as error:
+            logger.warning("a user is not told that a reply waits: %s", error)
+            return False
+        if not is_due:
+            self.note_told(openid)
+        return is_due
+
+    def note_told(self, openid: str) -> None:
+        """Note that the user knows that replies wait."""
+        if openid in self.untold:
+            self.untold.discard(openid)
+            change = Change(f"{UNTOLD}:{openid}", ..., None, unlink=(UNTOLD,))
+            ask("a user is told twice that a reply waits", False, self._store.swap, change)
+
+    def _note_untold(self, entry: Entry) -> None:
+        if not (entry.is_told or entry.record.is_told or self._is_miniprogram):
+            openid = entry.record.openid
+            change = Change(f"{UNTOLD}:{openid}", ..., "1", LONGEST, link=(UNTOLD,))
+            ask("only this process tells a user that a reply waits", False, self._store.swap, change)
+            self.untold.add(openid)
 
     def _log(self, entry: Entry, reply: Reply, how: str) -> None:
         logger.info(f"{reply.kind} of {_who(entry)}: {how}")

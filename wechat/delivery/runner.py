@@ -105,15 +105,19 @@ class Runner:
     def _note(self, entry: Entry, push: Push, answer: Answer) -> None:
         """Note the answer, and send what is not the direct one."""
         entry.answer = answer
-        now, rest = self._fit(answer.reply, is_more=False)
+        is_due = bool(self._outbox.untold) and entry.is_running and self._outbox.is_due(push.openid)
+        now, rest = self._fit(answer.reply, is_more=False, is_due=is_due)
         document = self.to_xml(now, push.message) if now else b""
         is_only_direct = bool(answer.reply and answer.reply.is_direct)
         before = self._ledger.end(entry, document, rest, None if is_only_direct else answer.reply or NOTHING)
         if before == PROMISED and is_only_direct:
             said = f"{answer.handler} on {label(push.message)}"
             logger.error("%s: a %s reply can only be the direct answer, and it is too late", said, answer.kind)
+        if is_due and before == RUNNING and isinstance(now, Text):
+            self._outbox.note_told(push.openid)
         if before and entry.record.state == READY:
             entry.msg_id = push.message.get("MsgId", "")
+            entry.is_told = before == RUNNING and isinstance(now, Text) and now.content.endswith(self.texts.more)
             self._outbox.deliver(entry, BEHIND if entry.record.document else 0.0)
 
     def _slow_down(self, entry: Entry, push: Push) -> None:
@@ -138,6 +142,7 @@ class Runner:
                 others = [other for other in self._ledger.open_of(push.openid) if other.key != entry.key]
                 if not others and not self._ledger.is_running(push.openid, entry):
                     return False
+                self._outbox.note_told(push.openid)
                 seen = [(other, other.record) for other in others]
                 waiting = [pair for pair in seen if pair[1].state == READY and not pair[1].is_sending]
                 not_ready = Text(self.texts.not_ready)
@@ -160,13 +165,18 @@ class Runner:
         entry.answer = Answer(NEXT, reply)
         return self._ledger.fetch(entry, waiting, seen, self.to_xml(now or reply, push.message), rest)
 
-    def _fit(self, reply: Reply | None, is_more: bool) -> tuple[Reply | None, Reply | None]:
-        """What of the reply is the direct answer, and what follows it another way."""
+    def _fit(self, reply: Reply | None, is_more: bool, is_due: bool = False) -> tuple[Reply | None, Reply | None]:
+        """What of the reply is the direct answer, and what follows it another way.
+
+        `is_more` says that something waits behind it, `is_due` that the user has to be told of another reply.
+        """
         if self._is_miniprogram and not (reply and reply.is_direct):
             return None, reply
-        if not isinstance(reply, Text) or not (is_more or is_long(reply)):
+        if not isinstance(reply, Text) or not (is_more or is_due or is_long(reply)):
             return reply, None
-        ending = "" if not is_more and self._outbox.can_push() else f"\n\n{self.texts.more}"
+        ending = f"\n\n{self.texts.announce}" if is_due else ""
+        if is_more or (is_long(reply) and not self._outbox.can_push()):
+            ending = f"\n\n{self.texts.more}"
         first, *others = split_text(reply.content, TEXT_LIMIT - len(ending.encode()))
         return Text(first + ending), Text("".join(others)) if others else None
 
