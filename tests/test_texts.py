@@ -172,6 +172,37 @@ def test_who_asks_for_a_reply_that_was_none_is_told_so(make_account):
     assert account.say("继续")["Content"] == Texts.waiting, "then it goes to the model, in a server with one thread"
 
 
+# What is not sent to its end
+
+
+LONG = """
+import time
+@on("text", "go", slow=True)
+def go(msg):
+    time.sleep(0.9)
+    return "长" * 5000
+
+@on("text")
+def other(msg):
+    return "other"
+"""
+
+
+def test_the_last_piece_that_a_user_can_get_says_how_to_get_the_rest(make_account, cloud):
+    account = make_account(ENGLISH + LONG, **PUSHING, WECHAT_API_URL=cloud.url, WECHAT_REPLY_WITHIN="0.2")
+    assert account.say("go") == {}
+    assert wait_until(lambda: len(cloud.sent) == 5)
+    pieces = [message["text"]["content"] for _, message in cloud.sent]
+    assert [piece.endswith("more: next") for piece in pieces] == [False, False, False, False, True]
+    assert all(len(piece.encode()) <= 2047 for piece in pieces)
+    assert wait_until(account.app.delivery.is_idle)
+    assert account.say("hi")["Content"] == "other", "the user knows already"
+    while (piece := account.say("next")["Content"]) != "other":
+        pieces.append(piece)
+    assert "".join(piece.removesuffix("\n\nmore: next") for piece in pieces) == "长" * 5000
+    assert len(cloud.sent) == 5
+
+
 # Who waits without knowing
 
 

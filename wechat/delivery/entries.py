@@ -110,7 +110,8 @@ class Entry:
     raw: str | None = None  # what the store holds
     linked: frozenset[str] = frozenset()  # the indexes that it has there
     moved: threading.Event | None = None
-    tries, ends, is_told = 0, 0.0, False  # how often it was sent in vain, until when, whether the user knows of 继续
+    tries, ends = 0, 0.0  # how often it was sent in vain, and until when that goes on
+    is_told, parts = False, 0  # whether the user knows of 继续; customer messages that went out
     held = 0  # attempts of this process that are open
     whole: Reply | None = None  # of what was given directly, in case that it was promised where the store was not seen
 
@@ -246,9 +247,8 @@ class Entries:
             if not self._is_ahead(entry, record):
                 self._unwritten.pop(entry.key, None)
                 self._put(entry, record)
-            elif (
-                record.state == PROMISED and entry.whole
-            ):  # what was given here did not arrive: WeChat was told to wait
+            elif record.state == PROMISED and entry.whole:
+                # What was given here did not arrive: WeChat was told to wait.
                 self._put(entry, entry.record.ended(b"", entry.whole))
                 entry.whole = None
 

@@ -3,6 +3,8 @@
 import logging
 import math
 import threading
+from collections.abc import Callable
+from typing import Any
 
 from wechat.delivery.entries import DONE, READY, Entry, unpack
 from wechat.delivery.lanes import Lanes
@@ -11,13 +13,15 @@ from wechat.errors import ApiError, StoreError, TransportError
 from wechat.log import log_error, printable, shorten
 from wechat.platform.api import BUSY, Api
 from wechat.platform.pushing import Pushing
-from wechat.reply import Reply, Text
+from wechat.reply import TEXT_LIMIT, Reply, Text, split_text
 from wechat.settings import Settings
 from wechat.store.base import Change, Store, ask
+from wechat.texts import Texts
 from wechat.world import REAL, World
 
 logger = logging.getLogger("wxserver")
 
+MOST_PARTS = 5  # customer messages that a user can get before writing again
 SENDERS, TYPISTS = 16, 8  # threads; what is typing never stands in front of an answer
 PAUSES = (1.0, 3.0, 10.0, 30.0, 60.0, 300.0)  # seconds before the next try; then always the last
 LONGEST = 86_400.0  # seconds for which it is tried
@@ -39,6 +43,7 @@ class Outbox:
         self._api, self._ledger, self._world = api, ledger, world
         self._pushing = Pushing(store, world)
         self._store = store
+        self.texts: Callable[[], Texts] = Texts  # the account's own, once there is one who answers
         self.untold: set[str] = set()  # the users of whom this process knows that they wait without knowing
         self.lanes, self.typists = Lanes(SENDERS, "send", world), Lanes(TYPISTS, "typing", world)
 
@@ -90,7 +95,7 @@ class Outbox:
     def _go_on(self, entry: Entry) -> float | None:
         """Send what is left, part by part; gives the seconds until the next try, where one may help."""
         while reply := self._claim(entry):
-            first, *others = reply.customer_messages()
+            first, rest = self._next_part(entry, reply)
             began = self._world.monotonic()
             try:
                 self._api.send_message(entry.record.openid, first)
@@ -98,10 +103,27 @@ class Outbox:
                 self._note_why(error, began)
                 return self._note(entry, reply, error)
             self._pushing.worked(began)
-            rest = Text("".join(later["text"]["content"] for later in others)) if others else None
+            entry.parts += 1
             if self._ledger.sent(entry, rest) and not rest:
                 self._log(entry, reply, "pushed")
+            elif rest and self._is_last(entry.parts):
+                entry.is_told = True
+                self._keep(entry, rest)
         return None
+
+    def _next_part(self, entry: Entry, reply: Reply) -> tuple[dict[str, Any], Reply | None]:
+        """The next customer message of the reply, and what is left; the last one that goes out says `more`."""
+        first, *others = reply.customer_messages()
+        if not others:
+            return first, None
+        more = f"\n\n{self.texts().more}" if self._is_last(entry.parts + 1) else ""
+        if more and isinstance(reply, Text):
+            piece, *left = split_text(reply.content, TEXT_LIMIT - len(more.encode()))
+            return Text(piece + more).customer_messages()[0], Text("".join(left))
+        return first, Text("".join(later["text"]["content"] for later in others))
+
+    def _is_last(self, parts: int) -> bool:
+        return parts == MOST_PARTS and not self._is_miniprogram
 
     def _claim(self, entry: Entry) -> Reply | None:
         """What is left to send, once it is claimed; None where there is nothing, or it goes another way."""

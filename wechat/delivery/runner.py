@@ -35,6 +35,7 @@ class Runner:
         self._is_miniprogram = settings.account == "miniprogram"
         self._answering, self._ledger, self._outbox = answering, ledger, outbox
         self._clock, self._world = clock, world
+        outbox.texts = lambda: self.texts
         self.lanes = Lanes(settings.slow_threads, "slow", world, settings.waiting_per_user, settings.waiting)
 
     @property
