@@ -96,6 +96,7 @@ class Entry:
     linked: frozenset[str] = frozenset()  # the indexes that it has there
     moved: threading.Event | None = None
     tries, ends = 0, 0.0  # how often it was sent in vain, and until when that goes on
+    is_told, parts = False, 0  # whether the user knows of 继续; customer messages that went out
     held = 0  # attempts of this process that are open
     whole: Reply | None = None  # of what was given directly, in case that it was promised where the store was not seen
 
