@@ -28,10 +28,10 @@ REAL = World()
 
 
 class Alarm:
-    """A task, and when it is to be done, by the world's monotonic clock."""
+    """A task, and when it is to be done, by the world's monotonic clock; `name` is that of what has so long."""
 
-    def __init__(self, at: float, task: Callable[[], object], has_rung: threading.Event) -> None:
-        self.at, self.task, self.has_rung = at, task, has_rung
+    def __init__(self, set_at: float, at: float, task: Callable[[], object], name: str, has_rung: threading.Event):
+        self.set_at, self.at, self.task, self.name, self.has_rung = set_at, at, task, name, has_rung
 
 
 class Alarms:
@@ -44,9 +44,10 @@ class Alarms:
         self._alarms: set[Alarm] = set()
         self._has_thread = False
 
-    def set(self, seconds: float, task: Callable[[], object]) -> Alarm:
+    def set(self, seconds: float, task: Callable[[], object], name: str = "") -> Alarm:
         """Have the task done after so many seconds."""
-        alarm = Alarm(self._world.monotonic() + seconds, task, self._world.event())
+        now = self._world.monotonic()
+        alarm = Alarm(now, now + seconds, task, name, self._world.event())
         with self._lock:
             self._alarms.add(alarm)
             if self._has_thread:
@@ -65,6 +66,11 @@ class Alarms:
                 return True
         alarm.has_rung.wait()
         return False
+
+    def oldest(self, number: int) -> list[Alarm]:
+        """So many of those with a name that were set first."""
+        with self._lock:
+            return sorted((alarm for alarm in self._alarms if alarm.name), key=lambda alarm: alarm.set_at)[:number]
 
     def _ring(self) -> None:
         while True:

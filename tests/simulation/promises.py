@@ -232,8 +232,6 @@ class Watch:
 
     def _kept(self, story):
         plan = self._simulation.plan
-        if story.letter.reply == "none":  # the user may have been told to ask
-            return
         has_reply = unpack(story.record.reply) != NOTHING  # that there was none is said to who asks, and not sent
         if plan.has_credentials and has_reply and not (self._has_platform_trouble or self._has_store_trouble):
             self._break("a reply is kept only where it cannot be sent", story.letter.name)

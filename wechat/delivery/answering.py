@@ -62,7 +62,7 @@ NOBODY = Answer("nobody")
 NEXT = "继续"  # in the log, whatever the account's own word for it is
 
 # In a lane: lets a block take so many seconds at most, and has what answers instead called after that.
-Limit = Callable[[float, Callable[[], Answer]], AbstractContextManager[None]]
+Limit = Callable[[str, float, Callable[[], Answer]], AbstractContextManager[None]]
 
 
 class Answering:
@@ -164,7 +164,7 @@ class Answering:
             return self.apologise(message, TimeoutError(f"no answer after {seconds:g} s"), limit)
 
         try:
-            with limit(seconds, late):
+            with limit(handler.name, seconds, late):
                 yield
         except Left:
             logger.warning("%s: it came back too late, what it says is dropped", said)

@@ -21,6 +21,7 @@ SUSPECTS = "suspects"  # the lane in which they are started
 LOOK_AT_SUSPECT = 0.02  # seconds between two looks
 ALONE, LEAST_ALONE = 1.0, 0.05  # seconds that a suspect lives before the next one follows
 ALL_ALONE = 10.0  # seconds for all of them together, where that leaves each one enough
+FULL, NAMED = 5.0, 3  # seconds after which a pool without a rest is said to be full, and how many tasks are named then
 IDLE = 10.0  # seconds after which a thread ends that has nothing to do
 
 Task = Callable[[], float | None]  # gives the seconds after which it is to be called again, before its lane goes on
@@ -59,6 +60,8 @@ class Lanes:
         self._idle: list[threading.Event] = []
         self._alive = self._resuming = 0  # threads
         self._jobs = 0  # that wait or run
+        self._full_since: float | None = None  # since there has been no thread for a lane that is ready
+        self._is_said = False  # that it is full
         self._is_closing = False
         self._emptied = self._world.event()
         self._alarms = Alarms("alarm", self._world)
@@ -106,12 +109,12 @@ class Lanes:
         self.submit(SUSPECTS, watch, is_resumed=True)
 
     @contextmanager
-    def limit(self, lane: str, seconds: float, instead: Task) -> Iterator[None]:
+    def limit(self, lane: str, name: str, seconds: float, instead: Task) -> Iterator[None]:
         """Let the task of the lane take so long at most inside the block; then another one is done instead.
 
-        The thread that hangs does not count any more. Raises Left where the block ends after that.
+        `name` is for the log. The thread that hangs does not count any more. Raises Left where the block ends later.
         """
-        alarm = self._alarms.set(seconds, lambda: self._replace(lane, instead))
+        alarm = self._alarms.set(seconds, lambda: self._replace(lane, instead), name)
         try:
             yield
         finally:
@@ -161,7 +164,16 @@ class Lanes:
             except RuntimeError:
                 return self._alive > 0
             self._alive += 1
+        elif self._full_since is None:
+            self._full_since = self._world.monotonic()
+            self._alarms.set(FULL, self._say_full)
         return True
+
+    def _rest(self) -> None:
+        if self._is_said:
+            seconds = self._world.monotonic() - (self._full_since or 0.0)
+            logger.warning("%s: a thread is free again, after %.0f s", self._name, seconds)
+        self._full_since, self._is_said = None, False
 
     def _choose(self) -> str | None:
         """The lane whose turn it is."""
@@ -190,6 +202,19 @@ class Lanes:
         if self._is_closing and not self._lanes:
             self._emptied.set()
 
+    def _say_full(self) -> None:
+        """Warn of a pool without a rest, if it is one of handlers."""
+        with self._lock:
+            now, oldest = self._world.monotonic(), self._alarms.oldest(NAMED)
+            if self._full_since is None or now - self._full_since < FULL or not oldest:
+                return
+            self._is_said = True
+            waiting = self._jobs - self._threads
+        named = ", ".join(f"{alarm.name} for {now - alarm.set_at:.0f} s" for alarm in oldest)
+        logger.warning(
+            "%s: all %d threads are busy, %d wait; the oldest: %s", self._name, self._threads, waiting, named
+        )
+
     # A thread
 
     def _work(self, is_patient: bool = True) -> None:
@@ -208,6 +233,7 @@ class Lanes:
             with self._lock:
                 if lane := self._choose():
                     return lane
+                self._rest()
                 # Whoever began a pause looks when it ends; those who began to wait before that know nothing of it.
                 pause = self._paused[0][0] - self._world.monotonic() if self._paused else IDLE
                 is_needed = self._paused and (pause < IDLE or not self._idle)

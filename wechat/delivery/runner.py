@@ -45,8 +45,8 @@ class Runner:
     def do_in_lane(self, entry: Entry, push: Push) -> None:
         """Answer the message once its user's lane has come to it, or at once where too many wait already."""
 
-        def limit(seconds: float, late: Callable[[], Answer]) -> AbstractContextManager[None]:
-            return self.lanes.limit(push.openid, seconds, lambda: self._end_late(entry, push, late))
+        def limit(name: str, seconds: float, late: Callable[[], Answer]) -> AbstractContextManager[None]:
+            return self.lanes.limit(push.openid, name, seconds, lambda: self._end_late(entry, push, late))
 
         def task() -> None:
             if self._ledger.start(entry):
