@@ -198,11 +198,11 @@ def seconds_for(text):
     return min(times)
 
 
-@pytest.mark.parametrize("end", ["", " ", "\n"])
+@pytest.mark.parametrize("end", ["", "\n"])
 @pytest.mark.parametrize("unit", HOSTILE)
 def test_the_time_grows_with_the_length_alone(unit, end):
     part = unit + end
-    short, long = (seconds_for(part * (size // len(part))) for size in (8_000, 80_000))
+    short, long = (seconds_for(part * (size // len(part))) for size in (5_000, 50_000))
     assert long < 30 * short  # the square would be 100
 
 

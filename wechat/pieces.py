@@ -11,7 +11,7 @@ TEXT_LIMIT = 2047  # bytes of UTF-8
 WORD, SENTENCE, PARAGRAPH = 1, 2, 3  # the higher one is the better place for a cut
 BREAKS = re.compile(
     r"(?P<link><a\s[^<>]*+>(?:[^<]*+(?:<(?!/?a[\s>])[^<]*+)*+</a>)?+)"
-    r"|(?P<stop>[。！？；…]++[”’」』）】》]*+|[.!?;]++[\"'”’)\]]*+(?=\s))"
+    r"|(?P<stop>[。！？；…]++[”’」』）】》]*+|(?<![.!?;])[.!?;]++[\"'”’)\]]*+(?=\s))"
     r"|(?P<pause>[，、：]++)"
     r"|\s++",
     re.IGNORECASE,
