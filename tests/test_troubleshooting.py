@@ -8,7 +8,7 @@ from dataclasses import replace
 
 import pytest
 
-from sandbox.messages import compose, text_message
+from sandbox.messages import USER, compose, text_message
 from sandbox.platform import Endpoint, Platform
 from sandbox.testing import APPID, SECRET
 from tests.conftest import PLAIN, ROOT, SAFE, SEALED, TOKEN
@@ -165,7 +165,7 @@ class Troubled:
 
     def piled_up(self):
         app = self.app(WECHAT_THREADS="1", WECHAT_SLOW_THREADS="1")  # so no attempt is held
-        for openid in ("one", "another"):
+        for openid in (USER, f"o{USER}"):
             self.deliver(app, *PLAIN.push(text_message("hang", openid)))
         self.wait_for("is dropped")
         self.wait_for("is free again")
