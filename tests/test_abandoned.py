@@ -304,7 +304,7 @@ def test_a_beginning_that_came_too_late_is_sent_with_the_rest(serving, store):
     app = serving(working()[0])
     ours, outbox, sent = app.delivery._ledger, app.delivery._outbox, []
     theirs = Ledger(store, Owners(store, identify=lambda: Known("other", set())), True, 600)
-    outbox.can_push = lambda *since: True
+    outbox._has_credentials = True
     app.api.send_message = lambda openid, message: sent.append(message["text"]["content"])
     entry, _ = ours.begin("key", USER, False)
     theirs.promise(theirs.begin("key", USER, False)[0], "")
