@@ -32,6 +32,7 @@ bench: $(VENV)/bench.done  ## the benchmarks, beside the peers
 	$(BIN)/python tests/bench/served.py
 	$(BIN)/python tests/bench/footprint.py
 	$(BIN)/python tests/bench/slow.py
+	$(BIN)/python tests/bench/pending.py
 	$(BIN)/python tests/bench/crowd.py
 	$(BIN)/python tests/bench/picture.py
 

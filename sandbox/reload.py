@@ -9,8 +9,9 @@ from pathlib import Path
 from typing import Any
 
 from wechat.errors import StartError
+from wechat.importing import PACKAGE
 from wechat.platform.menu import read_menu
-from wechat.routing import PACKAGE, Routes, load
+from wechat.routing import Routes, load
 
 Snapshot = dict[str, tuple[int, int]]
 

@@ -111,6 +111,13 @@ def test_explain_says_who_would_answer_and_why(arguments, said):
     assert all(part in done.stdout for part in said)
 
 
+def test_explain_and_routes_know_async_handlers(tmp_path):
+    source = "from wechat.routing import on\n@on('text')\nasync def think(msg):\n    return 'x'\n"
+    (tmp_path / "mine.py").write_text(source)
+    assert "by @on('text'), async def" in run("--handlers", str(tmp_path), "explain", "三体").stdout
+    assert "handlers.mine.think" in run("--handlers", str(tmp_path), "routes").stdout
+
+
 def test_explain_says_when_nobody_answers(tmp_path):
     done = run("--handlers", str(tmp_path), "explain", "三体")
     assert done.returncode == 1

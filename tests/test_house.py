@@ -19,10 +19,10 @@ from wxserver import Application
 # <- platform <- delivery <- serving <- the commands.
 ORDER = str.split(
     """
-    errors settings system log world
+    errors settings system log world loop
     store.base store.memory store.sqlite store.redis store.opening store.owners store.remembered
-    message web protocol.envelope protocol.typed protocol.parser pieces plain reply
-    texts routing
+    message web protocol.envelope protocol.typed protocol.parser pieces plain reply packing
+    texts importing routing
     platform.transport platform.answers platform.files
     platform.access_token platform.api platform.menu platform.pushing
     delivery.sessions delivery.answering delivery.lanes delivery.entries delivery.ledger
@@ -96,10 +96,12 @@ def test_a_room_imports_only_from_the_rooms_below_it():
             "log",
             "settings",
             "world",
+            "loop",
             "store",
             "protocol",
             "message",
             "reply",
+            "packing",
             "routing",
             "texts",
             "platform",

@@ -7,7 +7,7 @@ from contextvars import ContextVar
 import pytest
 
 from tests.test_promises import wait_until
-from wechat.delivery.lanes import Lanes
+from wechat.delivery.lanes import LATER, Lanes
 from wechat.errors import Left
 from wechat.world import World
 
@@ -393,7 +393,10 @@ def hang_in(lanes, number, gate):
 def test_a_pool_that_is_full_for_a_while_is_said_once_and_so_is_its_end(fill, log):
     lanes, gates = fill(4, waiting=7)
     assert wait_until(lambda: "all 4 threads" in log.text)
-    assert "test: all 4 threads are busy, 7 wait; the oldest: handler0 for 0 s, handler1 for 0 s, handler2" in log.text
+    assert (
+        "test: all 4 threads are busy, 7 users wait; the oldest: handler0 for 0 s, handler1 for 0 s, handler2"
+        in log.text
+    )
     lanes.submit("one more", note([], ""))
     time.sleep(0.3)
     assert log.text.count("WARNING") == 1
@@ -421,7 +424,7 @@ def test_a_pool_in_which_nobody_waits_is_not_full(fill, log):
 def test_a_pool_that_is_full_again_is_said_again(fill, log):
     lanes, gates = fill(1, waiting=1)
     for number in (1, 2):
-        assert wait_until(lambda number=number: log.text.count("all 1 threads are busy, 1 wait") == number)
+        assert wait_until(lambda number=number: log.text.count("all 1 threads are busy, 1 users wait") == number)
         gates[-1].may_end.set()
         assert wait_until(lambda number=number: log.text.count("a thread is free again") == number)
         gates.append(Gate([], ""))
@@ -429,3 +432,40 @@ def test_a_pool_that_is_full_again_is_said_again(fill, log):
         assert gates[-1].has_begun.wait(5)
         lanes.submit("waiting", note([], ""))
     gates[-1].may_end.set()
+
+
+# Tasks that are resumed
+
+
+@pytest.mark.parametrize("is_early", [False, True], ids=["resumed later", "resumed before it gave LATER"])
+def test_a_task_that_gives_later_is_called_again_once_it_is_resumed(make, is_early):
+    lanes, done, answers = make(1), [], iter([LATER, LATER, None])
+
+    def task():
+        done.append("called")
+        if is_early and len(done) < 3:
+            lanes.resume("a")
+        return next(answers)
+
+    lanes.submit("a", task)
+    lanes.submit("a", note(done, "next"))
+    for number in (1, 2) if not is_early else ():
+        assert wait_until(lambda number=number: len(done) == number and "a" in lanes._left)
+        lanes.submit("b", note([], "b"))
+        assert wait_until(lambda: len(lanes) == 1)  # the one thread is free meanwhile
+        lanes.resume("a")
+    assert wait_until(lambda: not len(lanes))
+    assert done == ["called", "called", "called", "next"]
+
+
+def test_the_end_waits_for_a_task_that_gave_later(make):
+    lanes, done = make(2), []
+    lanes.submit("a", lambda: done.append("called") if done else done.append("first") or LATER)
+    assert wait_until(lambda: done == ["first"])
+    closing = threading.Thread(target=lanes.close)
+    closing.start()
+    closing.join(0.1)
+    assert closing.is_alive()
+    lanes.resume("a")
+    closing.join(5)
+    assert done == ["first", "called"]

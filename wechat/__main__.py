@@ -148,7 +148,8 @@ def run_explain(options: argparse.Namespace) -> int:
         print("nobody answers: no path fits, and there is no @on('default')")
         return 1
     print(f"{where(found.handler.function)} answers")
-    print(f"by @on({describe(found.handler.path)}){', slow' if found.handler.slow else ''}")
+    way = ", async def" if found.handler.is_async else ", slow" if found.handler.slow else ""
+    print(f"by @on({describe(found.handler.path)}){way}")
     if found.match:
         print(f"with match {found.match.groups() or found.match[0]}")
     return 0

@@ -4,7 +4,7 @@ https://developers.weixin.qq.com/doc/service/guide/product/message/Passive_user_
 """
 
 import logging
-from collections.abc import Sequence
+from collections.abc import Coroutine, Sequence
 from dataclasses import dataclass
 from typing import Any, ClassVar
 
@@ -232,6 +232,9 @@ def to_reply(value: Any) -> Reply | None:
         value = News([value])
     elif isinstance(value, list) and all(isinstance(item, Article) for item in value):
         value = News(value)
+    elif isinstance(value, Coroutine):
+        value.close()  # else Python warns of it, at no place that helps
+        raise TypeError("a handler returned a coroutine: await it, in a handler that is an `async def` itself")
     elif not isinstance(value, Reply) or type(value) is Reply:
         raise TypeError(f"a handler returns a text, a reply value, articles or None, not {type(value).__name__}")
     return None if value.is_empty() else value

@@ -1,18 +1,14 @@
 """Which function answers which message: `on` marks it, `load` collects the marks, `Router` finds it."""
 
-import importlib
 import inspect
 import os
-import pkgutil
 import re
-import sys
-import traceback
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from pathlib import Path
-from types import ModuleType
 from typing import Any, NamedTuple, TypeVar
 
 from wechat.errors import RoutingError, StartError, short
+from wechat.importing import import_all
 from wechat.message import Message
 from wechat.settings import Settings, environment, read
 from wechat.texts import hand_out, texts_of
@@ -23,9 +19,10 @@ Function = Callable[..., Any]
 Routes = dict[Route, Function]
 F = TypeVar("F", bound=Function)
 
-PACKAGE = "handlers"  # the name under which the modules of the folder import one another, whatever the folder is called
 OFFERS = ("match", "session", "api", "error")  # what a handler can ask for by a parameter's name, after the message
 DEFAULT, ERROR, BUSY = ("default",), ("error",), ("busy",)
+ASYNC = inspect.iscoroutinefunction, inspect.isasyncgenfunction
+YIELDING = inspect.isgeneratorfunction, inspect.isasyncgenfunction
 PARTS = {"text": 2, "event": 3}  # how long a path of this MsgType may be; all others have one part
 
 
@@ -114,7 +111,7 @@ def load(folder: str | Path, environ: Mapping[str, str] = os.environ) -> Routes:
     routes: Routes = {}
     faults: list[str] = []
     with environment(environ):
-        modules = _import_all(folder, faults)
+        modules = import_all(folder, faults)
     for module in modules:
         for function in vars(module).values():
             for mark in _marks(function):
@@ -142,40 +139,11 @@ def prepare(environ: Mapping[str, str], folder: str | Path) -> tuple[Settings, R
     return settings, routes
 
 
-def _import_all(folder: Path, faults: list[str]) -> list[ModuleType]:
-    for name in [name for name in sys.modules if name.partition(".")[0] == PACKAGE]:
-        del sys.modules[name]
-    package = ModuleType(PACKAGE)
-    package.__path__ = [str(folder)]
-    sys.modules[PACKAGE] = package
-    importlib.invalidate_caches()
-    modules = []
-    for name in sorted(info.name for info in pkgutil.iter_modules(package.__path__) if info.name[0] != "_"):
-        try:
-            modules.append(importlib.import_module(f"{PACKAGE}.{name}"))
-        except StartError as error:
-            faults += error.faults
-        except KeyboardInterrupt:
-            raise
-        except BaseException as error:  # also the panic of a native module, which is no Exception
-            faults.append(_broken(folder, name, error))
-    return modules
-
-
-def _broken(folder: Path, name: str, error: BaseException) -> str:
-    line, file = 0, f"{folder.name}/{name}.py"
-    if isinstance(error, SyntaxError) and error.filename:
-        line, file = error.lineno or 0, short(error.filename)
-    else:
-        for frame in traceback.extract_tb(error.__traceback__):
-            if Path(frame.filename).resolve().parent == folder:
-                line, file = frame.lineno or 0, short(frame.filename)
-    return f"{file}:{line}: the module does not import: {type(error).__name__}: {error}"
-
-
 def _faults(function: Function, mark: Mark, owner: Function) -> Iterator[str]:
     if owner is not function:
         yield f"@on({describe(mark.path)}) stands twice: at {where(owner)} and at {where(function)}; one has to go"
+    if mark.path == BUSY and any(_is(function, kind) for kind in (*ASYNC, *YIELDING)):
+        yield f"{where(function)} answers at once where too many wait: it has to be a `def` that does not yield"
     if mark.hides:
         yield f"{where(function)} hides {where(mark.hides)}: give one of them another name"
     offers = [name for name in OFFERS if (mark.path, name) != (BUSY, "session")]  # which others have just then
@@ -193,6 +161,10 @@ def _asks(function: Function) -> list[str]:
     ]
 
 
+def _is(function: Function, kind: Callable[[Any], bool]) -> bool:
+    return kind(function) or kind(type(function).__call__)
+
+
 class Handler(NamedTuple):
     """A function with what a call needs to know of it."""
 
@@ -202,6 +174,9 @@ class Handler(NamedTuple):
     slow: bool
     asks: tuple[str, ...]
     timeout: float | None = None  # seconds
+    is_async: bool = False
+    yields: bool = False
+    is_plain: bool = False  # it asks for nothing, and its reply is what it returns
 
     def __call__(self, message: Message, **offers: Any) -> Any:
         """What the function returns for the message and for those of the offers that it asks for."""
@@ -224,8 +199,12 @@ class Router:
         for path, function in routes.items():
             marks = [mark for mark in _marks(function) if mark.path == path]
             timeout = next((mark.timeout for mark in marks if mark.timeout), None)
-            slow = timeout is not None or any(mark.slow for mark in marks)  # a worker's thread cannot be left to itself
-            handler = Handler(function, name_of(function), path, slow, tuple(_asks(function)[1:]), timeout)
+            is_async, yields = (any(_is(function, kind) for kind in kinds) for kinds in (ASYNC, YIELDING))
+            is_marked = timeout is not None or any(mark.slow for mark in marks)
+            slow = is_marked or is_async or yields  # a worker's thread cannot be left to itself
+            asks = tuple(_asks(function)[1:])
+            is_plain = not (asks or is_async or yields)
+            handler = Handler(function, name_of(function), path, slow, asks, timeout, is_async, yields, is_plain)
             if isinstance(path[-1], re.Pattern):
                 self.patterns.setdefault(path[:-1], []).append((path[-1], handler))
             else:

@@ -10,8 +10,9 @@ from contextlib import contextmanager
 
 from tests.simulation.plan import PLATFORM, STORE
 from tests.simulation.story import Planned, Run, Story
-from wechat.delivery.entries import DONE, PREFIX, PROMISED, READY, RUNNING, unpack, unpack_record
+from wechat.delivery.entries import DONE, PREFIX, PROMISED, READY, RUNNING, unpack_record
 from wechat.delivery.outbox import NOTHING
+from wechat.packing import unpack
 from wechat.store.owners import LIFE
 from wechat.texts import Texts
 

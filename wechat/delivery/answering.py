@@ -1,11 +1,14 @@
 """From a message to the reply of its handler, whatever the handler does."""
 
+from __future__ import annotations
+
 import logging
 import secrets
-from collections.abc import Callable, Iterator
-from contextlib import AbstractContextManager, contextmanager, nullcontext
-from dataclasses import dataclass
-from typing import Any
+import threading
+from collections.abc import Callable, Generator, Iterator
+from contextlib import AbstractContextManager, ExitStack, closing, contextmanager, nullcontext
+from dataclasses import dataclass, field, replace
+from typing import TYPE_CHECKING, Any
 
 from wechat.delivery.sessions import Sessions
 from wechat.errors import GivenUp, Left
@@ -16,10 +19,14 @@ from wechat.protocol.parser import parse
 from wechat.reply import Reply, Text, to_reply
 from wechat.routing import Found, Handler, Router
 
+if TYPE_CHECKING:
+    from wechat.loop import Call, Loop
+
 logger = logging.getLogger("wxserver")
 
 TIMEOUT = 300.0  # seconds that a handler has in a lane, unless it says something else
 MOST_HANDLERS = 8  # for one message, which each of them hands on to the next
+NO_SESSION = NO_LIMIT = nullcontext()
 
 
 @dataclass(slots=True)
@@ -32,6 +39,10 @@ class Push:
     started: float
     asked: Message  # another one where a handler has handed the message on
     handlers: tuple[str, ...] = ()  # that did so
+    error: BaseException | None = None  # what the error handler is to answer
+    call: Call | None = None  # of an async handler, until what came of it is taken
+    limit: Limit | None = None  # in a lane
+    give: Callable[[Reply], None] | None = None  # in a lane: what takes the replies that a handler yields
 
     @property
     def openid(self) -> str:
@@ -43,6 +54,16 @@ class Push:
     def text(self) -> str:
         """What came, as the store keeps it."""
         return self.content.decode(errors="replace")
+
+
+@dataclass(slots=True)
+class Pieces:
+    """The replies of a handler that yields which are left to give."""
+
+    lock: threading.Lock
+    left: list[Reply] = field(default_factory=list)
+    number: int = 0  # of those that went out as a message of their own
+    next_at: float = 0.0  # when the next one may go out, so that it does not arrive before the direct answer
 
 
 @dataclass(slots=True)
@@ -61,8 +82,8 @@ class Answer:
 NOBODY = Answer("nobody")
 NEXT = "继续"  # in the log, whatever the account's own word for it is
 
-# In a lane: lets a block take so many seconds at most, and has what answers instead called after that.
-Limit = Callable[[str, float, Callable[[], Answer]], AbstractContextManager[None]]
+# In a lane: lets a block take so many seconds at most, and goes on with another push after that. The name is for the log.
+Limit = Callable[[str, float, Callable[[], Push]], AbstractContextManager[None]]
 
 
 class Answering:
@@ -72,6 +93,8 @@ class Answering:
         self.router = router
         self._api = api
         self._sessions = sessions
+        self._lock = threading.Lock()
+        self._loop: Loop | None = None
 
     def read(self, content: bytes, started: float) -> Push:
         """The message in the bytes of a push, and its handler; raises Unreadable."""
@@ -85,83 +108,92 @@ class Answering:
         handler = push.found.handler
         return handler.slow or ("session" in handler.asks and self._sessions.is_taken(push.asked.FromUserName))
 
-    def answer(self, push: Push, limit: Limit | None) -> Answer | None:
+    def answer(self, push: Push) -> Answer | None:
         """What the handler answers, or the last one to which the message is handed on.
 
-        None where the push is at one that may take long, and the caller is in no lane. Where a handler raises: what the
+        None where that is not known yet: an async handler is at it, as `push.call`, and this is to be called again when
+        it has ended; or the push is at a handler that may take long, and in no lane. Where a handler raises: what the
         error handler answers, if there is one. Raises Left where the lane went on without a handler.
         """
-        while push.found:
+        while push.found and not push.error:
             name = push.found.handler.name
             try:
-                result = self._call(push.found.handler, push.asked, limit, match=push.found.match)
+                result = self._call(push.found.handler, push, match=push.found.match)
+                if push.call:
+                    return None
                 if not isinstance(result, Message):
                     return Answer(name, to_reply(result))
                 push.asked, push.found, push.handlers = result, self.router.find(result), (*push.handlers, name)
                 if len(push.handlers) == MOST_HANDLERS:
                     logger.error("a message was handed on too often: %s", " -> ".join(push.handlers))
-                    return self.apologise(result, RecursionError("a message was handed on too often"), limit)
-                if not limit and self.may_take_long(push):
+                    push.error = RecursionError("a message was handed on too often")
+                elif not push.limit and self.may_take_long(push):
                     return None
             except Left:
                 raise
             except BaseException as error:  # a handler may raise what it likes
                 log_error(logger, f"{name} failed on {label(push.asked)}", error)
-                return self.apologise(push.asked, error, limit)
-        return NOBODY
+                push.error = error
+        return self._apologise(push, push.error) if push.error else NOBODY
 
-    def give_up(self, push: Push, starts: int, limit: Limit | None) -> Answer:
-        """What the error handler answers to a message whose process ended at each of its starts."""
+    def give_up(self, push: Push, starts: int) -> None:
+        """Leave a message whose process ended at each of its starts to the error handler."""
         said = f"{push.found.handler.name if push.found else 'nobody'} on {label(push.message)}"
         logger.error("%s: its process ended at each of %d starts, the message is given up", said, starts)
-        return self.apologise(push.message, GivenUp("the process ended each time the message was answered"), limit)
+        push.error = GivenUp("the process ended each time the message was answered")
 
-    def turn_away(self, message: Message) -> Answer:
+    def turn_away(self, push: Push) -> Answer:
         """What the busy handler answers, else the text for a message that is one too many."""
         handler = self.router.busy
         if not handler:
             return Answer("busy", Text(self.router.texts.busy))
-        try:
-            return Answer(handler.name, to_reply(self._call(handler, message)))
-        except BaseException as error:
-            log_error(logger, f"{handler.name}, the busy handler, failed on {label(message)}", error)
-            return self.apologise(message, error)
+        push.found = Found(handler, None)
+        return self.answer(push) or NOBODY
 
-    def apologise(self, message: Message, error: BaseException, limit: Limit | None = None) -> Answer:
+    def _apologise(self, push: Push, error: BaseException) -> Answer | None:
         """What the error handler answers; nothing where there is none, or where it raises too."""
         handler = self.router.error
         if not handler:
             return NOBODY
+        if handler.is_async and not push.limit:
+            return None
         try:
-            return Answer(handler.name, to_reply(self._call(handler, message, limit, error=error)))
+            result = self._call(handler, push, error=error)
+            return None if push.call else Answer(handler.name, to_reply(result))
         except Left:
             raise
         except BaseException as second:
-            log_error(logger, f"{handler.name}, the error handler, failed on {label(message)}", second)
+            log_error(logger, f"{handler.name}, the error handler, failed on {label(push.asked)}", second)
             return Answer(handler.name)
 
-    def _call(self, handler: Handler, message: Message, limit: Limit | None = None, **offers: Any) -> Any:
-        if not (handler.asks or limit):
-            return handler.function(message)
+    def _call(self, handler: Handler, push: Push, **offers: Any) -> Any:
+        """What the handler returns; where it is async, `push.call` is to be started first."""
+        if handler.is_plain and not push.limit:
+            return handler.function(push.asked)
+        if push.call:
+            return _take(push, push.call)
         ticket = secrets.token_hex(4) if "session" in handler.asks else ""
-        with (
-            self._sessions.open(message.FromUserName, ticket) if ticket else nullcontext() as session,
-            self._in_time(handler, message, limit, ticket) if limit else nullcontext(),
-        ):
-            return handler(message, api=self._api, session=session, **offers)
+        opened = self._sessions.open(push.asked.FromUserName, ticket) if ticket else NO_SESSION
+        if handler.is_async:
+            push.call = self._prepare(handler, push.asked, opened, offers)
+            return None
+        with opened as session, self._in_time(handler, push, push.limit, ticket) if push.limit else NO_LIMIT:
+            result = handler(push.asked, api=self._api, session=session, **offers)
+            return _give_each(push, result) if handler.yields else result
 
     @contextmanager
-    def _in_time(self, handler: Handler, message: Message, limit: Limit, ticket: str) -> Iterator[None]:
+    def _in_time(self, handler: Handler, push: Push, limit: Limit, ticket: str) -> Iterator[None]:
         """Let the lane go on where the handler takes too long; what it says after that is dropped: raises Left."""
-        said, seconds = f"{handler.name} on {label(message)}", handler.timeout or TIMEOUT
+        said, seconds = f"{handler.name} on {label(push.asked)}", handler.timeout or TIMEOUT
 
-        def late() -> Answer:
+        def late() -> Push:
             logger.error("%s: no answer after %g s, its thread is left to itself", said, seconds)
+            push.give = None
             if ticket:
-                self._sessions.give_back(message.FromUserName, ticket)
+                self._sessions.give_back(push.asked.FromUserName, ticket)
             if handler is self.router.error:
-                return Answer(handler.name)
-            return self.apologise(message, TimeoutError(f"no answer after {seconds:g} s"), limit)
+                return replace(push, found=None, error=None, limit=None)
+            return replace(push, error=TimeoutError(f"no answer after {seconds:g} s"), limit=None)
 
         try:
             with limit(handler.name, seconds, late):
@@ -169,3 +201,59 @@ class Answering:
         except Left:
             logger.warning("%s: it came back too late, what it says is dropped", said)
             raise
+
+    # Async handlers
+
+    def _prepare(
+        self, handler: Handler, message: Message, opened: AbstractContextManager[Any], offers: dict[str, Any]
+    ) -> Call:
+        from wechat.loop import Awaited, Call  # asyncio costs 20 ms and 1 MB, where nobody uses it
+
+        coroutine = handler(message, api=Awaited(self._api), session=opened.__enter__(), **offers)  # until _take()
+        return Call(handler.name, coroutine, handler.timeout or TIMEOUT, opened, to_reply)
+
+    def start(self, call: Call, done: Callable[[], object]) -> None:
+        """Run the coroutine of an async handler; `done` is called when it has ended, and must not wait for anything."""
+        with self._lock:
+            if not self._loop:
+                from wechat.loop import Loop
+
+                self._loop = Loop()
+        self._loop.start(call, done)
+
+    def begin(self) -> None:
+        """Begin anew, as a process that was forked has to."""
+        self._lock = threading.Lock()
+        if self._loop:
+            self._loop.begin()
+
+    def close(self) -> None:
+        """End what async handlers have left behind."""
+        if self._loop:
+            self._loop.close()
+
+
+def _give_each(push: Push, values: Generator[Any]) -> Any:
+    """Give what a handler yields, one by one; what it returns then is for the caller."""
+    with closing(values):
+        while True:
+            try:
+                value = next(values)
+            except StopIteration as end:
+                return end.value
+            if (reply := to_reply(value)) and push.give:
+                push.give(reply)
+
+
+def _take(push: Push, call: Call) -> Any:
+    """What came of the coroutine, whose session is saved; `push.call` stays while there may be more."""
+    replies, is_over = call.take()
+    for reply in replies:
+        if reply and push.give:
+            push.give(reply)
+    if not is_over:
+        return None
+    push.call = None
+    with ExitStack() as stack:
+        stack.push(call.held)  # which was entered when the handler was called
+        return call.result()

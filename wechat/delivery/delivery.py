@@ -91,6 +91,7 @@ class Delivery:
     def begin(self) -> None:
         """Begin anew in a process that was forked, which has none of its parent's threads."""
         self.crowd = Crowd(self._workers, self._world)
+        self._answering.begin()
         for lanes in self._lanes:
             lanes.begin()
 
@@ -102,7 +103,7 @@ class Delivery:
         try:
             attempt = entry.record.attempts
             if is_ours and not is_slow and (attempt == 1 or self._ledger.start(entry)):
-                self._runner.do(entry, push, None)
+                self._runner.do(entry, push)
                 if not entry.is_running:  # a fast handler may have handed the message on to a slow one
                     return self._log(push, entry, attempt, DIRECT, entry.record.document)
             elif is_ours:
@@ -136,6 +137,7 @@ class Delivery:
         """Wait for what is under way."""
         for lanes in self._lanes:
             lanes.close()
+        self._answering.close()
 
     def _await(self, entry: Entry, push: Push, attempt: int) -> bytes:
         """The document, or what is said when it is not ready in time."""
@@ -147,6 +149,7 @@ class Delivery:
         if self._outbox.can_push(-math.inf if entry.record.is_late else since):
             return self._promise(entry, push, attempt, b"")
         if not has_room or attempt >= LAST_ATTEMPT or entry.record.is_late:
+            self._runner.give_ready(entry, push)
             return self._promise(
                 entry, push, attempt, self._runner.to_xml(Text(self._runner.texts.waiting), push.message)
             )

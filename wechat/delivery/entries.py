@@ -7,9 +7,10 @@ from collections.abc import Iterator
 from dataclasses import asdict, dataclass, replace
 from typing import Any
 
-from wechat.delivery.answering import Answer
+from wechat.delivery.answering import Answer, Pieces
 from wechat.errors import StoreError
-from wechat.reply import Article, Image, Music, News, Raw, Reply, Text, Transfer, Video, Voice
+from wechat.packing import pack
+from wechat.reply import Reply
 from wechat.store.base import Change, Store
 from wechat.store.owners import Owners
 from wechat.store.remembered import KEPT as DOCUMENT_KEPT
@@ -49,7 +50,7 @@ class Record:
     @property
     def is_late(self) -> bool:
         """Whether the answer was promised, and is not the direct one."""
-        return self.state == PROMISED or (self.state == READY and not self.document)
+        return self.state in (PROMISED, READY) and not self.document
 
     def moved(self, **fields: Any) -> "Record":
         """The record with these fields; what it counts goes up by so many."""
@@ -85,27 +86,11 @@ def unpack_record(packed: str) -> Record | None:
         return None
 
 
-KINDS: dict[str, type[Reply]] = {kind.kind: kind for kind in (Text, Image, Voice, Video, Music, News, Transfer, Raw)}
-
-
-def pack(reply: Reply) -> str:
-    """The reply as JSON, for the store."""
-    return json.dumps({"kind": reply.kind, **asdict(reply)})
-
-
-def unpack(packed: str) -> Reply:
-    """The reply that was packed."""
-    fields: dict[str, Any] = json.loads(packed)
-    kind = KINDS[fields.pop("kind")]
-    if kind is News:
-        fields["articles"] = [Article(**article) for article in fields["articles"]]
-    return kind(**fields)
-
-
 class Entry:
     """A message in this process: its record as it was last read, and those who wait for it to move."""
 
     answer: Answer | None = None  # of this process, for the log
+    pieces: Pieces | None = None  # of a handler of this process that yields
     msg_id = ""  # for the log
     raw: str | None = None  # what the store holds
     linked: frozenset[str] = frozenset()  # the indexes that it has there
@@ -181,12 +166,13 @@ class Entries:
 
     def _write(self, *moves: tuple[Entry, Record]) -> bool:
         try:
-            if not self._store.swap(*(change for move in moves for change in self._changes(*move))):
+            changes = [self._changes(*move) for move in moves]
+            if not self._store.swap(*(change for each in changes for change in each)):
                 for entry, _ in moves:
                     self._read(entry)
                 return False
-            for entry, record in moves:
-                entry.raw, entry.linked = self._packed(record), record.indexes
+            for (entry, record), (change, *_) in zip(moves, changes, strict=True):
+                entry.raw, entry.linked = change.new, record.indexes
         except StoreError as error:
             logger.warning("other processes do not see how a message stands: %s", error)
             for entry, record in moves:
@@ -246,9 +232,8 @@ class Entries:
             if not self._is_ahead(entry, record):
                 self._unwritten.pop(entry.key, None)
                 self._put(entry, record)
-            elif (
-                record.state == PROMISED and entry.whole
-            ):  # what was given here did not arrive: WeChat was told to wait
+            elif record.state == PROMISED and entry.whole:
+                # What was given here did not arrive: WeChat was told to wait.
                 self._put(entry, entry.record.ended(b"", entry.whole))
                 entry.whole = None
 

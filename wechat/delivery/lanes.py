@@ -24,7 +24,9 @@ ALL_ALONE = 10.0  # seconds for all of them together, where that leaves each one
 FULL, NAMED = 5.0, 3  # seconds after which a pool without a rest is said to be full, and how many tasks are named then
 IDLE = 10.0  # seconds after which a thread ends that has nothing to do
 
-Task = Callable[[], float | None]  # gives the seconds after which it is to be called again, before its lane goes on
+# Gives the seconds after which it is to be called again, before its lane goes on; or LATER, which is until `resume`.
+Task = Callable[[], float | None]
+LATER = inf
 
 
 class Job(NamedTuple):
@@ -52,9 +54,10 @@ class Lanes:
     def begin(self) -> None:
         """Begin anew, as a process that was forked has to: it has none of its parent's threads."""
         self._lock = self._world.lock()
-        self._lanes: dict[str, deque[Job]] = {}  # the first job of a lane runs, or is ready or paused
+        self._lanes: dict[str, list[Job]] = {}  # the first job of a lane runs, or is ready or paused
         self._ready: deque[str] = deque()  # lanes
         self._resumed: deque[str] = deque()  # lanes whose first job is one that is resumed
+        self._left: set[str] = set()  # lanes whose first job gave LATER or was resumed, but not both
         self._paused: list[tuple[float, int, str]] = []  # until when, a number and the lane: a heap
         self._numbers = count()
         self._idle: list[threading.Event] = []
@@ -108,6 +111,16 @@ class Lanes:
 
         self.submit(SUSPECTS, watch, is_resumed=True)
 
+    def resume(self, lane: str) -> None:
+        """Have the task that gives LATER, or has done so, called again. Holds up nobody: an event loop calls it.
+
+        Until then its lane is occupied, and has no thread; `close` waits for it.
+        """
+        with self._lock:
+            has_thread = not self._meet(lane) or self._wake()
+        if not has_thread:
+            self._work(is_patient=False)
+
     @contextmanager
     def limit(self, lane: str, name: str, seconds: float, instead: Task) -> Iterator[None]:
         """Let the task of the lane take so long at most inside the block; then another one is done instead.
@@ -145,7 +158,7 @@ class Lanes:
     # With the lock held
 
     def _add(self, lane: str, job: Job) -> None:
-        self._lanes.setdefault(lane, deque()).append(job)
+        self._lanes.setdefault(lane, []).append(job)
         self._jobs += 1
 
     def _queue(self, lane: str, after: float = 0.0) -> None:
@@ -189,14 +202,26 @@ class Lanes:
     def _finish(self, lane: str, again: float | None) -> None:
         jobs = self._lanes[lane]
         self._resuming -= jobs[0].is_resumed
+        if again == LATER:
+            self._meet(lane)
+            return
         if again is None or self._is_closing:
-            jobs.popleft()
+            jobs.pop(0)
             self._jobs -= 1
         if jobs:
             self._queue(lane, again or 0.0)
         else:
             del self._lanes[lane]
             self._look_whether_empty()
+
+    def _meet(self, lane: str) -> bool:
+        """Queue the lane with the second of the two: its task has given LATER, and it was resumed. Whether it is."""
+        if lane in self._left:
+            self._left.remove(lane)
+            self._queue(lane)
+            return True
+        self._left.add(lane)
+        return False
 
     def _look_whether_empty(self) -> None:
         if self._is_closing and not self._lanes:
@@ -209,10 +234,10 @@ class Lanes:
             if self._full_since is None or now - self._full_since < FULL or not oldest:
                 return
             self._is_said = True
-            waiting = self._jobs - self._threads
+            waiting = len(self._ready) + len(self._resumed)
         named = ", ".join(f"{alarm.name} for {now - alarm.set_at:.0f} s" for alarm in oldest)
         logger.warning(
-            "%s: all %d threads are busy, %d wait; the oldest: %s", self._name, self._threads, waiting, named
+            "%s: all %d threads are busy, %d users wait; the oldest: %s", self._name, self._threads, waiting, named
         )
 
     # A thread

@@ -73,10 +73,26 @@ class Ledger(Entries):
         """Note that a slow handler goes on with the message, which is counted when it starts."""
         return self._move(entry, (RUNNING,), self._owners.me, is_slow=True, starts=-1)
 
-    def promise(self, entry: Entry, content: str, is_told: bool = False) -> Record:
-        """Note that the answer comes later, unless it is there already; gives the record."""
-        self._move(entry, (RUNNING,), None, state=PROMISED, content=content, is_told=is_told)
+    def promise(self, entry: Entry, content: str, is_told: bool = False, document: bytes = b"") -> Record:
+        """Note that the answer, or all but its beginning, the document, comes later; gives the record.
+
+        Unless the answer is there already.
+        """
+        content = content if self._is_shared else ""  # in memory nobody takes a message over
+        self._move(entry, (RUNNING,), None, state=PROMISED, content=content, is_told=is_told, document=document)
         return entry.record
+
+    def add(self, entry: Entry, number: int, reply: Reply) -> Entry | None:
+        """A further reply to the message, ready to be sent; None where that has gone to another process."""
+        record = entry.record
+        if record.owner != self._owners.me:
+            return None
+        added = Entry(f"{entry.key}/{record.starts}.{number}", record.ended(b"", reply), self._world.lock())
+        with self._lock:
+            self._known.add(added.key, added)
+        with added.lock:
+            self._settle(added, added.record)
+        return added
 
     def end(self, entry: Entry, document: bytes, rest: Reply | None, whole: Reply | None) -> str:
         """Note the answer: a document and what follows it or, where that was promised, the whole as a message.
@@ -86,7 +102,8 @@ class Ledger(Entries):
         with entry.lock:
             while (before := entry.record).owner == self._owners.me and before.state in UNDER_WAY:
                 is_direct = before.state == RUNNING
-                if self._settle(entry, before.ended(document, rest) if is_direct else before.ended(b"", whole)):
+                now, left = (document, rest) if is_direct else (before.document, whole)
+                if self._settle(entry, before.ended(now, left)):
                     entry.whole = whole if is_direct else None
                     return before.state
         return ""

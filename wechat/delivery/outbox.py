@@ -4,11 +4,12 @@ import logging
 import math
 import threading
 
-from wechat.delivery.entries import DONE, READY, Entry, unpack
+from wechat.delivery.entries import DONE, READY, Entry
 from wechat.delivery.lanes import Lanes
 from wechat.delivery.ledger import Ledger
 from wechat.errors import ApiError, TransportError
 from wechat.log import log_error, printable, shorten
+from wechat.packing import unpack
 from wechat.platform.api import BUSY, Api
 from wechat.platform.pushing import Pushing
 from wechat.reply import Reply, Text

@@ -3,15 +3,18 @@
 import logging
 from collections.abc import Callable
 from contextlib import AbstractContextManager
+from dataclasses import replace
+from functools import cache, partial
 
-from wechat.delivery.answering import NEXT, Answer, Answering, Limit, Push
-from wechat.delivery.entries import PROMISED, READY, RUNNING, Entry, Record, unpack
-from wechat.delivery.lanes import Lanes
+from wechat.delivery.answering import NEXT, NOBODY, Answer, Answering, Pieces, Push
+from wechat.delivery.entries import PROMISED, READY, RUNNING, Entry, Record
+from wechat.delivery.lanes import LATER, Lanes
 from wechat.delivery.ledger import Ledger
 from wechat.delivery.outbox import NOTHING, Outbox
 from wechat.errors import Left, StoreError
 from wechat.log import log_error
 from wechat.message import Message, label
+from wechat.packing import unpack
 from wechat.protocol.envelope import Clock
 from wechat.reply import TEXT_LIMIT, Reply, Text, is_long, split_text, to_xml
 from wechat.settings import Settings
@@ -22,6 +25,7 @@ logger = logging.getLogger("wxserver")
 
 LONG_FOR_UNMARKED = 1.0  # seconds
 BEHIND = 1.0  # seconds by which the rest of a long text follows its beginning
+MOST_PIECES = 5  # customer messages of a handler that yields; the last one has what is left over
 MOST_STARTS = 3  # each of which ended with the death of its process
 SUSPECT = 2  # starts from which on messages are started one by one, to see which of them ends the process
 
@@ -44,77 +48,138 @@ class Runner:
 
     def do_in_lane(self, entry: Entry, push: Push) -> None:
         """Answer the message once its user's lane has come to it, or at once where too many wait already."""
-
-        def limit(name: str, seconds: float, late: Callable[[], Answer]) -> AbstractContextManager[None]:
-            return self.lanes.limit(push.openid, name, seconds, lambda: self._end_late(entry, push, late))
-
-        def task() -> None:
-            if self._ledger.start(entry):
-                self.do(entry, push, limit)
+        task = partial(self._take_turn, entry, push)
+        if entry.record.starts < SUSPECT:
+            if not self.lanes.submit(push.openid, task, is_resumed=entry.record.starts > 0):
+                self._note(entry, push, self._answering.turn_away(push))
+            return
 
         def is_over() -> bool:
             return entry.record.state not in (RUNNING, PROMISED)
 
-        if entry.record.starts < SUSPECT:
-            if not self.lanes.submit(push.openid, task, is_resumed=entry.record.starts > 0):
-                self._note(entry, push, self._answering.turn_away(push.asked))
-        else:
-            self.lanes.submit_suspect(push.openid, task, is_over, lambda: self._ledger.forgive(entry))
+        self.lanes.submit_suspect(push.openid, task, is_over, lambda: self._ledger.forgive(entry))
 
-    def do(self, entry: Entry, push: Push, limit: Limit | None) -> None:
-        """Answer the message; whatever goes wrong, it ends, for others wait for it."""
+    def _take_turn(self, entry: Entry, push: Push) -> float | None:
+        if push.call or self._ledger.start(entry):
+            return self._do_limited(entry, push)
+        return None
+
+    def _do_limited(self, entry: Entry, push: Push) -> float | None:
+        push.limit, push.give = partial(self._limit, entry, push.openid), partial(self._give, entry, push)
+        try:
+            return self.do(entry, push)
+        finally:
+            push.limit = push.give = None  # 5,000 that wait need none
+
+    def _limit(
+        self, entry: Entry, openid: str, name: str, seconds: float, late: Callable[[], Push]
+    ) -> AbstractContextManager[None]:
+        """Let a handler take so long at most; then its lane goes on with what `late` gives."""
+        once = cache(late)
+        return self.lanes.limit(openid, name, seconds, lambda: self._do_limited(entry, once()))
+
+    def do(self, entry: Entry, push: Push) -> float | None:
+        """Answer the message; whatever goes wrong, it ends, for others wait for it. LATER where one awaits."""
         try:
             # A record that is slow was looked at before: nothing waited, and it is a message like any other.
             is_continue = not (push.handlers or entry.record.is_slow) and self.is_continue(push)
             if is_continue and self._continue(entry, push):
-                return
-            if is_continue and not limit and self._answering.may_take_long(push):
-                self._slow_down(entry, push)
-            else:
-                self._run(entry, push, limit)
+                return None
+            if not (is_continue and not push.limit and self._answering.may_take_long(push)):
+                return self._run(entry, push)
+            self._slow_down(entry, push)
+        except Left:
+            pass  # it goes on in another thread
         except BaseException as error:
-            self._fail(entry, push, error)
-
-    def _end_late(self, entry: Entry, push: Push, late: Callable[[], Answer]) -> None:
-        """Note what answers instead of a handler that hangs."""
-        try:
-            self._note(entry, push, late())
-        except BaseException as error:
-            self._fail(entry, push, error)
-
-    def _fail(self, entry: Entry, push: Push, error: BaseException) -> None:
-        if not isinstance(error, Left):  # else it goes on elsewhere
             log_error(logger, f"a message is not answered: {label(push.message)}", error)
             self.end_without_reply(entry)
+        return None
 
-    def _run(self, entry: Entry, push: Push, limit: Limit | None) -> None:
+    def _run(self, entry: Entry, push: Push) -> float | None:
         """Have the handler answer, here or in a lane."""
         started = self._world.monotonic()
-        if entry.record.starts > MOST_STARTS:
-            answer: Answer | None = self._answering.give_up(push, MOST_STARTS, limit)
-        else:
-            answer = self._answering.answer(push, limit)
+        if entry.record.starts > MOST_STARTS and not push.error:
+            self._answering.give_up(push, MOST_STARTS)
+        call = push.call
+        answer = self._answering.answer(push)
+        if push.call:
+            if push.call is not call:
+                self._answering.start(push.call, partial(self.lanes.resume, push.openid))
+            return LATER
         if not answer:
             self._slow_down(entry, push)
-            return
+            return None
         seconds = self._world.monotonic() - started
-        if seconds > LONG_FOR_UNMARKED and not limit:
+        if seconds > LONG_FOR_UNMARKED and not push.limit:
             logger.warning("%s took %.1f s: mark it slow=True, so that it holds up nobody", answer.handler, seconds)
-        self._note(entry, push, answer)
+        if entry.pieces:
+            with entry.pieces.lock:
+                self._end_pieces(entry, push, answer, entry.pieces)
+        else:
+            self._note(entry, push, answer)
+        return None
 
-    def _note(self, entry: Entry, push: Push, answer: Answer) -> None:
+    def _note(self, entry: Entry, push: Push, answer: Answer, is_more: bool = False) -> None:
         """Note the answer, and send what is not the direct one."""
         entry.answer = answer
-        now, rest = self._fit(answer.reply, is_more=False)
+        now, rest = self._fit(answer.reply, is_more)
         document = self.to_xml(now, push.message) if now else b""
         is_only_direct = bool(answer.reply and answer.reply.is_direct)
-        before = self._ledger.end(entry, document, rest, None if is_only_direct else answer.reply or NOTHING)
+        nothing = None if entry.pieces else NOTHING
+        before = self._ledger.end(entry, document, rest, None if is_only_direct else answer.reply or nothing)
         if before == PROMISED and is_only_direct:
-            said = f"{answer.handler} on {label(push.message)}"
-            logger.error("%s: a %s reply can only be the direct answer, and it is too late", said, answer.kind)
+            _say_too_late(answer, push)
         if before and entry.record.state == READY:
             entry.msg_id = push.message.get("MsgId", "")
             self._outbox.deliver(entry, BEHIND if entry.record.document else 0.0)
+
+    # What a handler yields
+
+    def _give(self, entry: Entry, push: Push, reply: Reply) -> None:
+        """Give a reply before the handler has ended: as the direct answer, or as a customer message."""
+        entry.pieces = pieces = entry.pieces or Pieces(self._world.lock())
+        with pieces.lock:
+            pieces.left.append(reply)
+            if self._outbox.can_push() and pieces.number < MOST_PIECES - 1:
+                self._give_ready(entry, push, pieces, is_more=False)
+
+    def give_ready(self, entry: Entry, push: Push) -> None:
+        """Give what there is as the direct answer, where no customer messages can be sent; the rest waits for 继续."""
+        if pieces := entry.pieces:
+            with pieces.lock:
+                if pieces.left and entry.is_running:
+                    self._give_ready(entry, push, pieces, is_more=True)
+
+    def _give_ready(self, entry: Entry, push: Push, pieces: Pieces, is_more: bool) -> None:
+        replies = join(pieces.left)
+        entry.answer = Answer(push.found.handler.name if push.found else NOBODY.handler, replies[0])
+        if entry.is_running:
+            now, rest = self._fit(replies[0], is_more)
+            document = self.to_xml(now, push.message) if now else b""
+            if self._ledger.promise(entry, push.text, is_more, document).document and document:
+                replies[:1] = [rest] if rest else []
+                pieces.next_at = self._world.monotonic() + BEHIND
+        pieces.left = replies if is_more else []
+        if not is_more:
+            self._send(entry, push, replies, pieces)
+
+    def _end_pieces(self, entry: Entry, push: Push, answer: Answer, pieces: Pieces) -> None:
+        replies = join([*pieces.left, *([answer.reply] if answer.reply else [])])
+        pieces.left = []
+        is_more = len(replies) > 1 and not self._outbox.can_push()
+        self._note(entry, push, Answer(answer.handler, replies[0] if replies else None), is_more)
+        self._send(entry, push, replies[1:], pieces)
+
+    def _send(self, entry: Entry, push: Push, replies: list[Reply], pieces: Pieces) -> None:
+        """Have each of the replies sent as a message of its own, or kept for 继续."""
+        for reply in replies:
+            answer = Answer(entry.answer.handler if entry.answer else NOBODY.handler, reply)
+            pieces.number += 1
+            if reply.is_direct:
+                _say_too_late(answer, push)
+            elif added := self._ledger.add(entry, pieces.number, reply):
+                added.answer, added.msg_id = answer, push.message.get("MsgId", "")
+                self._outbox.deliver(added, max(0.0, pieces.next_at - self._world.monotonic()))
 
     def _slow_down(self, entry: Entry, push: Push) -> None:
         self._ledger.slow_down(entry)
@@ -173,3 +238,19 @@ class Runner:
     def to_xml(self, reply: Reply, message: Message) -> bytes:
         """The document with which the reply answers the message."""
         return to_xml(reply, message, int(self._clock())).encode(errors="replace")
+
+
+def join(replies: list[Reply]) -> list[Reply]:
+    """The replies, of which texts that follow one another are one."""
+    joined: list[Reply] = []
+    for reply in replies:
+        if joined and isinstance(reply, Text) and isinstance(joined[-1], Text):
+            joined[-1] = replace(reply, content=f"{joined[-1].content}\n\n{reply.content}")
+        else:
+            joined.append(reply)
+    return joined
+
+
+def _say_too_late(answer: Answer, push: Push) -> None:
+    said = f"{answer.handler} on {label(push.message)}"
+    logger.error("%s: a %s reply can only be the direct answer, and it is too late", said, answer.kind)

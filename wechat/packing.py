@@ -1,0 +1,23 @@
+"""Reply values as JSON, for the store."""
+
+import json
+from dataclasses import asdict
+from typing import Any
+
+from wechat.reply import Article, Image, Music, News, Raw, Reply, Text, Transfer, Video, Voice
+
+KINDS: dict[str, type[Reply]] = {kind.kind: kind for kind in (Text, Image, Voice, Video, Music, News, Transfer, Raw)}
+
+
+def pack(reply: Reply) -> str:
+    """The reply as JSON, for the store."""
+    return json.dumps({"kind": reply.kind, **asdict(reply)})
+
+
+def unpack(packed: str) -> Reply:
+    """The reply that was packed."""
+    fields: dict[str, Any] = json.loads(packed)
+    kind = KINDS[fields.pop("kind")]
+    if kind is News:
+        fields["articles"] = [Article(**article) for article in fields["articles"]]
+    return kind(**fields)
