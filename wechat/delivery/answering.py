@@ -40,6 +40,7 @@ class Push:
     asked: Message  # another one where a handler has handed the message on
     handlers: tuple[str, ...] = ()  # that did so
     error: BaseException | None = None  # what the error handler is to answer
+    ticket: str = ""  # for the user's session, which the next handler takes
     call: Call | None = None  # of an async handler, until what came of it is taken
     limit: Limit | None = None  # in a lane
     give: Callable[[Reply], None] | None = None  # in a lane: what takes the replies that a handler yields
@@ -82,7 +83,7 @@ class Answer:
 NOBODY = Answer("nobody")
 NEXT = "继续"  # in the log, whatever the account's own word for it is
 
-# In a lane: lets a block take so many seconds at most, and goes on with another push after that. The name is for the log.
+# In a lane: lets a block take so many seconds at most, and goes on with another push after that; by its name.
 Limit = Callable[[str, float, Callable[[], Push]], AbstractContextManager[None]]
 
 
@@ -117,6 +118,8 @@ class Answering:
         """
         while push.found and not push.error:
             name = push.found.handler.name
+            if "session" in push.found.handler.asks and not (push.call or self._may_open(push)):
+                return None
             try:
                 result = self._call(push.found.handler, push, match=push.found.match)
                 if push.call:
@@ -166,13 +169,42 @@ class Answering:
             log_error(logger, f"{handler.name}, the error handler, failed on {label(push.asked)}", second)
             return Answer(handler.name)
 
+    # Sessions, which users' messages have in the order in which they came
+
+    def line_up(self, push: Push) -> None:
+        """Have the message wait for its user's session, if its handler asks for that, behind those that came before."""
+        if push.found and "session" in push.found.handler.asks:
+            self._sessions.line_up(push.asked.FromUserName)
+
+    def take_turn(self, push: Push) -> bool:
+        """Whether the message need not wait, or not any more."""
+        if push.found and "session" in push.found.handler.asks:
+            push.ticket = self._sessions.take_turn(push.asked.FromUserName)
+            return bool(push.ticket)
+        return True
+
+    def step_back(self, push: Push, is_lined_up: bool = False) -> None:
+        """Let others have the session that the message did not use, or was lined up for."""
+        if push.ticket:
+            self._sessions.give_back(push.asked.FromUserName, push.ticket)
+            push.ticket = ""
+        if is_lined_up and push.found and "session" in push.found.handler.asks:
+            self._sessions.leave(push.asked.FromUserName)
+
+    def _may_open(self, push: Push) -> bool:
+        """Whether the session is there for the handler, or it may wait, as in a lane."""
+        push.ticket = push.ticket or self._sessions.claim(push.asked.FromUserName)
+        return bool(push.ticket or push.limit)
+
     def _call(self, handler: Handler, push: Push, **offers: Any) -> Any:
         """What the handler returns; where it is async, `push.call` is to be started first."""
         if handler.is_plain and not push.limit:
             return handler.function(push.asked)
         if push.call:
             return _take(push, push.call)
-        ticket = secrets.token_hex(4) if "session" in handler.asks else ""
+        ticket = ""
+        if "session" in handler.asks:
+            ticket, push.ticket = push.ticket or secrets.token_hex(4), ""
         opened = self._sessions.open(push.asked.FromUserName, ticket) if ticket else NO_SESSION
         if handler.is_async:
             push.call = self._prepare(handler, push.asked, opened, offers)

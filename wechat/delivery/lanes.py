@@ -65,7 +65,7 @@ class Lanes:
         self._jobs = 0  # that wait or run
         self._full_since: float | None = None  # since there has been no thread for a lane that is ready
         self._is_said = False  # that it is full
-        self._is_closing = False
+        self.is_closing = False
         self._emptied = self._world.event()
         self._alarms = Alarms("alarm", self._world)
 
@@ -146,7 +146,7 @@ class Lanes:
     def close(self) -> None:
         """Wait for what runs or is ready, and drop what is paused."""
         with self._lock:
-            self._is_closing = True
+            self.is_closing = True
             for _, _, lane in self._paused:
                 self._jobs -= len(self._lanes.pop(lane))
             self._paused.clear()
@@ -162,7 +162,7 @@ class Lanes:
         self._jobs += 1
 
     def _queue(self, lane: str, after: float = 0.0) -> None:
-        if after > 0 and not self._is_closing:
+        if after > 0 and not self.is_closing:
             heappush(self._paused, (self._world.monotonic() + after, next(self._numbers), lane))
         else:
             (self._resumed if self._lanes[lane][0].is_resumed else self._ready).append(lane)
@@ -205,7 +205,7 @@ class Lanes:
         if again == LATER:
             self._meet(lane)
             return
-        if again is None or self._is_closing:
+        if again is None or self.is_closing:
             jobs.pop(0)
             self._jobs -= 1
         if jobs:
@@ -224,7 +224,7 @@ class Lanes:
         return False
 
     def _look_whether_empty(self) -> None:
-        if self._is_closing and not self._lanes:
+        if self.is_closing and not self._lanes:
             self._emptied.set()
 
     def _say_full(self) -> None:
@@ -262,7 +262,7 @@ class Lanes:
                 # Whoever began a pause looks when it ends; those who began to wait before that know nothing of it.
                 pause = self._paused[0][0] - self._world.monotonic() if self._paused else IDLE
                 is_needed = self._paused and (pause < IDLE or not self._idle)
-                if self._is_closing or not is_patient or (has_waited and not is_needed):
+                if self.is_closing or not is_patient or (has_waited and not is_needed):
                     self._alive -= is_patient
                     return None
                 seconds = min(IDLE, pause)

@@ -24,6 +24,7 @@ from wechat.world import World
 logger = logging.getLogger("wxserver")
 
 LONG_FOR_UNMARKED = 1.0  # seconds
+SHORTEST_PAUSE, LONGEST_PAUSE = 0.01, 0.2  # seconds between two looks whether it is a message's turn
 BEHIND = 1.0  # seconds by which the rest of a long text follows its beginning
 MOST_PIECES = 5  # customer messages of a handler that yields; the last one has what is left over
 MOST_STARTS = 3  # each of which ended with the death of its process
@@ -49,8 +50,10 @@ class Runner:
     def do_in_lane(self, entry: Entry, push: Push) -> None:
         """Answer the message once its user's lane has come to it, or at once where too many wait already."""
         task = partial(self._take_turn, entry, push)
+        self._answering.line_up(push)
         if entry.record.starts < SUSPECT:
             if not self.lanes.submit(push.openid, task, is_resumed=entry.record.starts > 0):
+                self._answering.step_back(push, is_lined_up=True)
                 self._note(entry, push, self._answering.turn_away(push))
             return
 
@@ -60,9 +63,13 @@ class Runner:
         self.lanes.submit_suspect(push.openid, task, is_over, lambda: self._ledger.forgive(entry))
 
     def _take_turn(self, entry: Entry, push: Push) -> float | None:
-        if push.call or self._ledger.start(entry):
-            return self._do_limited(entry, push)
-        return None
+        """Answer the message, once it has its user's session; gives the seconds until the next look whether it has."""
+        if not (push.call or self.lanes.is_closing or self._answering.take_turn(push)):
+            return min(LONGEST_PAUSE, max(SHORTEST_PAUSE, (self._world.monotonic() - push.started) / 4))
+        try:
+            return self._do_limited(entry, push) if push.call or self._ledger.start(entry) else None
+        finally:
+            self._answering.step_back(push)
 
     def _do_limited(self, entry: Entry, push: Push) -> float | None:
         push.limit, push.give = partial(self._limit, entry, push.openid), partial(self._give, entry, push)

@@ -15,8 +15,12 @@ logger = logging.getLogger("wxserver")
 
 LIFE = 86_400.0  # seconds
 LONGEST = 3_600.0  # seconds that a handler may hold a session
-QUEUED = 60.0  # seconds after which a queue in which nobody moves is forgotten: one of them may have failed to leave it
+QUEUED = 600.0  # seconds after which a queue in which nobody moves is forgotten
+MOST_UNMADE, OUT_OF_TURN = 1_000, "a session is not given in turn"
 LOOK_AT_OWNER = 1.0  # seconds between two looks at whether the process that has it still lives
+
+
+Step = Callable[[list[str]], list[str]]  # from a queue to the one after it
 
 
 class Sessions:
@@ -28,6 +32,7 @@ class Sessions:
     def __init__(self, store: Store, owners: Owners) -> None:
         self._store, self._owners = store, owners
         self._claimed: set[str] = set()  # tickets whose lock is taken already
+        self._unmade: list[tuple[str, Step]] = []  # steps out of a queue that the store did not take
 
     def is_taken(self, openid: str) -> bool:
         """Whether somebody has the user's session just now, or waits for it."""
@@ -49,11 +54,11 @@ class Sessions:
 
     def line_up(self, openid: str) -> None:
         """Stand in the queue for the session, behind all who came before."""
-        ask("a session is not given in turn", None, self._move, openid, lambda queue: [*queue, self._owners.me])
+        ask(OUT_OF_TURN, False, self._make, openid, lambda queue: [*queue, self._owners.me])
 
     def leave(self, openid: str) -> None:
         """Stand in the queue no more, as the last one of this process."""
-        ask("a session is not given in turn", None, self._move, openid, self._without_last)
+        self._move(openid, self._without_last)
 
     def take_turn(self, openid: str) -> str:
         """A ticket for the session, if it is this process's turn and nobody has it; empty else."""
@@ -64,7 +69,7 @@ class Sessions:
         except StoreError:  # whoever opens it says so
             return secrets.token_hex(4)
         if ticket := self.claim(openid):
-            ask("a session is not given in turn", None, self._move, openid, self._without_first)
+            self._move(openid, self._without_first)
         return ticket
 
     def _alive(self, queue: list[str]) -> list[str]:
@@ -78,13 +83,19 @@ class Sessions:
     def _without_last(self, queue: list[str]) -> list[str]:
         return self._without_first(queue[::-1])[::-1]
 
-    def _move(self, openid: str, step: Callable[[list[str]], list[str]]) -> None:
+    def _move(self, openid: str, step: Step) -> None:
+        """Make a step in the user's queue, and those that the store did not take before."""
+        before, self._unmade = self._unmade, []
+        steps = (*before, (openid, step))
+        self._unmade += [one for one in steps if not ask(OUT_OF_TURN, False, self._make, *one)][-MOST_UNMADE:]
+
+    def _make(self, openid: str, step: Step) -> bool:
         key = f"queue:{openid}"
         while True:
             before = self._store.get(key)
             after = " ".join(step((before or "").split())) or None
             if after == before or self._store.swap(Change(key, before, after, QUEUED)):
-                return
+                return True
 
     @contextmanager
     def open(self, openid: str, ticket: str = "") -> Iterator[dict[str, Any]]:
@@ -109,6 +120,7 @@ class Sessions:
 
     def give_back(self, openid: str, ticket: str) -> None:
         """Let others have the session; whoever has it by this ticket saves nothing from now on."""
+        self._claimed.discard(ticket)
         ask("the lock of a session stays for a while", None, self._owners.release, f"lock:{openid}", ticket)
 
     def _is_claimed(self, ticket: str) -> bool:
