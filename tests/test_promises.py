@@ -169,6 +169,35 @@ def test_an_account_without_the_right_to_push_is_remembered(start, cloud):
     assert say(server, "继续") == (1, "done slow 0.75")
 
 
+CLOSED = [
+    *(("stable_token", f"code:{errcode}") for errcode in (40164, 40125, 40013, 50007)),
+    *(("message", f"code:{errcode}") for errcode in (45009, 50004, 48001)),
+    ("", "status:502"),
+    ("message/custom/typing", "slow:3"),
+]
+
+
+@pytest.mark.parametrize(("path", "fault"), CLOSED, ids=str)
+def test_where_customer_messages_are_closed_the_first_user_is_told_already(start, cloud, path, fault):
+    cloud.fail(f"/cgi-bin/{path}", fault, times=None)
+    server = start(can_push=True)
+    assert say(server, "slow 2.5") == (3, "还在处理，稍后回复“继续”获取结果")
+    if not fault.startswith("slow"):
+        assert server.wait_for_lines("no customer messages for", 1)
+        assert wait_until(lambda: say(server, "继续")[1] == "done slow 2.5")
+
+
+def test_a_reply_that_was_ready_while_the_platform_was_away_is_sent_once_it_is_back(start, cloud):
+    cloud.fail("/", "status:502", times=None)
+    server = start(can_push=True)
+    assert say(server, "slow 2") == (3, "还在处理，稍后回复“继续”获取结果")
+    assert server.wait_for_lines("is tried again", 1)
+    cloud.heal()
+    assert wait_until(lambda: texts(cloud) == ["done slow 2"])
+    assert server.wait_for_lines("customer messages are sent again", 1)
+    assert say(server, "继续") == (1, "fast 继续")
+
+
 @pytest.mark.parametrize("fault", ["code:45015", "code:45047"])
 def test_a_reply_that_the_platform_refuses_is_kept(start, cloud, fault):
     cloud.fail("/cgi-bin/message/custom/send", fault)

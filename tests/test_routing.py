@@ -261,3 +261,11 @@ def test_faults_of_settings_and_handlers_are_said_together(folder):
 def test_a_path_is_described_as_one_would_write_it():
     path = ("event", "click", re.compile(r"A_\d", re.DOTALL))
     assert describe(path) == r"'event', 'click', re.compile('A_\\d', re.DOTALL)"
+
+
+@pytest.mark.parametrize("head", ["def", "async def"])
+def test_a_busy_handler_that_would_wait_itself_is_a_fault(folder, head):
+    body = "yield 'wait'" if head == "def" else "return 'wait'"
+    source = f"from wechat.routing import on\n@on('busy')\n{head} busy(msg):\n    {body}\n"
+    with pytest.raises(RoutingError, match=r"busy .* answers at once"):
+        load(folder(a=source))

@@ -38,7 +38,15 @@ def silent(msg):
 def long(msg):
     return "长" * 1000
 
+@on("text", "nearly full")
+def nearly_full(msg):
+    return "。" * 682
+
 ASKED = []
+
+@on("event")
+def event(msg):
+    return None
 
 @on("voice", slow=True)
 @on("text", slow=True)
@@ -162,3 +170,116 @@ def test_who_asks_for_a_reply_that_was_none_is_told_so(make_account):
     assert account.say("silent")["Content"] == Texts.waiting
     assert wait_until(lambda: account.say("继续")["Content"] == Texts.nothing)
     assert account.say("继续")["Content"] == Texts.waiting, "then it goes to the model, in a server with one thread"
+
+
+# What is not sent to its end
+
+
+LONG = """
+import time
+@on("text", "go", slow=True)
+def go(msg):
+    time.sleep(0.9)
+    return "长" * 5000
+
+@on("text")
+def other(msg):
+    return "other"
+"""
+
+
+def test_the_last_piece_that_a_user_can_get_says_how_to_get_the_rest(make_account, cloud):
+    account = make_account(ENGLISH + LONG, **PUSHING, WECHAT_API_URL=cloud.url, WECHAT_REPLY_WITHIN="0.2")
+    assert account.say("go") == {}
+    assert wait_until(lambda: len(cloud.sent) == 5)
+    pieces = [message["text"]["content"] for _, message in cloud.sent]
+    assert [piece.endswith("more: next") for piece in pieces] == [False, False, False, False, True]
+    assert all(len(piece.encode()) <= 2047 for piece in pieces)
+    assert wait_until(account.app.delivery.is_idle)
+    assert account.say("hi")["Content"] == "other", "the user knows already"
+    while (piece := account.say("next")["Content"]) != "other":
+        pieces.append(piece)
+    assert "".join(piece.removesuffix("\n\nmore: next") for piece in pieces) == "长" * 5000
+    assert len(cloud.sent) == 5
+
+
+# Who waits without knowing
+
+
+@pytest.fixture
+def refusing(make_account, cloud):
+    """A function that makes an account whose customer messages are shown as typed, and refused when they are sent."""
+
+    def make(**environ):
+        cloud.fail("/cgi-bin/message/custom/send", "code:45015", times=None)
+        return make_account(
+            ENGLISH + HANDLERS, **PUSHING, WECHAT_API_URL=cloud.url, WECHAT_REPLY_WITHIN="0.2", **environ
+        )
+
+    return make
+
+
+def let_wait(account):
+    """Has a reply wait for `next` of which the user was told nothing."""
+    assert account.say("slow 1") == {}
+    assert wait_until(lambda: account.app.delivery._outbox.untold)
+
+
+def test_the_next_text_says_once_that_a_reply_waits(refusing):
+    account = refusing()
+    let_wait(account)
+    assert account.event("CLICK", "x") == {}, "only a text can say so"
+    assert account.say("hi")["Content"] == "the model\n\nthere is one"
+    assert account.say("hi")["Content"] == "the model"
+    assert account.say("next")["Content"] == "the reply"
+
+
+def test_who_was_told_to_ask_is_not_told_again(make_account):
+    account = make_account(ENGLISH + HANDLERS, **UNABLE)
+    assert account.say("slow 0.1")["Content"] == "wait"
+    assert wait_until(account.app.delivery.is_idle)
+    assert "there is one" not in account.say("long")["Content"]
+    assert account.app.delivery._outbox.untold == set()
+
+
+def test_who_has_asked_meanwhile_is_not_told(refusing):
+    account = refusing()
+    let_wait(account)
+    assert account.say("next")["Content"] == "the reply"
+    assert account.say("hi")["Content"] == "the model"
+
+
+def test_what_is_announced_has_room_in_a_long_text(refusing, cloud):
+    account = refusing()
+    let_wait(account)
+    said = account.say("nearly full")["Content"]
+    assert said.endswith("。\n\nthere is one")
+    assert len(said.encode()) <= 2047
+
+
+@pytest.mark.parametrize("is_back", [False, True])
+def test_a_reply_that_was_tried_in_vain_is_announced_until_it_was_sent(refusing, cloud, monkeypatch, is_back):
+    monkeypatch.setattr("wechat.delivery.outbox.IN_VAIN", 0.5)
+    account = refusing()
+    cloud.heal()
+    cloud.fail("/cgi-bin/message/custom/send", "status:502", times=None)
+    let_wait(account)
+    if is_back:
+        cloud.heal()
+        assert wait_until(lambda: len(cloud.sent) == 1)
+    assert account.say("hi")["Content"] == ("the model" if is_back else "the model\n\nthere is one")
+
+
+def test_other_processes_know_at_their_next_heartbeat(refusing, tmp_path):
+    shared = {"WECHAT_STORE": f"sqlite:{tmp_path}/store.db"}
+    one, other = refusing(**shared), refusing(**shared)
+    let_wait(one)
+    other.app.delivery.look_after()
+    assert other.say("hi")["Content"] == "the model\n\nthere is one"
+    assert one.say("hi")["Content"] == "the model"
+
+
+def test_where_nobody_waits_nothing_is_read_for_it(make_account):
+    account = make_account(HANDLERS + '@on("text", "fast")\ndef fast(msg): return "fast"\n')
+    account.app.store.get = account.app.store.linked = account.app.store.swap = None  # whoever calls them fails
+    assert account.say("fast")["Content"] == "fast"

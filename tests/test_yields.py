@@ -275,3 +275,26 @@ def test_after_a_crash_all_of_it_is_told_again(serve, tmp_path, cloud, shared_st
     serve("-c", SERVE, str(tmp_path / "handlers"), **environ)
     assert wait_until(lambda: len(cloud.sent) == 3)
     assert texts(cloud) == ["piece 0", "piece 1", "piece 2"]
+
+
+def test_what_a_def_yields_after_its_time_is_dropped(make_account, cloud, log):
+    account = make_account(
+        HEAD
+        + """
+@on("text", "hangs", timeout=0.3)
+def hangs(msg):
+    yield "one"
+    time.sleep(0.6)
+    yield "too late"
+
+@on("error")
+def error(msg, error):
+    return f"sorry, {type(error).__name__}"
+""",
+        **API,
+        WECHAT_API_URL=cloud.url,
+    )
+    assert account.say("hangs")["Content"] == "one"
+    assert wait_until(lambda: "it came back too late" in log.text)
+    assert settled(account)
+    assert texts(cloud) == ["sorry, TimeoutError"]

@@ -8,7 +8,7 @@ import logging
 import sys
 import threading
 import time
-from collections.abc import AsyncGenerator, Awaitable, Callable, Coroutine
+from collections.abc import AsyncGenerator, Awaitable, Callable, Coroutine, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import AbstractContextManager, aclosing, suppress
 from contextvars import copy_context
@@ -33,7 +33,19 @@ class Call:
     """
 
     __slots__ = (
-        *("_check", "_coroutine", "_done", "_error", "_is_done", "_is_told", "_lock", "_task", "_timer", "_value"),
+        *(
+            "_check",
+            "_coroutine",
+            "_done",
+            "_error",
+            "_is_done",
+            "_is_told",
+            "_key",
+            "_lock",
+            "_task",
+            "_timer",
+            "_value",
+        ),
         *("_yielded", "held", "name", "seconds"),
     )
 
@@ -48,14 +60,14 @@ class Call:
         self.name, self.seconds, self.held = name, seconds, held
         self._coroutine, self._check, self._lock = coroutine, check, threading.Lock()
         self._is_done = self._is_told = False
-        self._yielded: list[Any] = []
+        self._yielded: Sequence[Any] = ()
         self._value: Any = None
         self._error: BaseException | None = None
 
-    def take(self) -> tuple[list[Any], bool]:
+    def take(self) -> tuple[Sequence[Any], bool]:
         """What was yielded since then, and whether that is all; if not, `done` is called once there is more."""
         with self._lock:
-            yielded, self._yielded, self._is_told = self._yielded, [], False
+            yielded, self._yielded, self._is_told = self._yielded, (), False
             return yielded, self._is_done
 
     def result(self) -> Any:
@@ -67,29 +79,32 @@ class Call:
 
     # On the loop
 
-    def begin(self, loop: asyncio.AbstractEventLoop, done: Callable[[], object], ended: Callable[[], object]) -> None:
+    def begin(
+        self, loop: asyncio.AbstractEventLoop, done: Callable[[str], object], key: str, ended: Callable[[], object]
+    ) -> None:
         """Start the coroutine, and the time it has.
 
-        `done` is called when that is over, or something was yielded; `ended` with the coroutine's end.
+        `done` is called with the key when that is over, or something was yielded; `ended` with the coroutine's end.
         """
-        self._done = done
+        self._done, self._key = done, key
         self._task = loop.create_task(self._run(ended), name=self.name)
         self._timer = loop.call_later(self.seconds, self._expire)
 
     async def _run(self, ended: Callable[[], object]) -> None:
         try:
-            self._end(await self._follow(), None)
+            if isinstance(self._coroutine, Coroutine):
+                self._end(await self._coroutine, None)
+            else:
+                await self._follow(self._coroutine)
         except BaseException as error:  # SystemExit would end the loop
             self._end(None, error)
         ended()
 
-    async def _follow(self) -> Any:
-        if isinstance(self._coroutine, Coroutine):
-            return await self._coroutine
-        async with aclosing(self._coroutine) as values:
+    async def _follow(self, generator: AsyncGenerator[Any, Any]) -> None:
+        async with aclosing(generator) as values:
             async for value in values:
                 self._tell([self._check(value)])
-        return None
+        self._end(None, None)
 
     def _expire(self) -> None:
         self._end(None, TimeoutError(f"no answer within {self.seconds:g} s"))
@@ -105,10 +120,10 @@ class Call:
         with self._lock:
             if self._is_done:  # its time is over, and it goes on
                 return
-            self._yielded += values
+            self._yielded = [*self._yielded, *values] if values else self._yielded
             self._is_done, is_told, self._is_told = is_done, self._is_told, True
         if not is_told:
-            self._done()
+            self._done(self._key)
 
 
 class Loop:
@@ -126,11 +141,14 @@ class Loop:
         self._is_needed = threading.Event()  # while there are any
         self._goes_round = True
 
-    def start(self, call: Call, done: Callable[[], object]) -> None:
-        """Run the coroutine in the caller's context; `done` is called on the loop, and must not wait for anything."""
+    def start(self, call: Call, done: Callable[[str], object], key: str) -> None:
+        """Run the coroutine in the caller's context.
+
+        `done` is called with the key, on the loop: it must not wait for anything.
+        """
         with self._lock:
             loop = self._loop or self._make()
-        loop.call_soon_threadsafe(self._start, loop, call, done, context=copy_context())
+        loop.call_soon_threadsafe(self._start, loop, call, done, key, context=copy_context())
 
     def close(self) -> None:
         """End the thread; what still runs on the loop is cancelled."""
@@ -149,10 +167,10 @@ class Loop:
         threading.Thread(target=self._watch, args=[self._loop, self._thread], name="watch", daemon=True).start()
         return self._loop
 
-    def _start(self, loop: asyncio.AbstractEventLoop, call: Call, done: Callable[[], object]) -> None:
+    def _start(self, loop: asyncio.AbstractEventLoop, call: Call, done: Callable[[str], object], key: str) -> None:
         self._running += 1
         self._is_needed.set()
-        call.begin(loop, done, self._note_end)
+        call.begin(loop, done, key, self._note_end)
 
     def _note_end(self) -> None:
         self._running -= 1

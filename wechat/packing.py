@@ -1,7 +1,7 @@
-"""Reply values as JSON, for the store."""
+"""Reply values: as JSON for the store, and texts that are joined into one."""
 
 import json
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from typing import Any
 
 from wechat.reply import Article, Image, Music, News, Raw, Reply, Text, Transfer, Video, Voice
@@ -21,3 +21,14 @@ def unpack(packed: str) -> Reply:
     if kind is News:
         fields["articles"] = [Article(**article) for article in fields["articles"]]
     return kind(**fields)
+
+
+def join(replies: list[Reply]) -> list[Reply]:
+    """The replies, of which texts that follow one another are one."""
+    joined: list[Reply] = []
+    for reply in replies:
+        if joined and isinstance(reply, Text) and isinstance(joined[-1], Text):
+            joined[-1] = replace(reply, content=f"{joined[-1].content}\n\n{reply.content}")
+        else:
+            joined.append(reply)
+    return joined

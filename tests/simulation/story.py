@@ -3,7 +3,7 @@
 from wechat.delivery.entries import PROMISED, READY, RUNNING
 from wechat.texts import Texts
 
-MORE = f"\n\n{Texts.more}"
+MORE, ANNOUNCE = f"\n\n{Texts.more}", f"\n\n{Texts.announce}"
 
 MOST_PIECES = 4
 
@@ -46,7 +46,7 @@ class Story:
 
     def show(self, text):
         """The user sees a text: the reply, a piece of it, or that there was an error."""
-        piece = text.removesuffix(MORE)
+        piece = text.removesuffix(MORE).removesuffix(ANNOUNCE)
         if piece == self.letter.sorry:
             self.repeats += bool(self.has_apology or self._pieces)
             self.has_apology = True

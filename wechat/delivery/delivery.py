@@ -24,9 +24,7 @@ from wechat.world import REAL, World
 
 logger = logging.getLogger("wxserver")
 
-TYPING_AT = (
-    2 / 3
-)  # of WECHAT_REPLY_WITHIN: whether customer messages are closed is known before the attempt is answered
+TYPING_AT = 2 / 3  # of WECHAT_REPLY_WITHIN; so it is known whether customer messages are closed before it is over
 SPARE = 0.3  # seconds past WECHAT_REPLY_WITHIN that the platform gets for that
 OPEN_FOR = 600.0  # seconds for which a crowd counts on a call that worked
 GRACE = 1.5  # seconds past WECHAT_REPLY_WITHIN, so that WeChat hangs up and asks again
@@ -114,6 +112,7 @@ class Delivery:
 
     def look_after(self) -> None:
         """Go on with what processes that died have promised; raises StoreError."""
+        self._outbox.look()
         for entry in self._ledger.abandoned():
             if entry.record.state == READY:
                 self._outbox.deliver(entry, BEHIND_A_CRASH if entry.record.document else 0.0)
@@ -130,8 +129,8 @@ class Delivery:
         self._runner.do_in_lane(entry, push)
 
     def is_idle(self) -> bool:
-        """Whether nothing is under way."""
-        return not any(len(lanes) for lanes in self._lanes)
+        """Whether nothing is under way; that somebody types is nothing to wait for."""
+        return not (len(self._runner.lanes) or len(self._outbox.lanes))
 
     def close(self) -> None:
         """Wait for what is under way."""
@@ -142,27 +141,27 @@ class Delivery:
     def _await(self, entry: Entry, push: Push, attempt: int) -> bytes:
         """The document, or what is said when it is not ready in time."""
         with self.crowd.join(push.openid) as has_room:
-            self._hold_and_show(entry, push, self._within if has_room else 0.0)
+            is_last = not has_room or attempt >= LAST_ATTEMPT
+            self._hold_and_show(entry, push, self._within if has_room else 0.0, 0.0 if is_last else SPARE)
         if not (entry.is_running or entry.record.is_late):
             return self._log(push, entry, attempt, DIRECT, entry.record.document)
         since = push.started if has_room else self._world.monotonic() - OPEN_FOR
         if self._outbox.can_push(-math.inf if entry.record.is_late else since):
             return self._promise(entry, push, attempt, b"")
-        if not has_room or attempt >= LAST_ATTEMPT or entry.record.is_late:
+        if is_last or entry.record.is_late:
             self._runner.give_ready(entry, push)
-            return self._promise(
-                entry, push, attempt, self._runner.to_xml(Text(self._runner.texts.waiting), push.message)
-            )
+            waiting = Text(self._runner.texts.waiting)
+            return self._promise(entry, push, attempt, self._runner.to_xml(waiting, push.message))
         if self._hold(entry, push, GRACE, attempt) or entry.record.attempts > attempt:
             return self._log(push, entry, attempt, "too late", entry.record.document)
         return self._promise(entry, push, attempt, b"")
 
-    def _hold_and_show(self, entry: Entry, push: Push, seconds: float) -> None:
+    def _hold_and_show(self, entry: Entry, push: Push, seconds: float, spare: float) -> None:
         """Hold the attempt open, and let its user see meanwhile that an answer is being written."""
         if not self._hold(entry, push, seconds * TYPING_AT):
             is_known = self._outbox.show_typing(entry)
-            if not self._hold(entry, push, seconds * (1 - TYPING_AT)) and seconds:
-                is_known.wait(SPARE)
+            if not self._hold(entry, push, seconds * (1 - TYPING_AT)):
+                is_known.wait(spare)
 
     def _hold(self, entry: Entry, push: Push, seconds: float, attempt: float = math.inf) -> bool:
         """Hold the attempt open, up to so many seconds. Whether the message is answered or promised.

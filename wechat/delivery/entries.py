@@ -96,6 +96,7 @@ class Entry:
     linked: frozenset[str] = frozenset()  # the indexes that it has there
     moved: threading.Event | None = None
     tries, ends = 0, 0.0  # how often it was sent in vain, and until when that goes on
+    is_told, parts = False, 0  # whether the user knows of 继续; customer messages that went out
     held = 0  # attempts of this process that are open
     whole: Reply | None = None  # of what was given directly, in case that it was promised where the store was not seen
 
@@ -171,8 +172,8 @@ class Entries:
                 for entry, _ in moves:
                     self._read(entry)
                 return False
-            for (entry, record), (change, *_) in zip(moves, changes, strict=True):
-                entry.raw, entry.linked = change.new, record.indexes
+            for (entry, _), (change, *_) in zip(moves, changes, strict=True):
+                entry.raw, entry.linked = change.new, frozenset(change.link)
         except StoreError as error:
             logger.warning("other processes do not see how a message stands: %s", error)
             for entry, record in moves:
@@ -195,9 +196,11 @@ class Entries:
                 yield entry
 
     def _changes(self, entry: Entry, new: Record) -> list[Change]:
-        gone = tuple(entry.linked - new.indexes)
+        links = new.indexes
+        links = entry.linked if links == entry.linked else links  # the same strings, for thousands that wait
+        gone = tuple(entry.linked - links)
         ttl = self._seconds if new.state == DONE else KEPT
-        change = Change(PREFIX + entry.key, entry.raw, self._packed(new), ttl, tuple(new.indexes), gone)
+        change = Change(PREFIX + entry.key, entry.raw, self._packed(new), ttl, tuple(links), gone)
         if new.is_open and new.owner not in ("", self._owners.me):  # which may have died long ago, and be forgotten
             return [change, self._owners.recall(new.owner)]
         return [change]

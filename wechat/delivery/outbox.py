@@ -3,25 +3,31 @@
 import logging
 import math
 import threading
+from collections.abc import Callable
+from typing import Any
 
 from wechat.delivery.entries import DONE, READY, Entry
 from wechat.delivery.lanes import Lanes
 from wechat.delivery.ledger import Ledger
-from wechat.errors import ApiError, TransportError
+from wechat.errors import ApiError, StoreError, TransportError
 from wechat.log import log_error, printable, shorten
 from wechat.packing import unpack
 from wechat.platform.api import BUSY, Api
 from wechat.platform.pushing import Pushing
-from wechat.reply import Reply, Text
+from wechat.reply import TEXT_LIMIT, Reply, Text, split_text
 from wechat.settings import Settings
-from wechat.store.base import Store
+from wechat.store.base import Change, Store, ask
+from wechat.texts import Texts
 from wechat.world import REAL, World
 
 logger = logging.getLogger("wxserver")
 
+MOST_PARTS = 5  # customer messages that a user can get before writing again
 SENDERS, TYPISTS = 16, 8  # threads; what is typing never stands in front of an answer
 PAUSES = (1.0, 3.0, 10.0, 30.0, 60.0, 300.0)  # seconds before the next try; then always the last
 LONGEST = 86_400.0  # seconds for which it is tried
+IN_VAIN = 10.0  # seconds of that after which the user is told to ask
+UNTOLD = "untold"  # the index of who is to be told
 NOTHING = Text("")  # a handler said nothing: who asks by 继续 is told so, it is not sent
 
 # What a Mini Program can show, of the replies there are.
@@ -37,6 +43,9 @@ class Outbox:
         self._is_miniprogram = settings.account == "miniprogram"
         self._api, self._ledger, self._world = api, ledger, world
         self._pushing = Pushing(store, world)
+        self._store = store
+        self.texts: Callable[[], Texts] = Texts  # the account's own, once there is one who answers
+        self.untold: set[str] = set()  # the users of whom this process knows that they wait without knowing
         self.lanes, self.typists = Lanes(SENDERS, "send", world), Lanes(TYPISTS, "typing", world)
 
     def can_push(self, since: float = -math.inf) -> bool:
@@ -87,7 +96,7 @@ class Outbox:
     def _go_on(self, entry: Entry) -> float | None:
         """Send what is left, part by part; gives the seconds until the next try, where one may help."""
         while reply := self._claim(entry):
-            first, *others = reply.customer_messages()
+            first, rest = self._next_part(entry, reply)
             began = self._world.monotonic()
             try:
                 self._api.send_message(entry.record.openid, first)
@@ -95,10 +104,27 @@ class Outbox:
                 self._note_why(error, began)
                 return self._note(entry, reply, error)
             self._pushing.worked(began)
-            rest = Text("".join(later["text"]["content"] for later in others)) if others else None
+            entry.parts += 1
             if self._ledger.sent(entry, rest) and not rest:
                 self._log(entry, reply, "pushed")
+            elif rest and self._is_last(entry.parts):
+                entry.is_told = True
+                self._keep(entry, rest)
         return None
+
+    def _next_part(self, entry: Entry, reply: Reply) -> tuple[dict[str, Any], Reply | None]:
+        """The next customer message of the reply, and what is left; the last one that goes out says `more`."""
+        first, *others = reply.customer_messages()
+        if not others:
+            return first, None
+        more = f"\n\n{self.texts().more}" if self._is_last(entry.parts + 1) else ""
+        if more and isinstance(reply, Text):
+            piece, *left = split_text(reply.content, TEXT_LIMIT - len(more.encode()))
+            return Text(piece + more).customer_messages()[0], Text("".join(left))
+        return first, Text("".join(later["text"]["content"] for later in others))
+
+    def _is_last(self, parts: int) -> bool:
+        return parts == MOST_PARTS and not self._is_miniprogram
 
     def _claim(self, entry: Entry) -> Reply | None:
         """What is left to send, once it is claimed; None where there is nothing, or it goes another way."""
@@ -122,6 +148,8 @@ class Outbox:
         if is_passing and self._world.monotonic() < entry.ends:
             self._ledger.unsent(entry)
             entry.tries += 1
+            if self._world.monotonic() > entry.ends - LONGEST + IN_VAIN:
+                self._note_untold(entry)
             logger.warning("the %s reply of %s is tried again: %s", reply.kind, _who(entry), error)
             return PAUSES[min(entry.tries, len(PAUSES)) - 1]
         said = f"the {reply.kind} reply of {_who(entry)} was not sent"
@@ -137,7 +165,42 @@ class Outbox:
             self._ledger.sent(entry, None)
             self._log(entry, reply, "lost")
         elif self._ledger.keep(entry):
+            self._note_untold(entry)
             self._log(entry, reply, "kept")
+
+    # Who waits without knowing
+
+    def look(self) -> None:
+        """Know what other processes have noted; raises StoreError."""
+        self.untold = {key.removeprefix(f"{UNTOLD}:") for key in self._store.linked(UNTOLD)}
+
+    def is_due(self, openid: str) -> bool:
+        """Whether the user waits for a reply without knowing; what was fetched or sent meanwhile is forgotten."""
+        if openid not in self.untold:
+            return False
+        try:
+            is_noted = self._store.get(f"{UNTOLD}:{openid}") is not None
+            is_due = is_noted and any(entry.record.state == READY for entry in self._ledger.open_of(openid))
+        except StoreError as error:
+            logger.warning("a user is not told that a reply waits: %s", error)
+            return False
+        if not is_due:
+            self.note_told(openid)
+        return is_due
+
+    def note_told(self, openid: str) -> None:
+        """Note that the user knows that replies wait."""
+        if openid in self.untold:
+            self.untold.discard(openid)
+            change = Change(f"{UNTOLD}:{openid}", ..., None, unlink=(UNTOLD,))
+            ask("a user is told twice that a reply waits", False, self._store.swap, change)
+
+    def _note_untold(self, entry: Entry) -> None:
+        if not (entry.is_told or entry.record.is_told or self._is_miniprogram):
+            openid = entry.record.openid
+            change = Change(f"{UNTOLD}:{openid}", ..., "1", LONGEST, link=(UNTOLD,))
+            ask("only this process tells a user that a reply waits", False, self._store.swap, change)
+            self.untold.add(openid)
 
     def _log(self, entry: Entry, reply: Reply, how: str) -> None:
         logger.info(f"{reply.kind} of {_who(entry)}: {how}")

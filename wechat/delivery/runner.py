@@ -3,7 +3,6 @@
 import logging
 from collections.abc import Callable
 from contextlib import AbstractContextManager
-from dataclasses import replace
 from functools import cache, partial
 
 from wechat.delivery.answering import NEXT, NOBODY, Answer, Answering, Pieces, Push
@@ -14,7 +13,7 @@ from wechat.delivery.outbox import NOTHING, Outbox
 from wechat.errors import Left, StoreError
 from wechat.log import log_error
 from wechat.message import Message, label
-from wechat.packing import unpack
+from wechat.packing import join, unpack
 from wechat.protocol.envelope import Clock
 from wechat.reply import TEXT_LIMIT, Reply, Text, is_long, split_text, to_xml
 from wechat.settings import Settings
@@ -40,6 +39,7 @@ class Runner:
         self._is_miniprogram = settings.account == "miniprogram"
         self._answering, self._ledger, self._outbox = answering, ledger, outbox
         self._clock, self._world = clock, world
+        outbox.texts = lambda: self.texts
         self.lanes = Lanes(settings.slow_threads, "slow", world, settings.waiting_per_user, settings.waiting)
 
     @property
@@ -111,7 +111,7 @@ class Runner:
         answer = self._answering.answer(push)
         if push.call:
             if push.call is not call:
-                self._answering.start(push.call, partial(self.lanes.resume, push.openid))
+                self._answering.start(push.call, self.lanes.resume, push.openid)
             return LATER
         if not answer:
             self._slow_down(entry, push)
@@ -129,15 +129,19 @@ class Runner:
     def _note(self, entry: Entry, push: Push, answer: Answer, is_more: bool = False) -> None:
         """Note the answer, and send what is not the direct one."""
         entry.answer = answer
-        now, rest = self._fit(answer.reply, is_more)
+        is_due = bool(self._outbox.untold) and entry.is_running and self._outbox.is_due(push.openid)
+        now, rest = self._fit(answer.reply, is_more, is_due)
         document = self.to_xml(now, push.message) if now else b""
         is_only_direct = bool(answer.reply and answer.reply.is_direct)
         nothing = None if entry.pieces else NOTHING
         before = self._ledger.end(entry, document, rest, None if is_only_direct else answer.reply or nothing)
         if before == PROMISED and is_only_direct:
             _say_too_late(answer, push)
+        if is_due and before == RUNNING and isinstance(now, Text):
+            self._outbox.note_told(push.openid)
         if before and entry.record.state == READY:
             entry.msg_id = push.message.get("MsgId", "")
+            entry.is_told = before == RUNNING and isinstance(now, Text) and now.content.endswith(self.texts.more)
             self._outbox.deliver(entry, BEHIND if entry.record.document else 0.0)
 
     # What a handler yields
@@ -210,6 +214,7 @@ class Runner:
                 others = [other for other in self._ledger.open_of(push.openid) if other.key != entry.key]
                 if not others and not self._ledger.is_running(push.openid, entry):
                     return False
+                self._outbox.note_told(push.openid)
                 seen = [(other, other.record) for other in others]
                 waiting = [pair for pair in seen if pair[1].state == READY and not pair[1].is_sending]
                 not_ready = Text(self.texts.not_ready)
@@ -232,30 +237,24 @@ class Runner:
         entry.answer = Answer(NEXT, reply)
         return self._ledger.fetch(entry, waiting, seen, self.to_xml(now or reply, push.message), rest)
 
-    def _fit(self, reply: Reply | None, is_more: bool) -> tuple[Reply | None, Reply | None]:
-        """What of the reply is the direct answer, and what follows it another way."""
+    def _fit(self, reply: Reply | None, is_more: bool, is_due: bool = False) -> tuple[Reply | None, Reply | None]:
+        """What of the reply is the direct answer, and what follows it another way.
+
+        `is_more` says that something waits behind it, `is_due` that the user has to be told of another reply.
+        """
         if self._is_miniprogram and not (reply and reply.is_direct):
             return None, reply
-        if not isinstance(reply, Text) or not (is_more or is_long(reply)):
+        if not isinstance(reply, Text) or not (is_more or is_due or is_long(reply)):
             return reply, None
-        ending = "" if not is_more and self._outbox.can_push() else f"\n\n{self.texts.more}"
+        ending = f"\n\n{self.texts.announce}" if is_due else ""
+        if is_more or (is_long(reply) and not self._outbox.can_push()):
+            ending = f"\n\n{self.texts.more}"
         first, *others = split_text(reply.content, TEXT_LIMIT - len(ending.encode()))
         return Text(first + ending), Text("".join(others)) if others else None
 
     def to_xml(self, reply: Reply, message: Message) -> bytes:
         """The document with which the reply answers the message."""
         return to_xml(reply, message, int(self._clock())).encode(errors="replace")
-
-
-def join(replies: list[Reply]) -> list[Reply]:
-    """The replies, of which texts that follow one another are one."""
-    joined: list[Reply] = []
-    for reply in replies:
-        if joined and isinstance(reply, Text) and isinstance(joined[-1], Text):
-            joined[-1] = replace(reply, content=f"{joined[-1].content}\n\n{reply.content}")
-        else:
-            joined.append(reply)
-    return joined
 
 
 def _say_too_late(answer: Answer, push: Push) -> None:
