@@ -10,6 +10,8 @@ from wechat.log import log_error
 
 logger = logging.getLogger("wxserver")
 
+FULL, NAMED = 5.0, 3  # seconds after which a pool without a rest is said to be full, and how many tasks are named then
+
 
 class World:
     """What the code takes from the machine; a simulation hands in its own."""
@@ -67,6 +69,10 @@ class Alarms:
         alarm.has_rung.wait()
         return False
 
+    def age(self, alarm: Alarm) -> float:
+        """For how many seconds it has been set."""
+        return self._world.monotonic() - alarm.set_at
+
     def oldest(self, number: int) -> list[Alarm]:
         """So many of those with a name that were set first."""
         with self._lock:
@@ -91,3 +97,33 @@ class Alarms:
             except BaseException as error:
                 log_error(logger, f"{self._name}: a task failed", error)
             alarm.has_rung.set()
+
+
+class Rush:
+    """The time in which a pool has no thread for those who wait: once it lasts, a warning, and another at its end.
+
+    A pool whose tasks have no alarms with a name is not spoken of.
+    """
+
+    def __init__(self, pool: str, alarms: Alarms, count_waiting: Callable[[], int]) -> None:
+        self._pool, self._alarms, self._count_waiting = pool, alarms, count_waiting
+        self._alarm: Alarm | None = None  # since it began
+        self._is_said = False
+
+    def begin(self) -> None:
+        """Somebody waits."""
+        if not self._alarm:
+            self._alarm = self._alarms.set(FULL, lambda: self._say(self._alarm))
+
+    def end(self) -> None:
+        """A thread has nothing to do."""
+        if self._is_said and self._alarm:
+            logger.warning("%s were busy for %.0f s; one is free again", self._pool, self._alarms.age(self._alarm))
+        self._alarm, self._is_said = None, False
+
+    def _say(self, alarm: Alarm | None) -> None:
+        oldest = [f"{one.name} for {self._alarms.age(one):.0f} s" for one in self._alarms.oldest(NAMED)]
+        if alarm and self._alarms.age(alarm) >= FULL and oldest:
+            self._is_said = True
+            waiting = self._count_waiting()
+            logger.warning("%s are busy, %d users wait; the oldest: %s", self._pool, waiting, ", ".join(oldest))

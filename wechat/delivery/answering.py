@@ -7,7 +7,7 @@ import secrets
 import threading
 from collections.abc import Callable, Generator, Iterator
 from contextlib import AbstractContextManager, ExitStack, closing, contextmanager, nullcontext
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
 from wechat.delivery.sessions import Sessions
@@ -52,19 +52,14 @@ class Push:
         return openid
 
     @property
+    def wants(self) -> str:
+        """Whose session its handler asks for; empty where it asks for none."""
+        return str(self.asked["FromUserName"]) if self.found and "session" in self.found.handler.asks else ""
+
+    @property
     def text(self) -> str:
         """What came, as the store keeps it."""
         return self.content.decode(errors="replace")
-
-
-@dataclass(slots=True)
-class Pieces:
-    """The replies of a handler that yields which are left to give."""
-
-    lock: threading.Lock
-    left: list[Reply] = field(default_factory=list)
-    number: int = 0  # of those that went out as a message of their own
-    next_at: float = 0.0  # when the next one may go out, so that it does not arrive before the direct answer
 
 
 @dataclass(slots=True)
@@ -93,7 +88,7 @@ class Answering:
     def __init__(self, router: Router, api: Api, sessions: Sessions) -> None:
         self.router = router
         self._api = api
-        self._sessions = sessions
+        self.sessions = sessions
         self._lock = threading.Lock()
         self._loop: Loop | None = None
 
@@ -107,7 +102,7 @@ class Answering:
         if not push.found:
             return False
         handler = push.found.handler
-        return handler.slow or ("session" in handler.asks and self._sessions.is_taken(push.asked.FromUserName))
+        return handler.slow or ("session" in handler.asks and self.sessions.is_taken(push.asked.FromUserName))
 
     def answer(self, push: Push) -> Answer | None:
         """What the handler answers, or the last one to which the message is handed on.
@@ -118,8 +113,10 @@ class Answering:
         """
         while push.found and not push.error:
             name = push.found.handler.name
-            if "session" in push.found.handler.asks and not (push.call or self._may_open(push)):
-                return None
+            if push.found.handler.asks and push.wants and not push.call:
+                push.ticket = push.ticket or self.sessions.claim(push.wants)
+                if not (push.ticket or push.limit):  # in a lane it may wait
+                    return None
             try:
                 result = self._call(push.found.handler, push, match=push.found.match)
                 if push.call:
@@ -169,43 +166,15 @@ class Answering:
             log_error(logger, f"{handler.name}, the error handler, failed on {label(push.asked)}", second)
             return Answer(handler.name)
 
-    # Sessions, which users' messages have in the order in which they came
-
-    def line_up(self, push: Push) -> None:
-        """Have the message wait for its user's session, if its handler asks for that, behind those that came before."""
-        if push.found and "session" in push.found.handler.asks:
-            self._sessions.line_up(push.asked.FromUserName)
-
-    def take_turn(self, push: Push) -> bool:
-        """Whether the message need not wait, or not any more."""
-        if push.found and "session" in push.found.handler.asks:
-            push.ticket = self._sessions.take_turn(push.asked.FromUserName)
-            return bool(push.ticket)
-        return True
-
-    def step_back(self, push: Push, is_lined_up: bool = False) -> None:
-        """Let others have the session that the message did not use, or was lined up for."""
-        if push.ticket:
-            self._sessions.give_back(push.asked.FromUserName, push.ticket)
-            push.ticket = ""
-        if is_lined_up and push.found and "session" in push.found.handler.asks:
-            self._sessions.leave(push.asked.FromUserName)
-
-    def _may_open(self, push: Push) -> bool:
-        """Whether the session is there for the handler, or it may wait, as in a lane."""
-        push.ticket = push.ticket or self._sessions.claim(push.asked.FromUserName)
-        return bool(push.ticket or push.limit)
-
     def _call(self, handler: Handler, push: Push, **offers: Any) -> Any:
         """What the handler returns; where it is async, `push.call` is to be started first."""
         if handler.is_plain and not push.limit:
             return handler.function(push.asked)
         if push.call:
             return _take(push, push.call)
-        ticket = ""
-        if "session" in handler.asks:
-            ticket, push.ticket = push.ticket or secrets.token_hex(4), ""
-        opened = self._sessions.open(push.asked.FromUserName, ticket) if ticket else NO_SESSION
+        ticket = (push.ticket or secrets.token_hex(4)) if "session" in handler.asks else ""
+        push.ticket = "" if ticket else push.ticket
+        opened = self.sessions.open(push.asked.FromUserName, ticket) if ticket else NO_SESSION
         if handler.is_async:
             push.call = self._prepare(handler, push.asked, opened, offers)
             return None
@@ -222,7 +191,7 @@ class Answering:
             logger.error("%s: no answer after %g s, its thread is left to itself", said, seconds)
             push.give = None
             if ticket:
-                self._sessions.give_back(push.asked.FromUserName, ticket)
+                self.sessions.give_back(push.asked.FromUserName, ticket)
             if handler is self.router.error:
                 return replace(push, found=None, error=None, limit=None)
             return replace(push, error=TimeoutError(f"no answer after {seconds:g} s"), limit=None)

@@ -13,7 +13,7 @@ from typing import NamedTuple
 
 from wechat.errors import Left
 from wechat.log import log_error
-from wechat.world import REAL, Alarms, World
+from wechat.world import REAL, Alarms, Rush, World
 
 logger = logging.getLogger("wxserver")
 
@@ -21,7 +21,6 @@ SUSPECTS = "suspects"  # the lane in which they are started
 LOOK_AT_SUSPECT = 0.02  # seconds between two looks
 ALONE, LEAST_ALONE = 1.0, 0.05  # seconds that a suspect lives before the next one follows
 ALL_ALONE = 10.0  # seconds for all of them together, where that leaves each one enough
-FULL, NAMED = 5.0, 3  # seconds after which a pool without a rest is said to be full, and how many tasks are named then
 IDLE = 10.0  # seconds after which a thread ends that has nothing to do
 
 # Gives the seconds after which it is to be called again, before its lane goes on; or LATER, which is until `resume`.
@@ -63,11 +62,10 @@ class Lanes:
         self._idle: list[threading.Event] = []
         self._alive = self._resuming = 0  # threads
         self._jobs = 0  # that wait or run
-        self._full_since: float | None = None  # since there has been no thread for a lane that is ready
-        self._is_said = False  # that it is full
         self.is_closing = False
         self._emptied = self._world.event()
         self._alarms = Alarms("alarm", self._world)
+        self._rush = Rush(f"{self._name}: all {self._threads} threads", self._alarms, self._count_waiting)
 
     def __len__(self) -> int:
         """How many lanes have something to do."""
@@ -82,7 +80,8 @@ class Lanes:
             jobs = self._lanes.get(lane, ())
             if not is_resumed and (len(jobs) > self._most_waiting or self._jobs >= self._most):
                 return False
-            self._add(lane, Job(task, copy_context(), is_resumed))
+            self._lanes.setdefault(lane, []).append(Job(task, copy_context(), is_resumed))
+            self._jobs += 1
             if jobs:
                 return True
             self._queue(lane, after)
@@ -157,10 +156,6 @@ class Lanes:
 
     # With the lock held
 
-    def _add(self, lane: str, job: Job) -> None:
-        self._lanes.setdefault(lane, []).append(job)
-        self._jobs += 1
-
     def _queue(self, lane: str, after: float = 0.0) -> None:
         if after > 0 and not self.is_closing:
             heappush(self._paused, (self._world.monotonic() + after, next(self._numbers), lane))
@@ -177,16 +172,9 @@ class Lanes:
             except RuntimeError:
                 return self._alive > 0
             self._alive += 1
-        elif self._full_since is None:
-            self._full_since = self._world.monotonic()
-            self._alarms.set(FULL, self._say_full)
+        else:
+            self._rush.begin()
         return True
-
-    def _rest(self) -> None:
-        if self._is_said:
-            seconds = self._world.monotonic() - (self._full_since or 0.0)
-            logger.warning("%s: a thread is free again, after %.0f s", self._name, seconds)
-        self._full_since, self._is_said = None, False
 
     def _choose(self) -> str | None:
         """The lane whose turn it is."""
@@ -223,22 +211,12 @@ class Lanes:
         self._left.add(lane)
         return False
 
+    def _count_waiting(self) -> int:
+        return len(self._ready) + len(self._resumed)
+
     def _look_whether_empty(self) -> None:
         if self.is_closing and not self._lanes:
             self._emptied.set()
-
-    def _say_full(self) -> None:
-        """Warn of a pool without a rest, if it is one of handlers."""
-        with self._lock:
-            now, oldest = self._world.monotonic(), self._alarms.oldest(NAMED)
-            if self._full_since is None or now - self._full_since < FULL or not oldest:
-                return
-            self._is_said = True
-            waiting = len(self._ready) + len(self._resumed)
-        named = ", ".join(f"{alarm.name} for {now - alarm.set_at:.0f} s" for alarm in oldest)
-        logger.warning(
-            "%s: all %d threads are busy, %d users wait; the oldest: %s", self._name, self._threads, waiting, named
-        )
 
     # A thread
 
@@ -258,7 +236,7 @@ class Lanes:
             with self._lock:
                 if lane := self._choose():
                     return lane
-                self._rest()
+                self._rush.end()
                 # Whoever began a pause looks when it ends; those who began to wait before that know nothing of it.
                 pause = self._paused[0][0] - self._world.monotonic() if self._paused else IDLE
                 is_needed = self._paused and (pause < IDLE or not self._idle)

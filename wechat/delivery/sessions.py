@@ -53,12 +53,15 @@ class Sessions:
         return ticket
 
     def line_up(self, openid: str) -> None:
-        """Stand in the queue for the session, behind all who came before."""
+        """Stand in the queue for the session, behind all who came before; nobody's session has none."""
+        if not openid:
+            return
         ask(OUT_OF_TURN, False, self._make, openid, lambda queue: [*queue, self._owners.me])
 
     def leave(self, openid: str) -> None:
         """Stand in the queue no more, as the last one of this process."""
-        self._move(openid, self._without_last)
+        if openid:
+            self._move(openid, self._without_last)
 
     def take_turn(self, openid: str) -> str:
         """A ticket for the session, if it is this process's turn and nobody has it; empty else."""
