@@ -203,7 +203,7 @@ def hang(lanes, lane, gate, instead, is_resumed=False):
 
     def task():
         try:
-            with lanes.limit(lane, 0.1, instead):
+            with lanes.limit(lane, "hang", 0.1, instead):
                 gate()
         except Left as left:
             came.append(left)
@@ -359,6 +359,79 @@ def test_a_forked_process_begins_with_no_lanes(make):
     assert not len(lanes)
     lanes.submit("paused", note(done, "of the child"))
     assert wait_until(lambda: done == ["of the child"])
+
+
+# A pool that is full
+
+
+@pytest.fixture
+def fill(make, monkeypatch):
+    """A function that makes lanes of which all threads are busy, and gives the gates of those."""
+    monkeypatch.setattr("wechat.world.FULL", 0.2)
+
+    def run(threads, waiting):
+        lanes, gates = make(threads), []
+        for number in range(threads):
+            gates.append(make.gate([], number))
+            hang_in(lanes, number, gates[-1])
+            assert gates[-1].has_begun.wait(5)
+        for number in range(waiting):
+            lanes.submit(f"waiting {number}", note([], ""))
+        return lanes, gates
+
+    return run
+
+
+def hang_in(lanes, number, gate):
+    def task():
+        with lanes.limit(f"lane {number}", f"handler{number}", LONG, gate):
+            gate()
+
+    lanes.submit(f"lane {number}", task)
+
+
+def test_a_pool_that_is_full_for_a_while_is_said_once_and_so_is_its_end(fill, log):
+    lanes, gates = fill(4, waiting=7)
+    assert wait_until(lambda: "all 4 threads" in log.text)
+    assert (
+        "test: all 4 threads are busy, 7 users wait; the oldest: handler0 for 0 s, handler1 for 0 s, handler2"
+        in log.text
+    )
+    lanes.submit("one more", note([], ""))
+    time.sleep(0.3)
+    assert log.text.count("WARNING") == 1
+    for gate in gates:
+        gate.may_end.set()
+    assert wait_until(lambda: not len(lanes))
+    assert wait_until(lambda: "test: all 4 threads were busy for " in log.text)
+    assert log.text.count("WARNING") == 2
+
+
+def test_a_pool_that_is_full_for_a_moment_is_not_said(fill, log):
+    lanes, gates = fill(2, waiting=3)
+    gates[0].may_end.set()
+    assert wait_until(lambda: len(lanes) == 1)
+    time.sleep(0.3)
+    assert "WARNING" not in log.text
+
+
+def test_a_pool_in_which_nobody_waits_is_not_full(fill, log):
+    fill(2, waiting=0)
+    time.sleep(0.3)
+    assert "WARNING" not in log.text
+
+
+def test_a_pool_that_is_full_again_is_said_again(fill, log):
+    lanes, gates = fill(1, waiting=1)
+    for number in (1, 2):
+        assert wait_until(lambda number=number: log.text.count("all 1 threads are busy, 1 users wait") == number)
+        gates[-1].may_end.set()
+        assert wait_until(lambda number=number: log.text.count("one is free again") == number)
+        gates.append(Gate([], ""))
+        hang_in(lanes, number, gates[-1])
+        assert gates[-1].has_begun.wait(5)
+        lanes.submit("waiting", note([], ""))
+    gates[-1].may_end.set()
 
 
 # Tasks that are resumed

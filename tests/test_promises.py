@@ -53,6 +53,12 @@ def count(msg, session):
     time.sleep(0.01)
     return str(session["count"])
 
+@on("text", re.compile("note .*"))
+def note(msg, session):
+    session["noted"] = session.get("noted", "") + msg.Content[-1]
+    time.sleep(0.1)
+    return session["noted"]
+
 @on("text")
 def fast(msg): return "fast " + msg.Content
 """
@@ -279,6 +285,26 @@ def say_together(server, content, openids):
     for thread in threads:
         thread.start()
     return threads, said
+
+
+@pytest.mark.parametrize("is_slow", [False, True], ids=["fast", "slow"])
+def test_messages_of_one_user_that_use_the_session_come_in_their_order(start, tmp_path, store, is_slow):
+    source = (tmp_path / "handlers/mine.py").read_text("utf-8")
+    (tmp_path / "handlers/mine.py").write_text(source.replace('note .*")', f'note .*"), slow={is_slow}'), "utf-8")
+    servers = [start(WECHAT_STORE=store, WECHAT_REPLY_WITHIN="4") for _ in range(1 if store == "memory:" else 2)]
+    for _ in range(3):
+        user, said = os.urandom(8).hex(), {}
+
+        def note(number, user=user, said=said):
+            said[number] = say(servers[number * 7 % 5 % len(servers)], f"note {number}", user, hang_up=20)[1]
+
+        threads = [threading.Thread(target=note, args=(number,)) for number in range(6)]
+        for thread in threads:
+            thread.start()
+            time.sleep(0.03)
+        for thread in threads:
+            thread.join()
+        assert said == {number: "012345"[: number + 1] for number in range(6)}
 
 
 def test_when_most_workers_wait_a_slow_message_is_not_held(start):

@@ -4,7 +4,7 @@ import threading
 import pytest
 
 from tests.conftest import FaultyStore, Machine
-from wechat.delivery.sessions import LIFE, Sessions
+from wechat.delivery.sessions import LIFE, QUEUED, Sessions
 
 
 @pytest.fixture
@@ -139,3 +139,76 @@ def test_a_lock_whose_answer_got_lost_is_given_back_all_the_same(sessions, store
     store.fault, store.times, store.only = "lost", 1, "lock:"
     assert read(sessions) == {}
     assert not sessions.is_taken("o")
+
+
+# Who comes first
+
+
+@pytest.fixture
+def others(store, machine):
+    """A function that makes the sessions of another process."""
+    return lambda name: Sessions(store, machine.start(name))
+
+
+def test_who_waits_has_the_session_in_the_order_in_which_they_came(sessions, others):
+    other = others("other")
+    with sessions.open("o"):
+        for one in (other, sessions, other):
+            one.line_up("o")
+        assert not other.take_turn("o"), "somebody has it"
+    assert sessions.is_taken("o"), "others wait"
+    for now, later in ((other, sessions), (sessions, other)):
+        assert not later.take_turn("o")
+        with now.open("o", now.take_turn("o")):
+            assert not later.take_turn("o")
+    with other.open("o", other.take_turn("o")):
+        pass
+    assert not sessions.is_taken("o")
+
+
+def test_a_session_that_is_claimed_is_nobody_elses(sessions, others):
+    ticket = sessions.claim("o")
+    assert ticket
+    assert not others("other").claim("o")
+    with sessions.open("o", ticket):
+        assert not sessions.claim("o")
+    assert sessions.claim("o")
+
+
+def test_who_leaves_the_queue_holds_up_nobody(sessions, others):
+    other = others("other")
+    for one in (sessions, other, sessions):
+        one.line_up("o")
+    sessions.leave("o")
+    with sessions.open("o", sessions.take_turn("o")):
+        pass
+    with other.open("o", other.take_turn("o")):
+        pass
+    assert not sessions.is_taken("o")
+
+
+def test_a_process_that_died_in_the_queue_holds_up_nobody(sessions, others, machine):
+    for one in (others("dead"), sessions):
+        one.line_up("o")
+    assert not sessions.take_turn("o")
+    machine.ended.add("dead")
+    with sessions.open("o", sessions.take_turn("o")):
+        pass
+    assert not sessions.is_taken("o")
+
+
+def test_a_queue_in_which_nobody_moves_is_forgotten(sessions, others, world):
+    """Its first may not have been able to leave it, as the store was away."""
+    for one in (others("other"), sessions):
+        one.line_up("o")
+    assert not sessions.take_turn("o")
+    world.now += QUEUED + 1
+    assert sessions.take_turn("o")
+
+
+def test_a_queue_that_the_store_does_not_show_is_none(sessions, store, log):
+    store.fault = "away"
+    sessions.line_up("o")
+    with sessions.open("o", sessions.take_turn("o")) as session:
+        assert session == {}
+    assert "a session is not given in turn" in log.text

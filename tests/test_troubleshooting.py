@@ -8,7 +8,7 @@ from dataclasses import replace
 
 import pytest
 
-from sandbox.messages import compose, text_message
+from sandbox.messages import USER, compose, text_message
 from sandbox.platform import Endpoint, Platform
 from sandbox.testing import APPID, SECRET
 from tests.conftest import PLAIN, ROOT, SAFE, SEALED, TOKEN
@@ -40,6 +40,9 @@ def report(msg):
 def agent(msg):
     time.sleep(0.4)
     return Transfer()
+
+@on("text", "hang", timeout=0.4)
+def hang(msg): time.sleep(0.6)
 
 @on("text", "deadly", slow=True)
 def deadly(msg): os._exit(1)
@@ -111,6 +114,7 @@ class Troubled:
         self.closed()
         self.retried()
         self.given_up()
+        self.piled_up()
         self.late_transfer()
         self.mini_program()
         self.refusals()
@@ -159,6 +163,13 @@ class Troubled:
         self.apps.append(Application(settings, self.routes, store=store))
         self.wait_for("is given up")
 
+    def piled_up(self):
+        app = self.app(WECHAT_THREADS="1", WECHAT_SLOW_THREADS="1")  # so no attempt is held
+        for openid in (USER, f"o{USER}"):
+            self.deliver(app, *PLAIN.push(text_message("hang", openid)))
+        self.wait_for("is dropped")
+        self.wait_for("is free again")
+
     def late_transfer(self):
         self.say(self.app(**self.may_push), "agent")
         self.wait_for("it is too late")
@@ -191,8 +202,9 @@ class Troubled:
 
 
 @pytest.fixture
-def troubled(tmp_path, cloud, log):
+def troubled(tmp_path, cloud, log, monkeypatch):
     """Those servers; their `lines` are what they have logged."""
+    monkeypatch.setattr("wechat.world.FULL", 0.1)
     lines, cloud.folder = Lines(), tmp_path
     logging.getLogger().addHandler(lines)
     servers = Troubled(tmp_path, cloud, lines)

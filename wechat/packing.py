@@ -1,12 +1,23 @@
-"""Reply values: as JSON for the store, and texts that are joined into one."""
+"""Reply values: as JSON for the store, texts that are joined into one, and what a handler yields."""
 
 import json
-from dataclasses import asdict, replace
+import threading
+from dataclasses import asdict, dataclass, field, replace
 from typing import Any
 
 from wechat.reply import Article, Image, Music, News, Raw, Reply, Text, Transfer, Video, Voice
 
 KINDS: dict[str, type[Reply]] = {kind.kind: kind for kind in (Text, Image, Voice, Video, Music, News, Transfer, Raw)}
+
+
+@dataclass(slots=True)
+class Pieces:
+    """The replies of a handler that yields which are left to give."""
+
+    lock: threading.Lock
+    left: list[Reply] = field(default_factory=list)
+    number: int = 0  # of those that went out as a message of their own
+    next_at: float = 0.0  # when the next one may go out, so that it does not arrive before the direct answer
 
 
 def pack(reply: Reply) -> str:

@@ -10,6 +10,8 @@ from wechat.log import log_error
 
 logger = logging.getLogger("wxserver")
 
+FULL, NAMED = 5.0, 3  # seconds after which a pool without a rest is said to be full, and how many tasks are named then
+
 
 class World:
     """What the code takes from the machine; a simulation hands in its own."""
@@ -28,10 +30,10 @@ REAL = World()
 
 
 class Alarm:
-    """A task, and when it is to be done, by the world's monotonic clock."""
+    """A task, and when it is to be done, by the world's monotonic clock; `name` is that of what has so long."""
 
-    def __init__(self, at: float, task: Callable[[], object], has_rung: threading.Event) -> None:
-        self.at, self.task, self.has_rung = at, task, has_rung
+    def __init__(self, set_at: float, at: float, task: Callable[[], object], name: str, has_rung: threading.Event):
+        self.set_at, self.at, self.task, self.name, self.has_rung = set_at, at, task, name, has_rung
 
 
 class Alarms:
@@ -44,9 +46,10 @@ class Alarms:
         self._alarms: set[Alarm] = set()
         self._has_thread = False
 
-    def set(self, seconds: float, task: Callable[[], object]) -> Alarm:
+    def set(self, seconds: float, task: Callable[[], object], name: str = "") -> Alarm:
         """Have the task done after so many seconds."""
-        alarm = Alarm(self._world.monotonic() + seconds, task, self._world.event())
+        now = self._world.monotonic()
+        alarm = Alarm(now, now + seconds, task, name, self._world.event())
         with self._lock:
             self._alarms.add(alarm)
             if self._has_thread:
@@ -65,6 +68,15 @@ class Alarms:
                 return True
         alarm.has_rung.wait()
         return False
+
+    def age(self, alarm: Alarm) -> float:
+        """For how many seconds it has been set."""
+        return self._world.monotonic() - alarm.set_at
+
+    def oldest(self, number: int) -> list[Alarm]:
+        """So many of those with a name that were set first."""
+        with self._lock:
+            return sorted((alarm for alarm in self._alarms if alarm.name), key=lambda alarm: alarm.set_at)[:number]
 
     def _ring(self) -> None:
         while True:
@@ -85,3 +97,33 @@ class Alarms:
             except BaseException as error:
                 log_error(logger, f"{self._name}: a task failed", error)
             alarm.has_rung.set()
+
+
+class Rush:
+    """The time in which a pool has no thread for those who wait: once it lasts, a warning, and another at its end.
+
+    A pool whose tasks have no alarms with a name is not spoken of.
+    """
+
+    def __init__(self, pool: str, alarms: Alarms, count_waiting: Callable[[], int]) -> None:
+        self._pool, self._alarms, self._count_waiting = pool, alarms, count_waiting
+        self._alarm: Alarm | None = None  # since it began
+        self._is_said = False
+
+    def begin(self) -> None:
+        """Somebody waits."""
+        if not self._alarm:
+            self._alarm = self._alarms.set(FULL, lambda: self._say(self._alarm))
+
+    def end(self) -> None:
+        """A thread has nothing to do."""
+        if self._is_said and self._alarm:
+            logger.warning("%s were busy for %.0f s; one is free again", self._pool, self._alarms.age(self._alarm))
+        self._alarm, self._is_said = None, False
+
+    def _say(self, alarm: Alarm | None) -> None:
+        oldest = [f"{one.name} for {self._alarms.age(one):.0f} s" for one in self._alarms.oldest(NAMED)]
+        if alarm and self._alarms.age(alarm) >= FULL and oldest:
+            self._is_said = True
+            waiting = self._count_waiting()
+            logger.warning("%s are busy, %d users wait; the oldest: %s", self._pool, waiting, ", ".join(oldest))

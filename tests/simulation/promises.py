@@ -20,6 +20,7 @@ NAME = re.compile(r"\b(m\d+):")
 FAULTS_OF_OURS = ("a task failed", "is not answered", "goes on after a failure", "cannot be")
 ADOPTED_WITHIN = 22.0  # seconds: 15 without a sign of life, seen by looks that are 3 apart
 TIMEOUT = 60.0  # seconds that a slow handler has
+APART = 1.0  # seconds between two messages of which it is clear which one came first
 SENT_WITHIN = 25.0  # seconds: what is ready may first have to wait for the lock of a process that died
 STARTS = 3
 OUTAGE = 5.0  # seconds after which a failure of the store counts as another one
@@ -163,6 +164,7 @@ class Watch:
     @contextmanager
     def alone(self, letter, process):
         """Inside the block a handler has the user's session."""
+        self._check_turn_of(letter)
         holders = self._sessions.setdefault(letter.user, [])
         if self._may_hold(process) and any(map(self._may_hold, holders)) and not self._has_store_trouble:
             self._break("one handler at a time has a session", letter.name)
@@ -172,6 +174,15 @@ class Watch:
         finally:
             holders.remove(process)
         self._remembered.setdefault(letter.user, []).append((letter.name, process))
+
+    def _check_turn_of(self, letter):
+        """Where no process fails, a user's messages have the session in the order in which they came."""
+        if self._has_store_trouble or self._last_fault:
+            return
+        for other in self._stories.values():
+            is_before = other.letter.user == letter.user and other.letter.sent_at + APART < letter.sent_at
+            if is_before and other.letter.word == "session" and not other.runs:
+                self._break("a user's messages have the session in order", letter.name)
 
     def _may_hold(self, process):
         return not process.is_dead and self._silence_of(process.name) < LIFE
@@ -234,8 +245,6 @@ class Watch:
 
     def _kept(self, story):
         plan = self._simulation.plan
-        if story.letter.reply == "none":  # the user may have been told to ask
-            return
         has_reply = unpack(story.record.reply) != NOTHING  # that there was none is said to who asks, and not sent
         if plan.has_credentials and has_reply and not (self._has_platform_trouble or self._has_store_trouble):
             self._break("a reply is kept only where it cannot be sent", story.letter.name)

@@ -7,7 +7,7 @@ import secrets
 import threading
 from collections.abc import Callable, Generator, Iterator
 from contextlib import AbstractContextManager, ExitStack, closing, contextmanager, nullcontext
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
 from wechat.delivery.sessions import Sessions
@@ -40,6 +40,7 @@ class Push:
     asked: Message  # another one where a handler has handed the message on
     handlers: tuple[str, ...] = ()  # that did so
     error: BaseException | None = None  # what the error handler is to answer
+    ticket: str = ""  # for the user's session, which the next handler takes
     call: Call | None = None  # of an async handler, until what came of it is taken
     limit: Limit | None = None  # in a lane
     give: Callable[[Reply], None] | None = None  # in a lane: what takes the replies that a handler yields
@@ -51,19 +52,14 @@ class Push:
         return openid
 
     @property
+    def wants(self) -> str:
+        """Whose session its handler asks for; empty where it asks for none."""
+        return str(self.asked["FromUserName"]) if self.found and "session" in self.found.handler.asks else ""
+
+    @property
     def text(self) -> str:
         """What came, as the store keeps it."""
         return self.content.decode(errors="replace")
-
-
-@dataclass(slots=True)
-class Pieces:
-    """The replies of a handler that yields which are left to give."""
-
-    lock: threading.Lock
-    left: list[Reply] = field(default_factory=list)
-    number: int = 0  # of those that went out as a message of their own
-    next_at: float = 0.0  # when the next one may go out, so that it does not arrive before the direct answer
 
 
 @dataclass(slots=True)
@@ -82,8 +78,8 @@ class Answer:
 NOBODY = Answer("nobody")
 NEXT = "继续"  # in the log, whatever the account's own word for it is
 
-# In a lane: lets a block take so many seconds at most, and goes on with another push after that.
-Limit = Callable[[float, Callable[[], Push]], AbstractContextManager[None]]
+# In a lane: lets a block take so many seconds at most, and goes on with another push after that; by its name.
+Limit = Callable[[str, float, Callable[[], Push]], AbstractContextManager[None]]
 
 
 class Answering:
@@ -92,7 +88,7 @@ class Answering:
     def __init__(self, router: Router, api: Api, sessions: Sessions) -> None:
         self.router = router
         self._api = api
-        self._sessions = sessions
+        self.sessions = sessions
         self._lock = threading.Lock()
         self._loop: Loop | None = None
 
@@ -106,7 +102,7 @@ class Answering:
         if not push.found:
             return False
         handler = push.found.handler
-        return handler.slow or ("session" in handler.asks and self._sessions.is_taken(push.asked.FromUserName))
+        return handler.slow or ("session" in handler.asks and self.sessions.is_taken(push.asked.FromUserName))
 
     def answer(self, push: Push) -> Answer | None:
         """What the handler answers, or the last one to which the message is handed on.
@@ -117,6 +113,10 @@ class Answering:
         """
         while push.found and not push.error:
             name = push.found.handler.name
+            if push.found.handler.asks and push.wants and not push.call:
+                push.ticket = push.ticket or self.sessions.claim(push.wants)
+                if not (push.ticket or push.limit):  # in a lane it may wait
+                    return None
             try:
                 result = self._call(push.found.handler, push, match=push.found.match)
                 if push.call:
@@ -172,8 +172,9 @@ class Answering:
             return handler.function(push.asked)
         if push.call:
             return _take(push, push.call)
-        ticket = secrets.token_hex(4) if "session" in handler.asks else ""
-        opened = self._sessions.open(push.asked.FromUserName, ticket) if ticket else NO_SESSION
+        ticket = (push.ticket or secrets.token_hex(4)) if "session" in handler.asks else ""
+        push.ticket = "" if ticket else push.ticket
+        opened = self.sessions.open(push.asked.FromUserName, ticket) if ticket else NO_SESSION
         if handler.is_async:
             push.call = self._prepare(handler, push.asked, opened, offers)
             return None
@@ -190,13 +191,13 @@ class Answering:
             logger.error("%s: no answer after %g s, its thread is left to itself", said, seconds)
             push.give = None
             if ticket:
-                self._sessions.give_back(push.asked.FromUserName, ticket)
+                self.sessions.give_back(push.asked.FromUserName, ticket)
             if handler is self.router.error:
                 return replace(push, found=None, error=None, limit=None)
             return replace(push, error=TimeoutError(f"no answer after {seconds:g} s"), limit=None)
 
         try:
-            with limit(seconds, late):
+            with limit(handler.name, seconds, late):
                 yield
         except Left:
             logger.warning("%s: it came back too late, what it says is dropped", said)

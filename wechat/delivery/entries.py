@@ -7,9 +7,9 @@ from collections.abc import Iterator
 from dataclasses import asdict, dataclass, replace
 from typing import Any
 
-from wechat.delivery.answering import Answer, Pieces
+from wechat.delivery.answering import Answer
 from wechat.errors import StoreError
-from wechat.packing import pack
+from wechat.packing import Pieces, pack
 from wechat.reply import Reply
 from wechat.store.base import Change, Store
 from wechat.store.owners import Owners
@@ -107,6 +107,10 @@ class Entry:
     def is_running(self) -> bool:
         """Whether it is neither answered nor promised."""
         return self.record.state == RUNNING
+
+    def is_over(self) -> bool:
+        """Whether its handler has ended."""
+        return self.record.state not in (RUNNING, PROMISED)
 
     def has_ended(self) -> bool:
         """Whether it is done, or waits for 继续."""

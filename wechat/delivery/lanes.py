@@ -13,7 +13,7 @@ from typing import NamedTuple
 
 from wechat.errors import Left
 from wechat.log import log_error
-from wechat.world import REAL, Alarms, World
+from wechat.world import REAL, Alarms, Rush, World
 
 logger = logging.getLogger("wxserver")
 
@@ -62,9 +62,10 @@ class Lanes:
         self._idle: list[threading.Event] = []
         self._alive = self._resuming = 0  # threads
         self._jobs = 0  # that wait or run
-        self._is_closing = False
+        self.is_closing = False
         self._emptied = self._world.event()
         self._alarms = Alarms("alarm", self._world)
+        self._rush = Rush(f"{self._name}: all {self._threads} threads", self._alarms, self._count_waiting)
 
     def __len__(self) -> int:
         """How many lanes have something to do."""
@@ -79,7 +80,8 @@ class Lanes:
             jobs = self._lanes.get(lane, ())
             if not is_resumed and (len(jobs) > self._most_waiting or self._jobs >= self._most):
                 return False
-            self._add(lane, Job(task, copy_context(), is_resumed))
+            self._lanes.setdefault(lane, []).append(Job(task, copy_context(), is_resumed))
+            self._jobs += 1
             if jobs:
                 return True
             self._queue(lane, after)
@@ -119,12 +121,12 @@ class Lanes:
             self._work(is_patient=False)
 
     @contextmanager
-    def limit(self, lane: str, seconds: float, instead: Task) -> Iterator[None]:
+    def limit(self, lane: str, name: str, seconds: float, instead: Task) -> Iterator[None]:
         """Let the task of the lane take so long at most inside the block; then another one is done instead.
 
-        The thread that hangs does not count any more. Raises Left where the block ends after that.
+        `name` is for the log. The thread that hangs does not count any more. Raises Left where the block ends later.
         """
-        alarm = self._alarms.set(seconds, lambda: self._replace(lane, instead))
+        alarm = self._alarms.set(seconds, lambda: self._replace(lane, instead), name)
         try:
             yield
         finally:
@@ -143,7 +145,7 @@ class Lanes:
     def close(self) -> None:
         """Wait for what runs or is ready, and drop what is paused."""
         with self._lock:
-            self._is_closing = True
+            self.is_closing = True
             for _, _, lane in self._paused:
                 self._jobs -= len(self._lanes.pop(lane))
             self._paused.clear()
@@ -154,12 +156,8 @@ class Lanes:
 
     # With the lock held
 
-    def _add(self, lane: str, job: Job) -> None:
-        self._lanes.setdefault(lane, []).append(job)
-        self._jobs += 1
-
     def _queue(self, lane: str, after: float = 0.0) -> None:
-        if after > 0 and not self._is_closing:
+        if after > 0 and not self.is_closing:
             heappush(self._paused, (self._world.monotonic() + after, next(self._numbers), lane))
         else:
             (self._resumed if self._lanes[lane][0].is_resumed else self._ready).append(lane)
@@ -174,6 +172,8 @@ class Lanes:
             except RuntimeError:
                 return self._alive > 0
             self._alive += 1
+        else:
+            self._rush.begin()
         return True
 
     def _choose(self) -> str | None:
@@ -193,7 +193,7 @@ class Lanes:
         if again == LATER:
             self._meet(lane)
             return
-        if again is None or self._is_closing:
+        if again is None or self.is_closing:
             jobs.pop(0)
             self._jobs -= 1
         if jobs:
@@ -211,8 +211,11 @@ class Lanes:
         self._left.add(lane)
         return False
 
+    def _count_waiting(self) -> int:
+        return len(self._ready) + len(self._resumed)
+
     def _look_whether_empty(self) -> None:
-        if self._is_closing and not self._lanes:
+        if self.is_closing and not self._lanes:
             self._emptied.set()
 
     # A thread
@@ -233,10 +236,11 @@ class Lanes:
             with self._lock:
                 if lane := self._choose():
                     return lane
+                self._rush.end()
                 # Whoever began a pause looks when it ends; those who began to wait before that know nothing of it.
                 pause = self._paused[0][0] - self._world.monotonic() if self._paused else IDLE
                 is_needed = self._paused and (pause < IDLE or not self._idle)
-                if self._is_closing or not is_patient or (has_waited and not is_needed):
+                if self.is_closing or not is_patient or (has_waited and not is_needed):
                     self._alive -= is_patient
                     return None
                 seconds = min(IDLE, pause)

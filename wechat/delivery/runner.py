@@ -5,7 +5,7 @@ from collections.abc import Callable
 from contextlib import AbstractContextManager
 from functools import cache, partial
 
-from wechat.delivery.answering import NEXT, NOBODY, Answer, Answering, Pieces, Push
+from wechat.delivery.answering import NEXT, NOBODY, Answer, Answering, Push
 from wechat.delivery.entries import PROMISED, READY, RUNNING, Entry, Record
 from wechat.delivery.lanes import LATER, Lanes
 from wechat.delivery.ledger import Ledger
@@ -13,7 +13,7 @@ from wechat.delivery.outbox import NOTHING, Outbox
 from wechat.errors import Left, StoreError
 from wechat.log import log_error
 from wechat.message import Message, label
-from wechat.packing import join, unpack
+from wechat.packing import Pieces, join, unpack
 from wechat.protocol.envelope import Clock
 from wechat.reply import TEXT_LIMIT, Reply, Text, is_long, split_text, to_xml
 from wechat.settings import Settings
@@ -23,6 +23,7 @@ from wechat.world import World
 logger = logging.getLogger("wxserver")
 
 LONG_FOR_UNMARKED = 1.0  # seconds
+SHORTEST_PAUSE, LONGEST_PAUSE = 0.01, 0.2  # seconds between two looks whether it is a message's turn
 BEHIND = 1.0  # seconds by which the rest of a long text follows its beginning
 MOST_PIECES = 5  # customer messages of a handler that yields; the last one has what is left over
 MOST_STARTS = 3  # each of which ended with the death of its process
@@ -36,7 +37,7 @@ class Runner:
         self, settings: Settings, answering: Answering, ledger: Ledger, outbox: Outbox, clock: Clock, world: World
     ) -> None:
         self._is_miniprogram = settings.account == "miniprogram"
-        self._answering, self._ledger, self._outbox = answering, ledger, outbox
+        self._answering, self._ledger, self._outbox, self._sessions = answering, ledger, outbox, answering.sessions
         self._clock, self._world = clock, world
         outbox.texts = lambda: self.texts
         self.lanes = Lanes(settings.slow_threads, "slow", world, settings.waiting_per_user, settings.waiting)
@@ -49,20 +50,24 @@ class Runner:
     def do_in_lane(self, entry: Entry, push: Push) -> None:
         """Answer the message once its user's lane has come to it, or at once where too many wait already."""
         task = partial(self._take_turn, entry, push)
-        if entry.record.starts < SUSPECT:
-            if not self.lanes.submit(push.openid, task, is_resumed=entry.record.starts > 0):
-                self._note(entry, push, self._answering.turn_away(push))
-            return
-
-        def is_over() -> bool:
-            return entry.record.state not in (RUNNING, PROMISED)
-
-        self.lanes.submit_suspect(push.openid, task, is_over, lambda: self._ledger.forgive(entry))
+        self._sessions.line_up(push.wants)
+        if entry.record.starts >= SUSPECT:
+            self.lanes.submit_suspect(push.openid, task, entry.is_over, lambda: self._ledger.forgive(entry))
+        elif not self.lanes.submit(push.openid, task, is_resumed=entry.record.starts > 0):
+            self._sessions.leave(push.wants)
+            self._note(entry, push, self._answering.turn_away(push))
 
     def _take_turn(self, entry: Entry, push: Push) -> float | None:
-        if push.call or self._ledger.start(entry):
-            return self._do_limited(entry, push)
-        return None
+        """Answer the message, once it has its user's session; gives the seconds until the next look whether it has."""
+        if push.wants and not (push.call or self.lanes.is_closing):
+            push.ticket = self._sessions.take_turn(push.wants)
+            if not push.ticket:
+                return min(LONGEST_PAUSE, max(SHORTEST_PAUSE, (self._world.monotonic() - push.started) / 4))
+        try:
+            return self._do_limited(entry, push) if push.call or self._ledger.start(entry) else None
+        finally:
+            if push.ticket:  # which it did not use
+                self._sessions.give_back(push.wants, push.ticket)
 
     def _do_limited(self, entry: Entry, push: Push) -> float | None:
         push.limit, push.give = partial(self._limit, entry, push.openid), partial(self._give, entry, push)
@@ -72,11 +77,11 @@ class Runner:
             push.limit = push.give = None  # 5,000 that wait need none
 
     def _limit(
-        self, entry: Entry, openid: str, seconds: float, late: Callable[[], Push]
+        self, entry: Entry, openid: str, name: str, seconds: float, late: Callable[[], Push]
     ) -> AbstractContextManager[None]:
         """Let a handler take so long at most; then its lane goes on with what `late` gives."""
         once = cache(late)
-        return self.lanes.limit(openid, seconds, lambda: self._do_limited(entry, once()))
+        return self.lanes.limit(openid, name, seconds, lambda: self._do_limited(entry, once()))
 
     def do(self, entry: Entry, push: Push) -> float | None:
         """Answer the message; whatever goes wrong, it ends, for others wait for it. LATER where one awaits."""

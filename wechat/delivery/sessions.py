@@ -3,7 +3,7 @@
 import json
 import logging
 import secrets
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import Any
 
@@ -15,21 +15,90 @@ logger = logging.getLogger("wxserver")
 
 LIFE = 86_400.0  # seconds
 LONGEST = 3_600.0  # seconds that a handler may hold a session
+QUEUED = 600.0  # seconds after which a queue in which nobody moves is forgotten
+MOST_UNMADE, OUT_OF_TURN = 1_000, "a session is not given in turn"
 LOOK_AT_OWNER = 1.0  # seconds between two looks at whether the process that has it still lives
 
 
+Step = Callable[[list[str]], list[str]]  # from a queue to the one after it
+
+
 class Sessions:
-    """A dict for each FromUserName, kept for a day; one handler at a time has it."""
+    """A dict for each FromUserName, kept for a day; one handler at a time has it.
+
+    Those who come while it is taken stand in a queue: the names of their processes, one for each message.
+    """
 
     def __init__(self, store: Store, owners: Owners) -> None:
         self._store, self._owners = store, owners
+        self._claimed: set[str] = set()  # tickets whose lock is taken already
+        self._unmade: list[tuple[str, Step]] = []  # steps out of a queue that the store did not take
 
     def is_taken(self, openid: str) -> bool:
-        """Whether somebody has the user's session just now."""
+        """Whether somebody has the user's session just now, or waits for it."""
         try:
-            return self._store.get(f"lock:{openid}") is not None
+            return any(self._store.get(key) is not None for key in (f"lock:{openid}", f"queue:{openid}"))
         except StoreError:
             return False
+
+    def claim(self, openid: str) -> str:
+        """A ticket for the session, which nobody else has then; empty where somebody has it."""
+        ticket = secrets.token_hex(4)
+        try:
+            if not self._owners.take(f"lock:{openid}", LONGEST, ticket):
+                return ""
+            self._claimed.add(ticket)
+        except StoreError:  # whoever opens it says so
+            pass
+        return ticket
+
+    def line_up(self, openid: str) -> None:
+        """Stand in the queue for the session, behind all who came before; nobody's session has none."""
+        if not openid:
+            return
+        ask(OUT_OF_TURN, False, self._make, openid, lambda queue: [*queue, self._owners.me])
+
+    def leave(self, openid: str) -> None:
+        """Stand in the queue no more, as the last one of this process."""
+        if openid:
+            self._move(openid, self._without_last)
+
+    def take_turn(self, openid: str) -> str:
+        """A ticket for the session, if it is this process's turn and nobody has it; empty else."""
+        try:
+            queue = self._store.get(f"queue:{openid}") or ""
+            if self._owners.me in queue.split() and self._alive(queue.split())[0] != self._owners.me:
+                return ""
+        except StoreError:  # whoever opens it says so
+            return secrets.token_hex(4)
+        if ticket := self.claim(openid):
+            self._move(openid, self._without_first)
+        return ticket
+
+    def _alive(self, queue: list[str]) -> list[str]:
+        return [owner for owner in queue if not self._owners.is_dead(owner)]
+
+    def _without_first(self, queue: list[str]) -> list[str]:
+        alive = self._alive(queue)
+        place = alive.index(self._owners.me) if self._owners.me in alive else len(alive)
+        return [*alive[:place], *alive[place + 1 :]]
+
+    def _without_last(self, queue: list[str]) -> list[str]:
+        return self._without_first(queue[::-1])[::-1]
+
+    def _move(self, openid: str, step: Step) -> None:
+        """Make a step in the user's queue, and those that the store did not take before."""
+        before, self._unmade = self._unmade, []
+        steps = (*before, (openid, step))
+        self._unmade += [one for one in steps if not ask(OUT_OF_TURN, False, self._make, *one)][-MOST_UNMADE:]
+
+    def _make(self, openid: str, step: Step) -> bool:
+        key = f"queue:{openid}"
+        while True:
+            before = self._store.get(key)
+            after = " ".join(step((before or "").split())) or None
+            if after == before or self._store.swap(Change(key, before, after, QUEUED)):
+                return True
 
     @contextmanager
     def open(self, openid: str, ticket: str = "") -> Iterator[dict[str, Any]]:
@@ -39,7 +108,9 @@ class Sessions:
         saves nothing.
         """
         ticket = ticket or secrets.token_hex(4)
-        is_locked = ask("a session is used without its lock", False, self._lock, openid, ticket)
+        is_locked = self._is_claimed(ticket) or ask(
+            "a session is used without its lock", False, self._lock, openid, ticket
+        )
         try:
             before = ask("a session begins empty", None, self._store.get, f"session:{openid}") or "{}"
             session: dict[str, Any] = json.loads(before)
@@ -52,7 +123,13 @@ class Sessions:
 
     def give_back(self, openid: str, ticket: str) -> None:
         """Let others have the session; whoever has it by this ticket saves nothing from now on."""
+        self._claimed.discard(ticket)
         ask("the lock of a session stays for a while", None, self._owners.release, f"lock:{openid}", ticket)
+
+    def _is_claimed(self, ticket: str) -> bool:
+        is_claimed = ticket in self._claimed
+        self._claimed.discard(ticket)
+        return is_claimed
 
     def _lock(self, openid: str, ticket: str) -> bool:
         """Wait for the session, for as long as the store can say whose it is. Whether it is the caller's."""
