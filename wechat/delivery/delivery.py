@@ -28,6 +28,7 @@ TYPING_AT = 2 / 3  # of WECHAT_REPLY_WITHIN; so it is known whether customer mes
 SPARE = 0.3  # seconds past WECHAT_REPLY_WITHIN that the platform gets for that
 OPEN_FOR = 600.0  # seconds for which a crowd counts on a call that worked
 GRACE = 1.5  # seconds past WECHAT_REPLY_WITHIN, so that WeChat hangs up and asks again
+HUNG_UP_AT = 0.4  # of that
 LAST_ATTEMPT = 3
 DIRECT = ""  # in the log: with this attempt, the first or a later one
 BEHIND_A_CRASH = 6.0  # seconds after which the rest of a long text follows its beginning: WeChat asks for that after 5
@@ -152,7 +153,11 @@ class Delivery:
             self._runner.give_ready(entry, push)
             waiting = Text(self._runner.texts.waiting)
             return self._promise(entry, push, attempt, self._runner.to_xml(waiting, push.message))
-        if self._hold(entry, push, GRACE, attempt) or entry.record.attempts > attempt:
+        # Until WeChat hangs up, one that came later may be an earlier one, of a process that stood still.
+        is_over = self._hold(entry, push, GRACE * HUNG_UP_AT) or self._hold(
+            entry, push, GRACE * (1 - HUNG_UP_AT), attempt
+        )
+        if is_over or entry.record.attempts > attempt:
             return self._log(push, entry, attempt, "too late", entry.record.document)
         return self._promise(entry, push, attempt, b"")
 
