@@ -112,6 +112,7 @@ def test_two_modules_with_other_words_stop_the_start_and_are_both_named(tmp_path
         ("\nTEXTS = 'x'\n", 2, "TEXTS takes a wechat.texts.Texts, not str"),
         ("from wechat.texts import Texts\nTEXTS = Texts(more=5)\n", 2, "more takes a text, not int"),
         ("from wechat.texts import Texts\nTEXTS = Texts(next=' “”。')\n", 2, "next is empty"),
+        ("from wechat.texts import Texts\nTEXTS = Texts(announce='')\n", 2, "announce is empty"),
         ("from wechat.texts import Texts\nTEXTS = Texts(mroe='x')\n", 2, "mroe"),
         ("from wechat.texts import Texts\nTEXTS = Texts(more='长' * 201)\n", 2, "more has more than 600 bytes"),
     ],
