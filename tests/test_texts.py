@@ -80,7 +80,7 @@ def test_the_words_of_another_language_leave_the_usual_one_to_the_handlers(make_
     account = make_account(ENGLISH + HANDLERS, **UNABLE)
     assert account.say("slow 0.3")["Content"] == "wait"
     account.say("继续")
-    assert wait_until(lambda: account.say("next")["Content"] == "the reply")
+    assert wait_until(lambda: account.say("next")["Content"].startswith("the reply"))
 
 
 def test_words_are_loaded_anew_with_the_handlers(make_account, tmp_path):

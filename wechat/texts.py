@@ -38,7 +38,7 @@ class Texts:
                 raise TypeError(f"Texts: {field.name} takes a text, not {type(text).__name__}")
             if len(text.encode(errors="replace")) > LONGEST:
                 raise ValueError(f"Texts: {field.name} has more than {LONGEST} bytes of UTF-8")
-            if not text.strip(AROUND):
+            if not text.strip() or not self.word:
                 raise ValueError(f"Texts: {field.name} is empty")
 
     @cached_property
