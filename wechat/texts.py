@@ -20,7 +20,7 @@ AROUND = whitespace + "\u3000\xa0\u200b\ufeff\"'`‘’‚‛“”„‟«»‹
 class Texts:
     """What the server says by itself; a module of handlers replaces it with `TEXTS = Texts(waiting="…", …)`.
 
-    Raises TypeError for what is no text, ValueError for one of more than 600 bytes and for a `next` without a letter.
+    Raises TypeError for what is no text, ValueError for one that is empty or has more than 600 bytes.
     """
 
     next: str = "继续"  # what a user says to get what waits
@@ -38,8 +38,8 @@ class Texts:
                 raise TypeError(f"Texts: {field.name} takes a text, not {type(text).__name__}")
             if len(text.encode(errors="replace")) > LONGEST:
                 raise ValueError(f"Texts: {field.name} has more than {LONGEST} bytes of UTF-8")
-        if not self.word:
-            raise ValueError("Texts: next is empty, so that nobody could fetch what waits")
+            if not text.strip() or not self.word:
+                raise ValueError(f"Texts: {field.name} is empty")
 
     @cached_property
     def word(self) -> str:

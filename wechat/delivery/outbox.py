@@ -180,13 +180,13 @@ class Outbox:
             return False
         try:
             is_noted = self._store.get(f"{UNTOLD}:{openid}") is not None
-            is_due = is_noted and any(entry.record.state == READY for entry in self._ledger.open_of(openid))
+            waiting = [entry.record for entry in self._ledger.open_of(openid) if entry.record.state == READY]
         except StoreError as error:
             logger.warning("a user is not told that a reply waits: %s", error)
             return False
-        if not is_due:
+        if not (is_noted and waiting):
             self.note_told(openid)
-        return is_due
+        return is_noted and not all(record.is_sending for record in waiting)
 
     def note_told(self, openid: str) -> None:
         """Note that the user knows that replies wait."""
