@@ -434,6 +434,16 @@ def test_a_pool_that_is_full_again_is_said_again(fill, log):
     gates[-1].may_end.set()
 
 
+def test_a_task_that_is_to_wait_does_so_behind_another_one_too(make):
+    """The rest of a long text must not arrive before its beginning, whatever else is sent to the user."""
+    lanes, done = make(2), []
+    begun = time.monotonic()
+    lanes.submit("a", note(done, "first"))
+    lanes.submit("a", lambda: done.append(time.monotonic() - begun), after=0.2)
+    assert wait_until(lambda: len(done) == 2)
+    assert 0.2 <= done[1] < 1
+
+
 # Tasks that are resumed
 
 

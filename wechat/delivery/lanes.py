@@ -23,17 +23,19 @@ ALONE, LEAST_ALONE = 1.0, 0.05  # seconds that a suspect lives before the next o
 ALL_ALONE = 10.0  # seconds for all of them together, where that leaves each one enough
 IDLE = 10.0  # seconds after which a thread ends that has nothing to do
 
-# Gives the seconds after which it is to be called again, before its lane goes on; or LATER, which is until `resume`.
+# Gives the seconds after which it is to be called again, before its lane goes on; or LATER, which is until `resume`:
+# the lane is occupied without a thread, and `close` waits for it.
 Task = Callable[[], float | None]
 LATER = inf
 
 
 class Job(NamedTuple):
-    """A task, and the context it was handed in."""
+    """A task, the context it was handed in, and when it may begin."""
 
     task: Task
     context: Context
     is_resumed: bool
+    at: float
 
 
 class Lanes:
@@ -72,7 +74,7 @@ class Lanes:
         return len(self._lanes)
 
     def submit(self, lane: str, task: Task, after: float = 0.0, is_resumed: bool = False) -> bool:
-        """Have the task done once the lane has come to it; `after` so many seconds, where the lane is empty.
+        """Have the task done once the lane has come to it, `after` so many seconds at the soonest.
 
         False where there are too many already.
         """
@@ -80,7 +82,9 @@ class Lanes:
             jobs = self._lanes.get(lane, ())
             if not is_resumed and (len(jobs) > self._most_waiting or self._jobs >= self._most):
                 return False
-            self._lanes.setdefault(lane, []).append(Job(task, copy_context(), is_resumed))
+            self._lanes.setdefault(lane, []).append(
+                Job(task, copy_context(), is_resumed, self._world.monotonic() + after)
+            )
             self._jobs += 1
             if jobs:
                 return True
@@ -111,10 +115,7 @@ class Lanes:
         self.submit(SUSPECTS, watch, is_resumed=True)
 
     def resume(self, lane: str) -> None:
-        """Have the task that gives LATER, or has done so, called again. Holds up nobody: an event loop calls it.
-
-        Until then its lane is occupied, and has no thread; `close` waits for it.
-        """
+        """Have the task that gives LATER, or has done so, called again. An event loop may call this: it never waits."""
         with self._lock:
             has_thread = not self._meet(lane) or self._wake()
         if not has_thread:
@@ -136,7 +137,7 @@ class Lanes:
     def _replace(self, lane: str, task: Task) -> None:
         with self._lock:
             jobs = self._lanes[lane]
-            hanging, jobs[0] = jobs[0], Job(task, jobs[0].context.copy(), False)
+            hanging, jobs[0] = jobs[0], Job(task, jobs[0].context.copy(), False, 0.0)
             self._resuming -= hanging.is_resumed
             self._alive -= 1
             self._queue(lane)
@@ -197,7 +198,7 @@ class Lanes:
             jobs.pop(0)
             self._jobs -= 1
         if jobs:
-            self._queue(lane, again or 0.0)
+            self._queue(lane, again or jobs[0].at - self._world.monotonic())
         else:
             del self._lanes[lane]
             self._look_whether_empty()
