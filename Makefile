@@ -52,7 +52,7 @@ $(VENV)/run.done: requirements.txt requirements-dev.txt $(BIN)/python
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check -r requirements.txt -c requirements-dev.txt cryptography
 	touch $@
 
-$(VENV)/dev.done: requirements.txt requirements-dev.txt $(BIN)/python
+$(VENV)/dev.done: requirements.txt requirements-dev.txt examples/assistant/requirements.txt $(BIN)/python
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check -r requirements-dev.txt
 	touch $@
 

@@ -21,7 +21,7 @@ from wechat.routing import load, name_of
 from wechat.settings import NAMES
 
 READMES = [ROOT / "README.md", ROOT / "README.zh-CN.md"]
-DOCUMENTS = [*READMES, *sorted(ROOT.glob("docs/*.md"))]
+DOCUMENTS = [*READMES, *sorted(ROOT.glob("docs/*.md")), *sorted(ROOT.glob("examples/*/*.md"))]
 each_document = pytest.mark.parametrize("file", DOCUMENTS, ids=lambda file: file.name)
 each_readme = pytest.mark.parametrize("readme", READMES, ids=lambda file: file.name)
 

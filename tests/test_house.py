@@ -36,11 +36,13 @@ CODE = [
     *sorted(ROOT.glob("wechat/**/*.py")),
     *sorted(ROOT.glob("sandbox/*.py")),
     *sorted(ROOT.glob("handlers/*.py")),
+    *sorted(ROOT.glob("examples/*/*.py")),
 ]
 OWN = {"wechat", "handlers", "sandbox", "wxserver", "tests"}
 MAY_IMPORT = {
     "wechat": {"wechat"},
     "handlers": {"wechat", "handlers"},
+    "examples": {"wechat", "handlers"},
     "sandbox": {"wechat", "sandbox"},
     "wxserver.py": {"wechat"},
     "wsgi.py": {"wxserver"},
