@@ -103,7 +103,7 @@ def test_a_session_that_is_in_use_is_waited_for_in_the_pool_too(speaks):
     account, say = speaks(source)
     first = threading.Thread(target=account.say, args=("busy",))
     first.start()
-    assert wait_until(lambda: account.app.answering._sessions.is_taken(USER))
+    assert wait_until(lambda: account.app.answering.sessions.is_taken(USER))
     assert say("busy").startswith("2 slow")
     first.join()
 

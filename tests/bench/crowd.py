@@ -31,7 +31,8 @@ def slow(msg, match):
     time.sleep(float(match[1]))
     return "done"
 
-@on("text", re.compile(r"session (\\S+)"), slow=True)
+@on("text", re.compile(r"slow-session (\\S+)"), slow=True)
+@on("text", re.compile(r"session (\\S+)"))
 def remember(msg, match, session):
     session["seen"] = session.get("seen", 0) + 1
     time.sleep(float(match[1]))
@@ -64,15 +65,18 @@ def together(port):
 
 def beside_one(port, word):
     """The longest time beyond its own that another's message takes while 1,000 of one user are pending."""
-    work = threading.Semaphore(40)
+    work, posted = threading.Semaphore(40), []
 
     def post(number):
         with work:
-            say(port, f"{word} {0.1 + number / 1e6:.6f}", "greedy", most=1)
+            posted.append(say(port, f"{word} {0.1 + number / 1e6:.6f}", "greedy", most=1))
 
     for number in range(PENDING):
         threading.Thread(target=post, args=(number,), daemon=True).start()
-    time.sleep(3)
+    began = time.monotonic()
+    while len(posted) < PENDING - 20:  # the others are held open
+        time.sleep(0.05)
+    assert time.monotonic() - began < PENDING * 0.1 / 4, "most of them are pending"
     return max(say(port, f"{word} 0.5", f"other{number}")[1] - 0.5 for number in range(ROUNDS))
 
 
@@ -107,11 +111,11 @@ def main():
         print(f"| another's message while {PENDING:,} of one user wait | with session | longest wait | bar |")
         print("| --- | --- | ---: | ---: |")
         for name, store in stores(folder).items():
-            for word in ("slow", "session"):
+            for word, has in {"slow": "no", "slow-session": "yes", "session": "yes, not marked as slow"}.items():
                 more = {"WECHAT_STORE": store, "WECHAT_WAITING_PER_USER": str(PENDING), "WECHAT_DRAIN": "0"}
                 longest = measure(handlers, beside_one, word, **more)
                 is_good = is_good and longest <= BAR
-                print(f"| {name} | {'no' if word == 'slow' else 'yes'} | {longest:.2f} s | {BAR} s |", flush=True)
+                print(f"| {name} | {has} | {longest:.2f} s | {BAR} s |", flush=True)
         if server:
             server.terminate()
             server.wait()
