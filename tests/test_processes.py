@@ -22,6 +22,7 @@ from tests.conftest import ROOT, TOKEN
 from tests.mortal import Nursery
 from tests.test_promises import shown, wait_until
 from wechat.store.base import Store
+from wechat.texts import Texts
 
 SOON = "from wechat.store import owners; owners.RENEW, owners.LIFE = 0.2, 1.0\n"  # a process counts as dead
 UNSEEN = "owners._place = lambda: ''\n"  # a process of another place: it cannot be looked at
@@ -113,7 +114,9 @@ def test_64_handlers_that_hang_do_not_hold_up_a_fresh_message_after_restarts(sta
     server = start(shared_store)
     with ThreadPoolExecutor(64) as pool:
         heard = pool.map(lambda number: attempt(server, make("short 600", number)), range(64))
-        assert {one.body for one in heard} == {b"success"}
+        assert {shown(one.body) for one in heard} <= {"", Texts().waiting}, (
+            "some before it is known whether one may push"
+        )
     for number in range(100, 103):
         server.kill()
         server = start(shared_store, WECHAT_REPLY_WITHIN="4.5")
@@ -122,7 +125,7 @@ def test_64_handlers_that_hang_do_not_hold_up_a_fresh_message_after_restarts(sta
 
 def test_a_process_that_is_killed_while_it_fetches_the_token_holds_up_nobody(start, shared_store, cloud):
     other = start(shared_store)
-    dying = start(shared_store, 5, False)
+    dying = start(shared_store, 4, False)
     push = make("short 0.3", 1)
     is_acknowledged = attempt(dying, push).status == 200
     assert wait_until(lambda: dying.is_dead, 5)
