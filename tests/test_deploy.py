@@ -9,6 +9,7 @@ import subprocess
 import sys
 import threading
 import time
+from concurrent.futures import ThreadPoolExecutor
 from http.server import BaseHTTPRequestHandler
 from pathlib import Path
 
@@ -220,7 +221,7 @@ def test_what_nobody_has_to_see_is_404_without_asking_the_server(nginx):
 
 
 HANDLERS = """
-import re, time
+import os, re, time
 from wechat.routing import on
 
 @on("text", re.compile("fast .*"))
@@ -232,6 +233,12 @@ def fast(msg):
 def slow(msg):
     time.sleep(0.25)
     return msg.Content
+
+@on("text", re.compile("note .*"), slow=True)
+def note(msg, session):
+    time.sleep(0.02)
+    session["notes"] = session.get("notes", "") + msg.Content[5:]
+    return f"{os.getpid()} {session['notes']}"
 """
 SENDERS, PAUSE = 12, 0.4  # seconds
 
@@ -248,7 +255,7 @@ class Load:
             number = next(self.numbers)
             content, openid = f"{kind} {number}", f"o{number % 97:027}"
             body = text_message(content, openid).encode()
-            self.seen[content] = list(Endpoint(self.url).deliver(signed_query(TOKEN), body))
+            self.seen[content] = list(Endpoint(self.url).deliver(signed_query(TOKEN, openid=openid), body))
 
     def __enter__(self):
         for thread in self.threads:
@@ -320,3 +327,24 @@ def test_what_was_acknowledged_before_a_kill_is_pushed_by_the_other_process(star
     owed = {content for content in said if not said[content]}
     assert len(owed) > 10
     assert wait_until(lambda: owed <= {message["text"]["content"] for _, message in cloud.sent}, 15)
+
+
+@pytest.mark.parametrize("is_killed", [False, True])
+def test_what_a_user_sends_is_answered_in_order_behind_nginx(start_behind_nginx, shared_store, is_killed):
+    front, end = start_behind_nginx(WECHAT_STORE=shared_store)
+
+    def send(openid, number):
+        time.sleep(number * 0.03)
+        push = signed_query(TOKEN, openid=openid), text_message(f"note {number}", openid).encode()
+        return shown(next(iter(Endpoint(front.url).deliver(*push))).body)
+
+    pids = set()
+    with ThreadPoolExecutor(6) as pool:
+        for turn in range(20):
+            if is_killed and turn == 10:
+                end(0, signal.SIGKILL)
+            answers = list(pool.map(send, [f"o{turn:027}"] * 6, range(6)))
+            assert [answer.split()[1] for answer in answers] == ["012345"[: number + 1] for number in range(6)]
+            pids |= {answer.split()[0] for answer in answers}
+            assert is_killed or len({answer.split()[0] for answer in answers}) == 1
+    assert len(pids) >= 2
