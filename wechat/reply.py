@@ -75,7 +75,7 @@ class Text(Reply):
     """A text; `<a href>` works in it, line breaks are kept."""
 
     kind = "text"
-    xml = "<Content>%(content)s</Content>"
+    xml = "<Content>%s</Content>"
     may_be_empty = True
     content: str
 
@@ -90,7 +90,7 @@ class Text(Reply):
         return not (self.content and without_forbidden(self.content))
 
     def nodes(self) -> str:
-        return self.xml % {"content": cdata(self.content)}
+        return self.xml % cdata(self.content)
 
     def fitted(self, to_event: bool) -> Reply:
         if not is_long(self):

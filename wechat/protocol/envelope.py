@@ -11,9 +11,9 @@ import time
 from base64 import b64decode, b64encode
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
+from dataclasses import dataclass
 from hashlib import sha1
 from hmac import compare_digest
-from typing import NamedTuple
 
 from wechat.errors import Forbidden
 from wechat.settings import Settings
@@ -42,7 +42,7 @@ def sign(*parts: str) -> str:
 
 def is_signed(signature: str, *parts: str) -> bool:
     """Whether `signature` belongs to the parts; takes the same time wherever they differ."""
-    return compare_digest(sign(*parts).encode(), signature.encode("latin-1", "replace"))
+    return signature.isascii() and compare_digest(sign(*parts), signature)
 
 
 def check_signature(query: Query, tokens: Sequence[str], name: str = "signature", *signed: str) -> str:
@@ -67,7 +67,8 @@ def check_age(timestamp: str, now: float, max_age: int) -> None:
         raise Forbidden(f"the timestamp is {age:.0f} s old, WECHAT_MAX_AGE is {max_age}: a replay, or a wrong clock?")
 
 
-class Opened(NamedTuple):
+@dataclass(slots=True)
+class Opened:
     """The content of a push, and how its reply goes over the wire."""
 
     content: bytes
