@@ -91,7 +91,7 @@ def test_a_message_is_forgotten_in_the_end(remembered, world):
 def test_a_message_takes_8_bytes_once_it_is_a_digest(remembered):
     for number in range(MOST * 4):
         remembered.add(f"warm {number}", OVER)
-    messages = MOST * 100
+    messages = 200_000
     tracemalloc.start()
     before = tracemalloc.get_traced_memory()[0]
     for number in range(messages):
