@@ -4,7 +4,7 @@ from collections.abc import Callable
 from typing import Generic, TypeVar
 
 KEPT = 60.0  # seconds for which a message that ended is kept; WeChat's last attempt begins 15 s after the first
-MOST = 512  # messages in a generation, of which there are two: about 1 MB
+MOST = 2_048  # messages in a generation, of which there are two: about 10 MB
 SHELVES = 4_096
 DIGEST = 8  # bytes
 
