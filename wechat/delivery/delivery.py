@@ -191,9 +191,9 @@ class Delivery:
             milliseconds = (self._world.monotonic() - push.started) * 1000
             found = push.found
             answer = entry.answer or (Answer(found.handler.name) if found else NOBODY)
-            is_default = not found or found.handler is self._answering.router.default
-            address = describe(kind_of(push.message).split("/"))
-            hint = f"; to answer these: @on({address})" if is_default and answer.handler != NEXT else ""
+            hint = ""
+            if answer.handler != NEXT and (not found or found.handler is self._answering.router.default):
+                hint = f"; to answer these: @on({describe(kind_of(push.message).split('/'))})"
             tries = f" at attempt {attempt}" if attempt > 1 else ""
             how = (how or ("direct" if attempt == 1 else "retry")) if document or not answer.reply else "later"
             said = f"{answer.kind}, {how}{tries}, {milliseconds:.1f} ms{hint}"

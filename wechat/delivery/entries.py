@@ -193,8 +193,9 @@ class Entries:
         for key, entry in list(self._unwritten.items()):
             with entry.lock:
                 self._read(entry)
-                if key in self._unwritten and self._store.swap(*self._changes(entry, entry.record)):
-                    entry.raw, entry.linked = self._packed(entry.record), entry.record.indexes
+                changes = self._changes(entry, entry.record) if key in self._unwritten else []
+                if changes and self._store.swap(*changes):
+                    entry.raw, entry.linked = changes[0].new, frozenset(changes[0].link)
                     del self._unwritten[key]
             if entry.record.state == READY and entry.record.owner == self._owners.me:
                 yield entry
