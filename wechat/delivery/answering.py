@@ -145,17 +145,19 @@ class Answering:
     def turn_away(self, push: Push) -> Answer:
         """What the busy handler answers, else the text for a message that is one too many."""
         handler = self.router.busy
+        usual = Answer("busy", Text(self.router.texts.busy))
         if not handler:
-            return Answer("busy", Text(self.router.texts.busy))
+            return usual
         push.found = Found(handler, None)
-        return self.answer(push) or NOBODY
+        return self.answer(push) or usual
 
     def _apologise(self, push: Push, error: BaseException) -> Answer | None:
         """What the error handler answers; nothing where there is none, or where it raises too."""
         handler = self.router.error
         if not handler:
             return NOBODY
-        if handler.is_async and not push.limit:
+        is_taken = "session" in handler.asks and self.sessions.is_taken(push.asked.FromUserName)
+        if (handler.is_async or is_taken) and not push.limit:
             return None
         try:
             result = self._call(handler, push, error=error)
