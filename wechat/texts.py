@@ -12,8 +12,8 @@ from typing import Any
 from wechat.errors import short
 
 LONGEST = 600  # bytes of UTF-8, so that there is room for what they stand behind
-# Blanks, quotes and full stops, which people type around a word that they were told in quotes, and WeChat hears.
-AROUND = whitespace + "\u3000\xa0\u200b\ufeff\"'`‘’‚‛“”„‟«»‹›「」『』《》〈〉〝〞〟﹁﹂﹃﹄＂＇.。．｡"
+# Blanks, quotes and marks, which people type around a word that they were told in quotes, and WeChat hears.
+AROUND = whitespace + "\u3000\xa0\u200b\ufeff\"'`‘’‚‛“”„‟«»‹›「」『』《》〈〉〝〞〟﹁﹂﹃﹄＂＇.。．｡!！,，、?？~～…"
 
 
 @dataclass(frozen=True)
