@@ -128,7 +128,19 @@ def test_words_that_are_none_stop_the_start_with_their_line(tmp_path, source, li
 
 
 @pytest.mark.parametrize(
-    "said", [" 继续\n", "“继续”", "「继续」", '"继续"', "继续。", "『继续.』", "\u3000《继续》 。", "继续！", "，继续？", "继续…~"]
+    "said",
+    [
+        " 继续\n",
+        "“继续”",
+        "「继续」",
+        '"继续"',
+        "继续。",
+        "『继续.』",
+        "\u3000《继续》 。",
+        "继续！",
+        "，继续？",
+        "继续…~",
+    ],
 )
 def test_what_stands_around_the_word_does_not_count_typed_or_spoken(make_account, said):
     account = make_account(HANDLERS, **UNABLE)

@@ -1,10 +1,11 @@
 """What the owner of an account with a model behind it sees: 1, 20, 200 and 500 users who write at once.
 
-`python tests/bench/owners_table.py` exits 1 where a bar is missed: a user without a word or a reply, one who is answered
-twice, one who waits longer than the threads make necessary. Each model answers after 2 to 40 s, one in ten fails. WeChat
-hangs up after 5 s and asks three times; who is told to ask for the reply does so after 5 s, and every 10 s from then on.
-Each row has a server of its own and a process that plays its users, WeChat and the platform; the rows begin one after
-the other, so that none arrives while another one's users do, and go on side by side: they mostly wait.
+`python tests/bench/owners_table.py` exits 1 where a bar is missed: a user without a word or a reply, one who is
+answered twice, one who waits longer than the threads make necessary. Each model answers after 2 to 40 s, one in ten
+fails. WeChat hangs up after 5 s and asks three times; who is told to ask for the reply does so after 5 s, and every
+10 s from then on. Each row has a server of its own and a process that plays its users, WeChat and the platform; the
+rows begin one after the other, so that none arrives while another one's users do, and go on side by side: they mostly
+wait.
 """
 
 import asyncio
@@ -215,7 +216,9 @@ def main():
     with tempfile.TemporaryDirectory() as folder, ProcessPoolExecutor(len(ROWS)) as pool:
         Path(folder, "mine.py").write_text(WORK, "utf-8")
         rows = list(pool.map(play, range(len(ROWS)), [folder] * len(ROWS)))
-    print("| users at once | customer messages | handler | directly | pushed | by 继续 | longest wait beyond the", end="")
+    print(
+        "| users at once | customer messages | handler | directly | pushed | by 继续 | longest wait beyond the", end=""
+    )
     print(" model's own time | bar | memory | threads | without a word |")
     print("| ---: | --- | --- |" + " ---: |" * 8)
     is_good = min([row.report() for row in sorted(rows, key=lambda row: row.count)])

@@ -218,7 +218,7 @@ class Answering:
     def start(self, call: Call, done: Callable[[str], object], key: str) -> None:
         """Run the coroutine of an async handler; `done` is called with the key when there is something to take."""
         with self._lock:
-            if not self._loop:
+            if not self._loop or self._loop.is_stuck:
                 from wechat.loop import Loop
 
                 self._loop = Loop()

@@ -60,8 +60,8 @@ class Record:
 
     def ended(self, document: bytes, reply: Reply | None) -> "Record":
         """The record with its answer: ready where there is a reply left to send, else done."""
-        state, left, openid = (READY, pack(reply), self.openid) if reply else (DONE, "", "")
-        values = state, self.owner, self.attempts, self.starts, self.is_slow, False, openid, document, "", left
+        state, left = (READY, pack(reply)) if reply else (DONE, "")
+        values = state, self.owner, self.attempts, self.starts, self.is_slow, False, self.openid, document, "", left
         return Record(*values, is_told=self.is_told)
 
     @property
@@ -78,15 +78,15 @@ DEFAULTS = [(field.name, field.default) for field in fields(Record)]
 def pack_record(record: Record) -> str:
     """The record as JSON, for the store: what it has beside its defaults."""
     own = {name: value for name, default in DEFAULTS if (value := getattr(record, name)) != default}
-    return json.dumps(own, ensure_ascii=False, default=bytes.decode)
+    return json.dumps({**own, "openid": record.openid}, ensure_ascii=False, default=bytes.decode)
 
 
 def unpack_record(packed: str) -> Record | None:
     """The record that was packed; None for one of another version, which goes after a day."""
     try:
         own = json.loads(packed)
-        return Record(**{**own, "document": own.get("document", "").encode()})
-    except (ValueError, TypeError, AttributeError):
+        return Record(**{**own, "openid": own["openid"], "document": own.get("document", "").encode()})
+    except (ValueError, TypeError, KeyError, AttributeError):
         return None
 
 

@@ -6,7 +6,6 @@ from collections import OrderedDict
 from wechat.store.base import Change, Entries, Store
 from wechat.world import REAL, World
 
-
 ABSENT: tuple[None, float, tuple[str, ...]] = None, 0.0, ()
 
 
