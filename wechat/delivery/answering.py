@@ -144,12 +144,10 @@ class Answering:
 
     def turn_away(self, push: Push) -> Answer:
         """What the busy handler answers, else the text for a message that is one too many."""
-        handler = self.router.busy
-        usual = Answer("busy", Text(self.router.texts.busy))
-        if not handler:
-            return usual
-        push.found = Found(handler, None)
-        return self.answer(push) or usual
+        handler, usual = self.router.busy, Answer("busy", Text(self.router.texts.busy))
+        if handler:
+            push.found = Found(handler, None)
+        return (self.answer(push) if handler else None) or usual
 
     def _apologise(self, push: Push, error: BaseException) -> Answer | None:
         """What the error handler answers; nothing where there is none, or where it raises too."""

@@ -72,12 +72,9 @@ class Record:
         return (f"user:{self.openid}", *([f"owned:{self.owner}"] if self.owner else ()))
 
 
-DEFAULTS = [(field.name, field.default) for field in fields(Record)]
-
-
 def pack_record(record: Record) -> str:
     """The record as JSON, for the store: what it has beside its defaults."""
-    own = {name: value for name, default in DEFAULTS if (value := getattr(record, name)) != default}
+    own = {field.name: value for field in fields(record) if (value := getattr(record, field.name)) != field.default}
     return json.dumps({**own, "openid": record.openid}, ensure_ascii=False, default=bytes.decode)
 
 
