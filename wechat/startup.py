@@ -1,0 +1,83 @@
+"""What every command needs before it begins: the file `.env`, the folder of handlers, the version."""
+
+import configparser
+import re
+from collections.abc import Iterator, Mapping, MutableMapping
+from functools import cache
+from pathlib import Path
+
+from wechat.errors import SettingsError
+
+ROOT = Path(__file__).resolve().parents[1]  # where `wxserver.py` is
+HANDLERS = "WECHAT_HANDLERS"
+
+_LINE = re.compile(r"(?:export\s+)?([A-Za-z_][\w.-]*)\s*=(.*)", re.ASCII)
+_QUOTED = re.compile(r"""(?:'([^']*)'|"((?:[^"\\]|\\.)*)")\s*(?:#.*)?""")
+_ESCAPES = {"n": "\n", "r": "\r", "t": "\t"}  # in double quotes; before any other character a backslash goes
+
+
+def _installed() -> Path | None:
+    """What pip writes beside the modules that it installs; None in a checkout."""
+    return next(ROOT.glob("wxserver-*.dist-info"), None)
+
+
+@cache
+def version() -> str:
+    """The version of the server, as `setup.cfg` has it; empty where someone has copied the modules alone."""
+    if info := _installed():
+        return info.stem.partition("-")[2]
+    config = configparser.ConfigParser()
+    config.read(ROOT / "setup.cfg", "utf-8")
+    return config.get("metadata", "version", fallback="")
+
+
+def handlers_folder(environ: Mapping[str, str]) -> Path:
+    """WECHAT_HANDLERS; by default `handlers` beside `wxserver.py`, or in the working directory of a package's user."""
+    return Path(environ.get(HANDLERS, "").strip() or (Path() if _installed() else ROOT) / "handlers")
+
+
+def read_env_file(environ: MutableMapping[str, str], file: Path = Path(".env")) -> None:
+    """Add the settings of a file to the environment, which wins; without the file, do nothing.
+
+    Raises SettingsError with a line for each bad line of the file, and never with what it says.
+    """
+    if not file.is_file():  # some people's virtual environment is called .env
+        return
+    try:
+        raw = file.read_bytes()
+        if b"\0" in raw:  # UTF-16, as `>` of Windows PowerShell writes it
+            raise UnicodeError
+        text = raw.decode("utf-8-sig")
+    except OSError as error:
+        raise SettingsError([f"{file} cannot be read: {error.strerror}"]) from None
+    except UnicodeError:
+        raise SettingsError([f"{file} is not UTF-8: save it as UTF-8"]) from None
+    found: dict[str, str] = {}
+    if faults := list(_read_lines(text, found, file)):
+        raise SettingsError(faults)
+    for name, value in found.items():
+        environ.setdefault(name, value)
+
+
+def _read_lines(text: str, found: dict[str, str], file: Path) -> Iterator[str]:
+    for number, line in enumerate(re.split(r"\r\n|\r|\n", text), 1):
+        line = line.strip()
+        match = _LINE.fullmatch(line)
+        try:
+            if match:
+                found[match[1]] = _value(match[2])
+            elif line and line[0] != "#":
+                raise ValueError("it takes NAME=value")
+        except ValueError as error:
+            yield f"{file}, line {number}: {error}"
+
+
+def _value(text: str) -> str:
+    """The value as other readers of such files take it: quotes go, and a comment behind a blank."""
+    if text.lstrip()[:1] not in ("'", '"'):
+        return re.split(r"\s#", text, maxsplit=1)[0].strip()
+    match = _QUOTED.fullmatch(text.strip())
+    if not match:
+        raise ValueError("a quote that begins the value has to end it, on the same line")
+    single, double = match.groups()
+    return re.sub(r"\\(.)", lambda escape: _ESCAPES.get(escape[1], escape[1]), double) if single is None else single
