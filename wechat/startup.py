@@ -1,6 +1,5 @@
 """What every command needs before it begins: the file `.env`, the folder of handlers, the version."""
 
-import configparser
 import re
 from collections.abc import Iterator, Mapping, MutableMapping
 from functools import cache
@@ -26,9 +25,9 @@ def version() -> str:
     """The version of the server, as `setup.cfg` has it; empty where someone has copied the modules alone."""
     if info := _installed():
         return info.stem.partition("-")[2]
-    config = configparser.ConfigParser()
-    config.read(ROOT / "setup.cfg", "utf-8")
-    return config.get("metadata", "version", fallback="")
+    file = ROOT / "setup.cfg"
+    found = re.search(r"^version = (\S+)$", file.read_text("utf-8"), re.MULTILINE) if file.exists() else None
+    return found[1] if found else ""
 
 
 def handlers_folder(environ: Mapping[str, str]) -> Path:
