@@ -83,13 +83,13 @@ class OldAnswers:
         return text.getvalue()
 
     def _rows(self, info: dict[str, Any]) -> Iterator[Row]:
-        for rule in (info.get("keyword_autoreply_info") or {}).get("list") or []:
+        for rule in _listed(info.get("keyword_autoreply_info")):
             replies = self._texts(rule.get("reply_list_info") or [], f"the rule {rule.get('rule_name')}")
             if rule.get("reply_mode") == "reply_all" and replies:
                 replies = ["\n\n".join(replies)]  # in answer to a message there is one
             for keyword in rule.get("keyword_list_info") or []:
-                match = MATCHES.get(str(keyword.get("match_mode")), "exact")
-                yield from ((str(keyword.get("content")), match, reply) for reply in replies)
+                word, match = str(keyword.get("content")).strip(), MATCHES.get(str(keyword.get("match_mode")), "exact")
+                yield from ((word, match, reply) for reply in replies if word)
         for name, match in ("add_friend_autoreply_info", "subscribe"), ("message_default_autoreply_info", "default"):
             yield from (("", match, text) for text in self._texts([info.get(name) or {}], f"the reply {match}"))
 
@@ -107,7 +107,7 @@ class OldAnswers:
     def _button(self, button: dict[str, Any]) -> dict[str, Any]:
         """The button as `menu/create` takes it: what the console sends by itself becomes a click."""
         name, kind = button.get("name"), str(button.get("type")).casefold()
-        if subs := (button.get("sub_button") or {}).get("list"):
+        if subs := _listed(button.get("sub_button")):
             return {"name": name, "sub_button": [self._button(sub) for sub in subs]}
         if kind in NEEDS:
             return {field: button[field] for field in ("type", "name", *NEEDS[kind]) if field in button}
@@ -120,5 +120,10 @@ class OldAnswers:
 def _text(reply: dict[str, Any]) -> str:
     if reply.get("type") == "text":
         return str(reply.get("content") or "")
-    articles = (reply.get("news_info") or {}).get("list") or []
+    articles = _listed(reply.get("news_info"))
     return "\n\n".join(f"{article.get('title')}\n{article.get('content_url')}" for article in articles)
+
+
+def _listed(value: Any) -> list[dict[str, Any]]:
+    """What WeChat wraps into an object with a `list`, in most of its answers."""
+    return (value.get("list") if isinstance(value, dict) else value) or []
