@@ -82,7 +82,7 @@ def test_the_environment_wins_and_the_last_of_two_lines(tmp_path):
     assert read_env(tmp_path, "A=1\nB=2\nB=3\nC=4", A="mine", C="") == {"A": "mine", "B": "3", "C": ""}
 
 
-@pytest.mark.parametrize("line", ["{}", "export {}", "={}", "1A={}", "A B={}", "A='{}", 'A="{}', "A='{}' b", "名={}"])
+@pytest.mark.parametrize("line", ["{}", "export {}", "={}", "1A={}", "A B={}", "A='{}", 'A="{}', "A='{}' b", "名={}", "A=\0{}"])
 def test_a_bad_line_is_named_by_its_number_and_never_quoted(tmp_path, line):
     with pytest.raises(SettingsError) as caught:
         read_env(tmp_path, f"GOOD=1\r\n\r\n{line.format(SECRET)}\r\n")
@@ -100,11 +100,12 @@ def test_all_bad_lines_are_named_at_once_and_nothing_is_set(tmp_path):
     assert environ == {}
 
 
-@pytest.mark.parametrize("encoding", ["gbk", "utf-16", "utf-16-le"])
-def test_another_encoding_is_named(tmp_path, encoding):
+@pytest.mark.parametrize(("encoding", "line"), [("gbk", 3), ("utf-16", 1)])
+def test_another_encoding_is_named_with_the_line(tmp_path, encoding, line):
     """PowerShell's `echo ... > .env` writes UTF-16."""
-    with pytest.raises(SettingsError, match="is not UTF-8: save it as UTF-8"):
-        read_env(tmp_path, "NAME=三体\n".encode(encoding))
+    with pytest.raises(SettingsError) as caught:
+        read_env(tmp_path, "A=1\n\nNAME=三体\n".encode(encoding))
+    assert caught.value.faults == (f"{tmp_path / '.env'}, line {line}: it is not UTF-8; save the file as UTF-8",)
 
 
 def test_without_a_file_and_with_a_folder_of_that_name_nothing_happens(tmp_path):

@@ -10,7 +10,7 @@ from wechat.errors import SettingsError
 ROOT = Path(__file__).resolve().parents[1]  # where `wxserver.py` is
 HANDLERS = "WECHAT_HANDLERS"
 
-_LINE = re.compile(r"(?:export\s+)?([A-Za-z_][\w.-]*)\s*=(.*)", re.ASCII)
+_LINE = re.compile(r"(?:export\s+)?([A-Za-z_][\w.-]*)\s*=([^\0]*)", re.ASCII)
 _QUOTED = re.compile(r"""(?:'([^']*)'|"((?:[^"\\]|\\.)*)")\s*(?:#.*)?""")
 _ESCAPES = {"n": "\n", "r": "\r", "t": "\t"}  # in double quotes; before any other character a backslash goes
 
@@ -42,16 +42,14 @@ def read_env_file(environ: MutableMapping[str, str], file: Path = Path(".env")) 
     """
     if not file.is_file():  # some people's virtual environment is called .env
         return
+    found: dict[str, str] = {}
     try:
-        raw = file.read_bytes()
-        if b"\0" in raw:  # UTF-16, as `>` of Windows PowerShell writes it
-            raise UnicodeError
-        text = raw.decode("utf-8-sig")
+        text = file.read_text("utf-8-sig")
     except OSError as error:
         raise SettingsError([f"{file} cannot be read: {error.strerror}"]) from None
-    except UnicodeError:
-        raise SettingsError([f"{file} is not UTF-8: save it as UTF-8"]) from None
-    found: dict[str, str] = {}
+    except UnicodeDecodeError as error:  # at its first byte where Windows PowerShell wrote the file by `>`
+        number = error.object.count(b"\n", 0, error.start) + 1
+        raise SettingsError([f"{file}, line {number}: it is not UTF-8; save the file as UTF-8"]) from None
     if faults := list(_read_lines(text, found, file)):
         raise SettingsError(faults)
     for name, value in found.items():
@@ -59,7 +57,7 @@ def read_env_file(environ: MutableMapping[str, str], file: Path = Path(".env")) 
 
 
 def _read_lines(text: str, found: dict[str, str], file: Path) -> Iterator[str]:
-    for number, line in enumerate(re.split(r"\r\n|\r|\n", text), 1):
+    for number, line in enumerate(text.split("\n"), 1):
         line = line.strip()
         match = _LINE.fullmatch(line)
         try:
