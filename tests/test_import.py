@@ -74,6 +74,7 @@ def test_the_answers_of_the_documented_samples_become_rows_and_what_is_no_text_i
     assert (status, said.split(";")[0]) == (0, "6 replies")
     head, news, text, subscribe, default, *clicks = rows_of(tmp_path)
     assert head == ["keyword", "match", "reply"]
+    assert (tmp_path / "replies.csv").read_bytes().startswith(b"\xef\xbb\xbfkeyword,")  # for Excel
     assert news[:2] == ["news测试", "contains"]
     assert re.sub(r"http\S+", "URL", news[2]) == "it's news\nURL\n\nMULTI_NEWS\nURL\n\nMULTI_NEWS4\nURL"
     assert text == ["text测试", "contains", "hello!text!"]

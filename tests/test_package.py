@@ -124,6 +124,8 @@ def test_the_script_serves_the_account_by_its_env_file_and_every_command_tells_t
     text = text.replace("WECHAT_TOKEN=", "WECHAT_PATH=/here\nWECHAT_TOKEN=of-the-file")
     (environment.account / ".env").write_text(text, "utf-8")
     script = environment.bin / "wxserver"
+    assert (environment.account / "Procfile").read_text() == "web: exec wxserver\n"
+    assert (environment.account / "Dockerfile").read_text().endswith('\nCMD ["wxserver"]\n')
     for command in ([script], [environment.python, "-m", "wechat"], [environment.python, "-m", "sandbox", "push"]):
         assert call(*command, "--version", cwd=environment.account) == f"wxserver {version()}\n"
     process = serve(str(script), python=environment.python, cwd=environment.account)

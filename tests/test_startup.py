@@ -82,7 +82,9 @@ def test_the_environment_wins_and_the_last_of_two_lines(tmp_path):
     assert read_env(tmp_path, "A=1\nB=2\nB=3\nC=4", A="mine", C="") == {"A": "mine", "B": "3", "C": ""}
 
 
-@pytest.mark.parametrize("line", ["{}", "export {}", "={}", "1A={}", "A B={}", "A='{}", 'A="{}', "A='{}' b", "名={}", "A=\0{}"])
+@pytest.mark.parametrize(
+    "line", ["{}", "export {}", "={}", "1A={}", "A B={}", "A='{}", 'A="{}', "A='{}' b", "名={}", "A=\0{}"]
+)
 def test_a_bad_line_is_named_by_its_number_and_never_quoted(tmp_path, line):
     with pytest.raises(SettingsError) as caught:
         read_env(tmp_path, f"GOOD=1\r\n\r\n{line.format(SECRET)}\r\n")

@@ -77,10 +77,9 @@ class OldAnswers:
         return list(contents)
 
     def _csv(self) -> str:
-        text = io.StringIO("\ufeff", newline="")  # Excel takes a file without this mark for one in its own encoding
-        text.seek(0, io.SEEK_END)
+        text = io.StringIO(newline="")
         csv.writer(text).writerows([("keyword", "match", "reply"), *self.rows])
-        return text.getvalue()
+        return "\ufeff" + text.getvalue()  # Excel takes a file without this mark for one in its own encoding
 
     def _rows(self, info: dict[str, Any]) -> Iterator[Row]:
         for rule in _listed(info.get("keyword_autoreply_info")):
