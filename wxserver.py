@@ -149,7 +149,7 @@ def start(environ: MutableMapping[str, str], handlers: Path | None = None) -> Ap
     try:
         read_env_file(environ)
         settings, routes = prepare(environ, handlers)
-        configure_log(settings.log_level)
+        configure_log(settings.log_level, settings.log_format)
         check_uwsgi(sys.modules.get("uwsgi"))
         return Application(settings, routes)
     except StartError as error:

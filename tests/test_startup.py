@@ -136,6 +136,11 @@ def test_the_application_of_another_wsgi_server_reads_the_file_too(tmp_path):
     assert run(["-c", "from wsgi import application"], tmp_path)[1].startswith("wxserver: .env, line 1: ")
 
 
+def test_the_locale_does_not_matter(tmp_path):
+    (tmp_path / ".env").write_text(f"WECHAT_TOKEN={TOKEN}\nNAME=三体\n", "utf-8")
+    assert run(["-m", "wechat", "check"], tmp_path, LC_ALL="C", PYTHONUTF8="0")[0] == 0
+
+
 def test_check_looks_at_what_the_file_says(tmp_path):
     (tmp_path / ".env").write_text(f"WECHAT_TOKEN={TOKEN}\nWECHAT_TOKN=x\nWECHAT_HANDLERS=mine\n")
     (tmp_path / "mine").mkdir()

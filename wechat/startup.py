@@ -1,5 +1,6 @@
 """What every command needs before it begins: the file `.env`, the folder of handlers, the version."""
 
+import os
 import re
 from collections.abc import Iterator, Mapping, MutableMapping
 from functools import cache
@@ -53,7 +54,7 @@ def read_env_file(environ: MutableMapping[str, str], file: Path = Path(".env")) 
     if faults := list(_read_lines(text, found, file)):
         raise SettingsError(faults)
     for name, value in found.items():
-        environ.setdefault(name, value)
+        environ.setdefault(name, os.fsdecode(value.encode()))  # as a shell would have set it, whatever the locale
 
 
 def _read_lines(text: str, found: dict[str, str], file: Path) -> Iterator[str]:
