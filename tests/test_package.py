@@ -134,6 +134,18 @@ def test_the_script_serves_the_account_by_its_env_file_and_every_command_tells_t
     assert "你好" in pushed  # the environment's token, not the file's
 
 
+def test_the_handlers_of_a_fork_run_on_the_package(environment, tmp_path):
+    """Any of them may be copied; docs/upgrade.md says which files belong together."""
+    shutil.copytree(ROOT / "handlers", tmp_path / "handlers")
+    said = call(environment.python, "-m", "wechat", "check", cwd=tmp_path, WECHAT_TOKEN=TOKEN)
+    assert "warning" not in said
+    shutil.copy(TEMPLATE / "handlers/hello.py", tmp_path / "handlers/hello.py")
+    command = [environment.python, "-m", "wechat", "check"]
+    done = subprocess.run(command, cwd=tmp_path, env=CLEAN, capture_output=True, text=True, check=False)
+    assert "hello.py" in done.stderr
+    assert "stands twice" in done.stderr
+
+
 def test_the_account_runs_unchanged_on_the_next_version(environment, serve):
     """The way of docs/upgrade.md: the wheel, a line in requirements.txt, the tests, `check`."""
     files = {file: file.read_bytes() for file in environment.account.rglob("*.py")}
