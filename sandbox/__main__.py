@@ -20,18 +20,19 @@ import waitress
 
 import wxserver
 from sandbox import check, load, push
-from sandbox.accounts import Accounts
+from sandbox.accounts import Accounts, NumberedTransport
 from sandbox.chat import Chat
 from sandbox.cloud import Cloud
 from sandbox.console import LARGEST_FILE, Console
 from sandbox.messages import APPID
 from sandbox.reload import Folder, snapshot
-from sandbox.timeline import LogLines, Timeline
+from sandbox.timeline import LogLines, Printed, Timeline
 from wechat.errors import StartError
 from wechat.log import configure
-from wechat.routing import prepare
+from wechat.routing import Routes, prepare
 from wechat.settings import Settings
 from wechat.startup import handlers_folder
+from wechat.store.base import Store
 from wechat.store.opening import open_store
 from wechat.system import END_SIGNALS
 from wechat.terminal import Parser, complain
@@ -111,11 +112,10 @@ def start(environ: Mapping[str, str], handlers: Path) -> Folder:
     settings = replace(settings, port=server.getsockname()[1], api_url=f"http://{HOST}:{beside.getsockname()[1]}")
     configure(settings.log_level, settings.log_format)
 
-    make = partial(wxserver.Application, store=open_store(settings.store))
-    accounts = Accounts(settings, routes, make)
-    timeline = Timeline()
+    cloud, timeline = Cloud(settings.appid, settings.secret), Timeline()
+    accounts = Accounts(settings, routes, partial(make, open_store(settings.store)), cloud.note_action)
     logging.getLogger().addHandler(LogLines(timeline, accounts.where))
-    cloud = Cloud(settings.appid, settings.secret)
+    sys.stdout, sys.stderr = Printed(sys.stdout, timeline), Printed(sys.stderr, timeline)
     chat = Chat(f"http://{HOST}:{settings.port}{settings.path}", settings, cloud, timeline)
 
     def tell(faults: list[str]) -> None:
@@ -124,9 +124,16 @@ def start(environ: Mapping[str, str], handlers: Path) -> Folder:
 
     folder = Folder(handlers, seen, environ, accounts.use, chat.show_menu, tell)
     run(accounts, server, settings.threads)
-    run(Console(chat, cloud, settings), beside, THREADS)
-    print(welcome(settings, handlers, is_token_ours=environ["WECHAT_TOKEN"] == DEFAULTS["WECHAT_TOKEN"]), flush=True)
+    run(Console(chat, cloud, settings, accounts.is_idle), beside, THREADS)
+    print(welcome(settings, handlers, environ), flush=True)
     return folder
+
+
+def make(store: Store, settings: Settings, routes: Routes) -> wxserver.Application:
+    """The application for one account, whose calls of the platform say for which message they are."""
+    app = wxserver.Application(settings, routes, store=store)
+    app.api.connect_with(NumberedTransport)
+    return app
 
 
 def listen(port: int) -> socket.socket:
@@ -147,17 +154,20 @@ def run(app: Accounts | Console, listener: socket.socket, threads: int) -> None:
     threading.Thread(target=server.run, daemon=True).start()
 
 
-def welcome(settings: Settings, handlers: Path, is_token_ours: bool) -> str:
+def welcome(settings: Settings, handlers: Path, environ: Mapping[str, str]) -> str:
     """What is printed once all is well."""
     url = f"http://{HOST}:{settings.port}{settings.path}"
-    token = DEFAULTS["WECHAT_TOKEN"] if is_token_ours else "the one in WECHAT_TOKEN"
+    token, appid, secret = (
+        value if environ[name] == value else f"the one in {name}" for name, value in DEFAULTS.items()
+    )
     where = "" if settings.port == Settings.port else f" --url {url}"
     return f"""
 Chat page   {settings.api_url}/
 Server      {url}, token: {token}
-API         {settings.api_url}, a stand-in for api.weixin.qq.com
+API         {settings.api_url}, a stand-in for api.weixin.qq.com, AppID: {appid}, secret: {secret}
 
 From another terminal: python -m sandbox push text 三体{where}
+With WECHAT_API_URL={settings.api_url} and these in WECHAT_APPID and WECHAT_SECRET: python -m wechat menu get
 A change in {handlers}/ is loaded at once. Ctrl-C ends this.
 """
 

@@ -3,24 +3,49 @@
 from __future__ import annotations
 
 import threading
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import replace
-from typing import Protocol
-from urllib.parse import urlsplit
+from typing import Any, Protocol
+from urllib.parse import parse_qs, urlsplit
 from wsgiref.types import StartResponse, WSGIEnvironment
 
+from sandbox.cloud_wire import number_in
+from sandbox.platform import MESSAGE_HEADER, PAGE_HEADER
 from sandbox.timeline import answering
+from wechat.delivery.delivery import Delivery
+from wechat.platform.transport import Body, Received, Transport
 from wechat.routing import Routes, name_of, where
 from wechat.settings import CRYPTOGRAPHY, Settings, package_fault
 
 MODES = ("plain",) if package_fault(CRYPTOGRAPHY) else ("plain", "compat", "safe")
 KINDS = ("official", "unverified", "miniprogram")  # an unverified account may not send customer messages
 
-ACCOUNT_HEADER, MESSAGE_HEADER = "X-Sandbox-Account", "X-Sandbox-Message"
+ACCOUNT_HEADER = "X-Sandbox-Account"
+
+
+class NumberedTransport(Transport):
+    """Says with each call in the course of which message it is made."""
+
+    @contextmanager
+    def open(
+        self,
+        method: str,
+        target: str,
+        body: Body = None,
+        headers: Mapping[str, str] | None = None,
+        *rest: Any,
+        **more: Any,
+    ) -> Iterator[Received]:
+        numbered = {**(headers or {}), MESSAGE_HEADER: str(answering.get())}
+        with super().open(method, target, body, numbered, *rest, **more) as received:
+            yield received
 
 
 class App(Protocol):
     """What serves one account; `use` gives it other handlers."""
+
+    delivery: Delivery
 
     def __call__(self, environ: WSGIEnvironment, start_response: StartResponse, /) -> Iterable[bytes]: ...
 
@@ -31,11 +56,17 @@ class Accounts:
     """A WSGI callable that passes each request on to the account it is for.
 
     The page says in a header which one that is, and which message it sends; other requests are for the account in the
-    settings. `make` makes the application for one of them, when it is first asked for.
+    settings, and `visit` is called with the openid. `make` makes the application for one, when it is first asked for.
     """
 
-    def __init__(self, settings: Settings, routes: Routes, make: Callable[[Settings, Routes], App]) -> None:
-        self._settings = settings
+    def __init__(
+        self,
+        settings: Settings,
+        routes: Routes,
+        make: Callable[[Settings, Routes], App],
+        visit: Callable[[str], None] = lambda openid: None,
+    ) -> None:
+        self._settings, self._visit = settings, visit
         self._routes = routes
         self._make = make
         self._apps: dict[str, App] = {}
@@ -45,12 +76,23 @@ class Accounts:
         if not is_local(environ) or "HTTP_ORIGIN" in environ or "HTTP_SEC_FETCH_SITE" in environ:
             start_response("403 Forbidden", [("Content-Type", "text/plain")])
             return [b"the sandbox answers this machine alone, and no browser\n"]
-        number = environ.get("HTTP_X_SANDBOX_MESSAGE", "")
-        token = answering.set(int(number) if number.isdecimal() and len(number) < 10 else 0)
+        account = environ.get("HTTP_X_SANDBOX_ACCOUNT", "")
+        if not account:
+            self._visit(parse_qs(environ.get("QUERY_STRING", "")).get("openid", [""])[0])
+
+        def start(status: str, headers: list[tuple[str, str]], *rest: Any) -> Any:
+            return start_response(status, [*headers, (PAGE_HEADER, self._settings.api_url)], *rest)
+
+        token = answering.set(number_in(environ))
         try:
-            return self._app(environ.get("HTTP_X_SANDBOX_ACCOUNT", ""))(environ, start_response)
+            return self._app(account)(environ, start)
         finally:
             answering.reset(token)
+
+    def is_idle(self) -> bool:
+        """Whether no message is under way, and no reply is still to be sent."""
+        with self._lock:
+            return all(app.delivery.is_idle() for app in self._apps.values())
 
     def use(self, routes: Routes) -> None:
         """From the next message on, these routes answer; messages under way end as they began."""

@@ -9,11 +9,11 @@ from dataclasses import dataclass, replace
 from typing import Any
 from urllib.parse import urlsplit
 
-from sandbox.accounts import ACCOUNT_HEADER, KINDS, MESSAGE_HEADER, MODES
+from sandbox.accounts import ACCOUNT_HEADER, KINDS, MODES
 from sandbox.cloud import Cloud
-from sandbox.cloud_wire import Call
+from sandbox.cloud_wire import ERRMSG, Call
 from sandbox.messages import FIELDS, USER, compose, to_json
-from sandbox.platform import Endpoint, Platform
+from sandbox.platform import MESSAGE_HEADER, Endpoint, Platform
 from sandbox.timeline import Timeline
 from sandbox.verdict import judge
 from wechat.errors import Unreadable
@@ -25,6 +25,7 @@ NAME = re.compile(r"[A-Za-z]\w{0,31}", re.ASCII)
 FORMATS = ("xml", "json")
 KEPT = 100  # calls, customer messages and files
 LONGEST = 5.0  # seconds after which the platform hangs up
+APART = 0.2  # seconds between two messages of a user at least, unless the first is answered sooner
 
 
 @dataclass(frozen=True)
@@ -75,7 +76,10 @@ class Chat:
         self._url, self._cloud = url, cloud
         self._platforms = {mode: replace(Platform.of(settings), mode=mode) for mode in MODES}
         self._numbers = itertools.count(1)
+        self._lock = threading.Lock()
+        self._sent: dict[str, threading.Event] = {}  # by openid: set once the next message may follow
         cloud.heard = self._hear
+        cloud.followers.windows |= {openid: {} for openid in USERS}
 
     def send(self, order: Order) -> int:
         """Pushes the message, and returns at once; gives its number."""
@@ -83,10 +87,25 @@ class Chat:
         if order.format == "json":
             content = to_json(parse(content.encode()))
         query, body = self._platforms[order.mode].push(content, openid=order.openid)
-        number = next(self._numbers)
         request = {"path": urlsplit(self._url).path, "query": query, "body": body.decode(), "content": content}
-        self.timeline.add("sent", id=number, request=request, **vars(order))
-        threading.Thread(target=self._deliver, args=(number, order, query, body), daemon=True).start()
+        with self._lock:
+            number, sent = next(self._numbers), threading.Event()
+            before, self._sent[order.openid] = self._sent.get(order.openid), sent
+            self.timeline.add("sent", id=number, request=request, **vars(order))
+        self._cloud.note_action(order.openid, order.fields.get("Event", "") if order.type == "event" else "")
+
+        def deliver() -> None:
+            if before:
+                before.wait()
+            after = threading.Timer(APART, sent.set)
+            after.start()
+            try:
+                self._deliver(number, order, query, body)
+            finally:
+                sent.set()
+                after.cancel()
+
+        threading.Thread(target=deliver, daemon=True).start()
         return number
 
     def _deliver(self, number: int, order: Order, query: str, body: bytes) -> None:
@@ -123,11 +142,15 @@ class Chat:
     def _hear(self, call: Call) -> None:
         """What the server asks of the platform, where users see something of it."""
         self._forget()
-        if call.errcode or call.status != 200 or not isinstance(call.body, dict):
+        if call.status != 200 or not isinstance(call.body, dict):
             return
         openid = call.body.get("touser")
-        if call.path.endswith("/message/custom/send"):
-            self.timeline.add("customer", openid=openid, message=call.body, media=self._media_in(str(call.body)))
+        about = {"id": call.number, "openid": openid, "message": call.body}
+        if call.errcode:
+            if call.path.endswith("/message/custom/send") and call.token_ok:
+                self.timeline.add("refused", errcode=call.errcode, errmsg=ERRMSG.get(call.errcode, ""), **about)
+        elif call.path.endswith("/message/custom/send"):
+            self.timeline.add("customer", media=self._media_in(str(call.body)), **about)
         elif call.path.endswith("/typing"):
             self.timeline.add("typing", openid=openid, is_on=call.body.get("command") == "Typing")
         elif "/menu/" in call.path:

@@ -14,16 +14,27 @@ from wsgiref.types import StartResponse, WSGIEnvironment
 
 from webob import Request, Response
 
-from sandbox.cloud_wire import FAULT, LATE_FAULTS, Answer, Asked, Call, Media, page, public, read, respond, staged
+from sandbox.cloud_wire import (
+    FAULT,
+    LATE_FAULTS,
+    NO_ENDPOINT,
+    Answer,
+    Asked,
+    Call,
+    Endpoint,
+    Media,
+    public,
+    read,
+    respond,
+    staged,
+)
+from sandbox.followers import DAY, Followers
 from sandbox.rules import Menus, file_errcode, is_openid, message_errcode
 
-DAY = 86400  # seconds
 OVERLAP = 300  # seconds a token is good beside its successor; the stable one is renewed so long before its end
 MEDIA_LIFE = 3 * DAY
 TYPING_LIFE = 15  # seconds
 OPEN = ("/cgi-bin/token", "/cgi-bin/stable_token")  # what needs no access_token
-
-Endpoint = tuple[str, Callable[[Asked], Answer]]
 
 
 @dataclass
@@ -38,8 +49,7 @@ class Cloud:
 
     `clock` gives seconds since 1970; `token_life` is in seconds. `journal` holds every request, and `heard` is called
     with it; `sent` holds the openid and the JSON of each customer message that was taken, `media` the uploads by
-    media_id; `fetches` counts the tokens that stable_token handed out. `windows` is how many messages an openid may
-    still get, -1 once its 48 hours are over; an openid that is not in it gets any number.
+    media_id; `fetches` counts the tokens that stable_token handed out. `followers` knows who may get what.
     """
 
     url = ""  # where it is served
@@ -50,7 +60,7 @@ class Cloud:
         self.media: dict[str, Media] = {}
         self.fetches = 0
         self.heard: Callable[[Call], None] = lambda call: None
-        self.windows: dict[str, int] = {}
+        self.followers = Followers(clock)
         self.menus = Menus()
         self._appid, self._secret, self._clock, self._token_life = appid, secret, clock, token_life
         self._lock = threading.Condition()
@@ -78,8 +88,8 @@ class Cloud:
             "media/get": ("GET", self._get_media),
             "media/get/jssdk": ("GET", lambda asked: self._get_media(asked, speex=True)),
             "message/custom/send": ("POST", self._send),
-            "message/custom/typing": ("POST", self._type),
-            "message/custom/business/typing": ("POST", self._type),
+            **dict.fromkeys(("message/custom/typing", "message/custom/business/typing"), ("POST", self._type)),
+            **self.followers.endpoints(),
             "getcallbackip": ("GET", lambda _: {"ip_list": ["106.55.206.146", "101.226.103.0/25"]}),
             "get_api_domain_ip": ("GET", lambda _: {"ip_list": ["101.89.47.18", "101.91.37.129"]}),
             "clear_quota": ("POST", self._clear_quota),
@@ -122,6 +132,11 @@ class Cloud:
             for token in self._tokens.values():
                 token.expires = self._clock()
 
+    def note_action(self, openid: str, event: str = "") -> None:
+        """A user wrote, or did what the event says, and the account may send so many customer messages again."""
+        with self._lock:
+            self.followers.note_action(openid, event)
+
     def keep(self, media: Media) -> str:
         """Takes a file in; gives its media_id."""
         media_id = secrets.token_urlsafe(48)
@@ -145,7 +160,8 @@ class Cloud:
         response = respond(answer, fault)
         errcode = answer if isinstance(answer, int) else 0
         come = (asked.method, asked.path, public(asked.query) or {}, public(asked.body))
-        self.journal.append(Call(*come, not refusal, asked.escaped, fault, response.status_int, errcode))
+        status, number = response.status_int, asked.number
+        self.journal.append(Call(*come, not refusal, asked.escaped, fault, status, errcode, number))
         self.heard(self.journal[-1])
         return response, fault
 
@@ -154,7 +170,7 @@ class Cloud:
         if video:
             return video.download("video")
         if asked.path not in self._endpoints:
-            return page(404)
+            return NO_ENDPOINT
         method, endpoint = self._endpoints[asked.path]
         if token_errcode and asked.path not in OPEN:
             return token_errcode
@@ -238,11 +254,8 @@ class Cloud:
         if errcode := message_errcode(asked.body):
             return errcode
         openid = asked.body["touser"]
-        left = self.windows.get(openid, math.inf)
-        if left <= 0:
-            return 45015 if left < 0 else 45047
-        if openid in self.windows:
-            self.windows[openid] -= 1
+        if errcode := self.followers.count_message(openid):
+            return errcode
         self._typing.pop(openid, None)
         self.sent.append((openid, asked.body))
         self._lock.notify_all()

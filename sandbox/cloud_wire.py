@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import re
 import secrets
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any, TypeAlias
 from urllib.parse import parse_qsl
@@ -23,6 +24,7 @@ ERRMSG = {
     45015: "response out of time limit or subscription is canceled",
     45047: "out of response count limit",
     46003: "menu no exist",
+    40066: "invalid url: the sandbox's stand-in has no such endpoint",
     47001: "data format error",
     48001: "api unauthorized",
 }
@@ -51,6 +53,7 @@ LATE_FAULTS = ("slow", "cut", "control")  # the call is carried out, and its ans
 
 ESCAPE = re.compile(rb"(?<!\\)(?:\\\\)*\\u(?!00[0-7])")  # of a character beyond ASCII, which needs none
 
+NO_ENDPOINT = 40066
 Answer: TypeAlias = dict[str, Any] | int | Response  # JSON, an errcode, or a response that is neither
 
 
@@ -64,6 +67,10 @@ class Asked:
     query: dict[str, str]
     body: Any
     escaped: bool
+    number: int = 0  # of the sandbox's message in the course of which it is asked
+
+
+Endpoint: TypeAlias = tuple[str, Callable[[Asked], Answer]]  # the method, and what answers
 
 
 @dataclass(frozen=True)
@@ -72,7 +79,7 @@ class Call:
 
     `body` is the JSON, or filename and content of an upload, or None. `token_ok` says whether the access_token was good
     when it came, `escaped` whether characters beyond ASCII came as escapes, which users would see as they stand.
-    `errcode` is 0 too for an answer that has none.
+    `errcode` is 0 too for an answer that has none; `number` is that of the sandbox's message that led to it.
     """
 
     method: str
@@ -84,6 +91,7 @@ class Call:
     fault: str
     status: int
     errcode: int
+    number: int = 0
 
 
 @dataclass(frozen=True)
@@ -107,6 +115,12 @@ class Media:
         return Response(self.content, content_type=content_type, content_disposition=disposition)
 
 
+def number_in(environ: Mapping[str, Any]) -> int:
+    """The number of the sandbox's message that a request belongs to; 0 for none."""
+    number = environ.get("HTTP_X_SANDBOX_MESSAGE", "")
+    return int(number) if number.isdecimal() and len(number) < 10 else 0
+
+
 def read(request: Request) -> Asked:
     """The request, with its body read."""
     path = request.environ["PATH_INFO"]
@@ -118,7 +132,7 @@ def read(request: Request) -> Asked:
     if request.method == "POST":
         body = _form(raw, request.headers.get("Content-Type", "")) if is_form else _json(raw)
     escaped = not is_form and bool(ESCAPE.search(raw))
-    return Asked(request.method, path, request.application_url, query, body, escaped)
+    return Asked(request.method, path, request.application_url, query, body, escaped, number_in(request.environ))
 
 
 def _json(raw: bytes) -> dict[str, Any] | int:

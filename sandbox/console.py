@@ -29,11 +29,11 @@ LARGEST_FILE = 10 * 1024 * 1024  # bytes; the platform takes no larger one
 class Console:
     """A WSGI app for one page: `/events` says what happens, `/push` sends a message, `/media` keeps and shows files.
 
-    Paths of the platform's API go to the stand-in.
+    All other paths are the platform's API, and go to the stand-in.
     """
 
-    def __init__(self, chat: Chat, cloud: Cloud, settings: Settings) -> None:
-        self._chat, self._cloud = chat, cloud
+    def __init__(self, chat: Chat, cloud: Cloud, settings: Settings, is_idle: Callable[[], bool]) -> None:
+        self._chat, self._cloud, self._is_idle = chat, cloud, is_idle
         self._page = PAGE.read_bytes()
         self._headers = {
             "Content-Security-Policy": policy(self._page),
@@ -60,13 +60,14 @@ class Console:
         answer: Callable[..., Iterable[bytes]]
         if not is_local(environ):
             answer = refuse_json(403, "the sandbox is for this machine alone")
-        elif path.startswith(("/cgi-bin/", "/video/")):
-            answer = self._cloud
+        elif is_foreign(environ) and path != "/":
+            answer = refuse_json(403, "the sandbox answers no page but its own")
         elif path.startswith("/media/"):
             answer = self._show(path.removeprefix("/media/"))
         else:
             respond = self._answers.get((environ["REQUEST_METHOD"], path))
-            answer = respond(request) if respond else refuse_json(404, "no such page")
+            is_own = path in {path for _, path in self._answers}
+            answer = respond(request) if respond else refuse_json(404, "no such page") if is_own else self._cloud
         return answer(environ, start_response)
 
     def _show_page(self, _: Request) -> Response:
@@ -78,8 +79,9 @@ class Console:
         after = request.environ.get("QUERY_STRING", "").removeprefix("after=")
         if not after.isdecimal() or len(after) > 15:
             return refuse_json(400, "after takes a number")
+        is_idle = self._is_idle()  # before the events, so that none comes after it
         events = self._chat.timeline.after(int(after), LOOK)
-        return json_response({**self._offer, "events": events})
+        return json_response({**self._offer, "is_idle": is_idle, "events": events})
 
     def _push(self, request: Request) -> Response:
         # A page of another host can send no JSON without being allowed to, nor the bytes of a file below.
@@ -109,6 +111,13 @@ class Console:
         response = media.download(media_id)
         response.headers["X-Content-Type-Options"] = "nosniff"
         return response
+
+
+def is_foreign(environ: WSGIEnvironment) -> bool:
+    """Whether a browser asks in the name of a page from elsewhere, be it another port of this machine."""
+    origin = environ.get("HTTP_ORIGIN", f"http://{environ.get('HTTP_HOST')}")
+    site = environ.get("HTTP_SEC_FETCH_SITE", "none")
+    return origin != f"http://{environ.get('HTTP_HOST')}" or site not in ("none", "same-origin")
 
 
 def policy(page: bytes) -> str:

@@ -31,6 +31,8 @@ from wechat.protocol.envelope import RANDOM, Cipher, sign
 from wechat.settings import Settings
 
 HEADERS = {"User-Agent": "Mozilla/4.0", "Content-Type": "text/xml"}
+# Which message of the sandbox a request belongs to, and where the sandbox has its page.
+MESSAGE_HEADER, PAGE_HEADER = "X-Sandbox-Message", "X-Sandbox-Page"
 
 
 def signed_query(token: str, timestamp: int | None = None, encrypted: str = "", openid: str = USER) -> str:
@@ -49,13 +51,14 @@ def signed_query(token: str, timestamp: int | None = None, encrypted: str = "", 
 class Attempt(NamedTuple):
     """One attempt at a push: the status and body of the answer, None and empty where there was none.
 
-    `problem` says why, unless WeChat hung up after so many seconds.
+    `problem` says why, unless WeChat hung up after so many seconds. `page` is the sandbox's, where one answered.
     """
 
     status: int | None
     body: bytes
     seconds: float
     problem: str = ""
+    page: str = ""
 
 
 def is_address(text: str) -> bool:
@@ -92,8 +95,8 @@ class Endpoint:
         exchange = self._call if self.app else self._post
         started = time.monotonic()
         try:
-            status, content = exchange(method, self._target(query), body)
-            return Attempt(status, content, time.monotonic() - started)
+            status, content, page = exchange(method, self._target(query), body)
+            return Attempt(status, content, time.monotonic() - started, page=page)
         except (OSError, HTTPException) as error:
             seconds = time.monotonic() - started
             said = getattr(error, "strerror", "") or type(error).__name__
@@ -103,7 +106,7 @@ class Endpoint:
         parts = urlsplit(self.url)
         return f"{parts.path or '/'}?{'&'.join(filter(None, [parts.query, query]))}"
 
-    def _post(self, method: str, target: str, body: bytes) -> tuple[int, bytes]:
+    def _post(self, method: str, target: str, body: bytes) -> tuple[int, bytes, str]:
         parts = urlsplit(self.url)
         connect = HTTPSConnection if parts.scheme == "https" else HTTPConnection
         with closing(connect(parts.hostname or "", parts.port, timeout=self.hang_up)) as connection:
@@ -115,18 +118,18 @@ class Endpoint:
             try:
                 connection.request(method, target, body or None, {**HEADERS, **self.headers})
                 response = connection.getresponse()
-                return response.status, response.read()
+                return response.status, response.read(), response.getheader(PAGE_HEADER, "")
             finally:
                 end.cancel()
 
-    def _call(self, method: str, target: str, body: bytes) -> tuple[int, bytes]:
+    def _call(self, method: str, target: str, body: bytes) -> tuple[int, bytes, str]:
         request = Request.blank(target, method=method, body=body, headers={**HEADERS, **self.headers})
-        answer: Future[tuple[int, bytes]] = Future()
+        answer: Future[tuple[int, bytes, str]] = Future()
 
         def call() -> None:
             try:
                 response = request.send(self.app)
-                answer.set_result((response.status_int, response.body))
+                answer.set_result((response.status_int, response.body, ""))
             except BaseException as error:
                 answer.set_exception(error)
 

@@ -3,15 +3,22 @@
 from __future__ import annotations
 
 import argparse
-from collections.abc import Mapping
+import json
+import secrets
+import time
+from collections.abc import Iterator, Mapping
+from urllib.parse import urlsplit
 
 from sandbox.messages import FIELDS, USER, build, to_json
 from sandbox.options import add_account, read_account
-from sandbox.platform import Endpoint, Platform, is_address
+from sandbox.platform import MESSAGE_HEADER, Endpoint, Platform, is_address
 from sandbox.verdict import BANNER, judge
 from wechat.errors import StartError
 from wechat.protocol.parser import parse
 from wechat.terminal import complain
+
+FIRST = 10**8  # the numbers of the page's own messages are lower
+LOOK = 0.1  # seconds between two looks at what was pushed later
 
 
 def add_arguments(parser: argparse.ArgumentParser, environ: Mapping[str, str]) -> None:
@@ -22,6 +29,9 @@ def add_arguments(parser: argparse.ArgumentParser, environ: Mapping[str, str]) -
     parser.add_argument("--url", help="default: 127.0.0.1, PORT and WECHAT_PATH")
     add_account(parser, environ)
     parser.add_argument("--openid", default=USER, help="who sends it")
+    parser.add_argument(
+        "--wait", metavar="S", type=float, default=60, help="seconds that what the sandbox pushes later has, default 60"
+    )
     parser.add_argument("--json", action="store_true", help="push JSON, as to a Mini Program")
 
 
@@ -39,14 +49,41 @@ def run(options: argparse.Namespace) -> int:
     except (StartError, ValueError) as error:  # also where an argument is not in the terminal's encoding
         complain(error)
         return 2
-    endpoint = Endpoint(url or f"http://127.0.0.1:{settings.port}{settings.path}")
+    number = FIRST + secrets.randbelow(FIRST)
+    where = url or f"http://127.0.0.1:{settings.port}{settings.path}"
+    endpoint = Endpoint(where, headers={MESSAGE_HEADER: str(number)} if is_local(where) else {})
     attempts = list(endpoint.deliver(*push))
     verdict = judge(platform, attempts[-1], options.kind == "event", options.openid)
-    for number, attempt in enumerate(attempts, 1):
+    for count, attempt in enumerate(attempts, 1):
         came = attempt.status or attempt.problem or "no answer"
-        complain(f"attempt {number}: {came}, {attempt.seconds:.2f} s")
+        complain(f"attempt {count}: {came}, {attempt.seconds:.2f} s")
     if verdict.is_banner:
         print(f"{BANNER}\n({verdict.fault})")
         return 1
-    print(verdict.reply or "(nothing)")
+    print(verdict.reply or "(nothing)", flush=True)
+    for message in pushed_later(attempts[-1].page, number, options.wait):
+        print(f"later: {message}", flush=True)
     return 0
+
+
+def is_local(url: str) -> bool:
+    """Whether it is on this machine, where a sandbox may be."""
+    return is_address(url) and urlsplit(url).hostname in ("127.0.0.1", "localhost", "::1")
+
+
+def pushed_later(page: str, number: int, seconds: float) -> Iterator[str]:
+    """The customer messages that follow the reply, until the sandbox with this page is idle; none from elsewhere."""
+    ends, last = time.monotonic() + seconds, 0
+    while is_local(page) and time.monotonic() < ends:
+        answer = Endpoint(f"{page}/events", hang_up=10).request("GET", f"after={max(0, last - 1)}")
+        if answer.status != 200:  # it was stopped meanwhile
+            return
+        seen = json.loads(answer.body)
+        for event in seen["events"]:
+            if event["seq"] > last and event.get("id") == number and event["kind"] in ("customer", "refused"):
+                said = json.dumps(event["message"], ensure_ascii=False)
+                yield said if event["kind"] == "customer" else f"refused with {event['errcode']}: {said}"
+        last = max([last, *(event["seq"] for event in seen["events"])])
+        if seen["is_idle"]:
+            return
+        time.sleep(LOOK)

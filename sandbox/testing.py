@@ -61,6 +61,7 @@ class User:
         if kind not in FIELDS and not fields:
             raise ValueError(f"{kind} needs its fields: there are {', '.join(FIELDS)} without")
         content = compose(kind, {**FIELDS.get(kind, {}), **fields}, self.openid)
+        self._cloud.note_action(self.openid, fields.get("Event", "") if kind == "event" else "")
         *_, attempt = self._endpoint.deliver(*self._platform.push(content, openid=self.openid))
         reply, fault = judge(self._platform, attempt, kind == "event", self.openid)
         if fault:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import logging
 import re
 import threading
@@ -9,7 +10,7 @@ import time
 from collections import deque
 from collections.abc import Callable
 from contextvars import ContextVar
-from typing import Any
+from typing import Any, TextIO
 
 from wechat.log import LineFormatter
 
@@ -22,6 +23,7 @@ STANDING = ("menu", "handlers")  # of which the latest counts, however long ago 
 answering: ContextVar[int] = ContextVar("answering", default=0)
 
 HANDLER = re.compile(r" -> (\S+): ")  # in the line that the server writes about an attempt
+FAILED = re.compile(r"(\S+?),?(?: the error handler,)? (?:failed on |on .*: (?:no answer after|its process ended) )")
 
 
 class Timeline:
@@ -74,6 +76,29 @@ class LogLines(logging.Handler):
         try:
             named = HANDLER.search(record.getMessage()) if record.name == "wxserver" else None
             handler = {"handler": named[1], "where": self._where(named[1])} if named else {}
+            if failed := FAILED.match(record.getMessage()) if record.levelno >= logging.ERROR else None:
+                handler = {"failed": failed[1], "where": self._where(failed[1])}
             self._timeline.add("log", id=number, level=record.levelname, line=self.format(record), **handler)
         except Exception:  # a line that cannot be formatted must not cost the answer
             self.handleError(record)
+
+
+class Printed(io.TextIOBase):
+    """Stands in for stdout or stderr: what is printed while a message is answered also goes to its log."""
+
+    def __init__(self, stream: TextIO, timeline: Timeline) -> None:
+        super().__init__()
+        self._stream, self._timeline, self._begun = stream, timeline, threading.local()
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._stream, name)
+
+    def write(self, text: str) -> int:
+        if number := answering.get():
+            *lines, self._begun.line = (getattr(self._begun, "line", "") + text).split("\n")
+            for line in lines:
+                self._timeline.add("log", id=number, level="PRINT", line=line)
+        return self._stream.write(text)
+
+    def flush(self) -> None:
+        self._stream.flush()

@@ -15,6 +15,7 @@ import pytest
 from webob import Request
 
 from sandbox.cloud import Cloud
+from sandbox.followers import Window
 from sandbox.messages import USER
 from sandbox.testing import APPID
 from tests.conftest import ROOT
@@ -450,12 +451,31 @@ def test_a_message_against_the_rules_is_refused(client, cloud, change, errcode):
 
 
 def test_a_user_gets_as_many_messages_as_the_window_has(client, cloud):
-    cloud.windows = {USER: 2}
+    cloud.followers.windows = {USER: {60: Window(2)}}
     assert [client.post(SEND, TEXT)["errcode"] for _ in range(3)] == [0, 0, 45047]
     assert client.post(SEND, {**TEXT, "touser": "somebody"})["errcode"] == 0
-    cloud.windows[USER] = -1
+    cloud.followers.windows[USER] = {}
     assert client.post(SEND, TEXT)["errcode"] == 45015
     assert len(cloud.sent) == 3
+
+
+def test_what_a_user_does_opens_a_window_for_so_many_messages(client, cloud, clock):
+    def sent():
+        return [client.post(SEND, TEXT)["errcode"] for _ in range(6)].count(0)
+
+    cloud.note_action(USER, "CLICK")
+    assert sent() == 3
+    cloud.note_action(USER)
+    assert sent() == 5
+    cloud.note_action(USER, "user_enter_tempsession")
+    cloud.note_action(USER, "VIEW")
+    assert (sent(), client.post(SEND, TEXT)["errcode"]) == (2, 45047)
+    cloud.note_action(USER)
+    clock.now += 48 * 3600
+    assert client.post(SEND, TEXT)["errcode"] == 45015
+    cloud.note_action(USER)
+    cloud.note_action(USER, "unsubscribe")
+    assert client.post(SEND, TEXT)["errcode"] == 45015
 
 
 @pytest.mark.parametrize("path", ["message/custom/typing", "message/custom/business/typing"])

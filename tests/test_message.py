@@ -1,6 +1,7 @@
 import contextlib
 import copy
 import json
+import logging
 import pickle
 import time
 
@@ -292,8 +293,14 @@ def test_a_message_can_be_copied_and_does_not_quote_the_user():
     message = message_with("<Content>secret words</Content>")
     assert copy.deepcopy(message) == message == pickle.loads(pickle.dumps(message))
     assert "secret" not in repr(message)
+    assert "Content" in str(message)
     assert dict(message)["Content"] == "secret words"
     assert len(message) == 4
+
+
+def test_a_message_shows_its_values_where_the_log_may_quote(caplog):
+    caplog.set_level(logging.DEBUG, "wechat.log")
+    assert "Content='secret words'" in str(message_with("<Content>secret words</Content>"))
 
 
 @given(st.text())

@@ -268,7 +268,7 @@ def test_a_mini_program_has_no_menu_and_is_answered_by_customer_messages(page):
     chat.does("Mini Program card")
     chat.fills(title="我的书")
     chat.sees("暂时看不懂这类消息")
-    assert chat.is_panel_about("miniprogrampage", "success", "no reply")
+    assert chat.is_panel_about("miniprogrampage", "success", "text, pushed after")
 
 
 SLOW = MINE + ("@on('text', 'slow', slow=True)\ndef slow(msg):\n    time.sleep(2)\n    return 'slow is done'\n")
@@ -282,7 +282,9 @@ def test_a_slow_handler_shows_its_attempts_then_typing_and_then_its_message(page
     chat.sees("The account is typing")
     chat.sees("slow is done")
     assert "The account is typing" not in chat.text("#chat")
-    assert chat.is_panel_about("ms · 200", "no reply", "handlers.mine.slow", "later", "pushed")
+    assert chat.is_panel_about("ms · 200", "text, pushed after 2.", "handlers.mine.slow", "later", '"slow is done"')
+    chat.sees("mine.slow · pushed after 2.", ".more")
+    assert "no reply" not in chat.text()
 
 
 def test_an_unverified_account_fetches_a_slow_answer_with_its_next_message(page):
@@ -319,6 +321,40 @@ def test_a_handler_that_raises_is_seen_with_its_traceback(page):
     chat.sees("出了点问题，请稍后再试。")
     assert chat.is_panel_about("ZeroDivisionError: division by zero", "handlers/mine.py", "line 7")
     assert chat.one("#log .ERROR")
+    assert "✕ handlers.mine.boom failed handlers/mine.py:5" in chat.text("#handler")
+    assert "answered in its place: handlers.fallback." in chat.text("#handler")
+    assert chat.text(".more.failed").startswith("✕ mine.boom failed")
+
+
+def test_what_a_handler_prints_is_in_the_log_of_its_message(page):
+    chat = page()
+    chat.reloads(MINE + "@on('text', 'show')\ndef show(msg):\n    print('this is', msg)\n    return 'shown'\n")
+    chat.says("show")
+    chat.sees("shown")
+    assert chat.is_panel_about("this is <Message ToUserName='gh_7f083739789a'", "Content='show'")
+    assert chat.sandbox.wait_for_lines("this is <Message ToUserName=", 1)
+
+
+def test_a_customer_message_that_is_refused_is_red_and_says_why(page):
+    chat = page()
+    six = "    for number in range(6):\n        api.send(msg.FromUserName, f'piece {number}')\n"
+    chat.reloads(MINE + f"@on('text', 'six')\ndef six(msg, api):\n{six}")
+    chat.says("six")
+    chat.sees("errcode 45047 out of response count limit")
+    assert chat.is_panel_about("WeChat refused a customer message: errcode 45047", "pushed after")
+    assert "piece 4" in chat.text("#chat")
+    assert "piece 5" not in chat.text("#chat")
+
+
+def test_messages_that_follow_one_another_at_once_stay_in_order(page):
+    chat = page()
+    chat.reloads(
+        MINE + "import re\n@on('text', re.compile('[a-h]'))\ndef echo(msg):\n    return 'got ' + msg.Content\n"
+    )
+    chat.browser.execute_script("for (const text of 'abcdefgh') push('text', { Content: text })")
+    chat.sees("got h")
+    assert chat.text("#chat .mine .bubble").split() == [*"abcdefgh"]
+    assert chat.text("#chat .theirs .bubble").split("\n") == [f"got {letter}" for letter in "abcdefgh"]
 
 
 def test_a_broken_file_is_shown_and_the_last_good_version_answers(page):
@@ -340,11 +376,13 @@ REPLIES = (
     MINE
     + """
 import io
+turns = iter(range(0, 10, 3))  # a click allows three customer messages
 @on("event", "CLICK", "BOOKS_GUIDE")
 def all_kinds(msg, api):
     png = bytes.fromhex("89504e470d0a1a0a0000000d4948445200000001000000010806000000" "1f15c489"
         "0000000d49444154789c6360606060000000050001a5f645400000000049454e44ae426082")
     picture = api.upload("image", "a.png", io.BytesIO(png))
+    turn = next(turns)
     for reply in (
         Text("first\\nsecond <b>bold</b> <a href='https://example.com/a'>a link</a> https://example.com/b"),
         Text("<a href='weixin://bizmsgmenu?msgmenucontent=帮助&msgmenuid=1'>ask for help</a>"),
@@ -355,8 +393,10 @@ def all_kinds(msg, api):
         Video("unknown-video", "the film", "about it"),
         Music("thumb", "the song", "its singer", "https://example.com/low.mp3", "https://example.com/high.mp3"),
         News([Article("one article", "what it says", "https://example.com/cover.jpg", "https://example.com/article")]),
-    ):
+    )[turn:turn + 3]:
         api.send(msg.FromUserName, reply)
+    if turn < 9:
+        return None
     api.post("/cgi-bin/message/custom/send", {"touser": msg.FromUserName, "msgtype": "msgmenu", "msgmenu": {
         "head_content": "was it good?", "list": [{"id": "101", "content": "满意"}], "tail_content": "thank you"}})
     cover, url = "https://example.com/cover.jpg", "https://example.com/"
@@ -377,8 +417,9 @@ def test_every_kind_of_reply_is_shown_as_wechat_shows_it(page):
     chat = page()
     (chat.sandbox.handlers / "menu.py").unlink()
     chat.reloads(REPLIES)
-    chat.clicks("☰ 查书")
-    chat.clicks("怎么查书")
+    for _ in range(4):
+        chat.clicks("☰ 查书")
+        chat.clicks("怎么查书")
     chat.sees("first\nsecond <b>bold</b> a link https://example.com/b")
     links = [link.get_attribute("href") for link in chat.all("#chat .bubble a")]
     assert links[:2] == ["https://example.com/a", "https://example.com/b"]

@@ -74,6 +74,18 @@ def test_the_banner_is_exit_status_1(http_server):
     assert done.stderr.count("attempt") == 3
 
 
+def test_what_is_pushed_later_is_printed_too(sandbox):
+    process = sandbox(WECHAT_REPLY_WITHIN="0.2")
+    slow = "import time\nfrom wechat.routing import on\n@on('text', 'slow', slow=True)\ndef slow(msg):\n"
+    process.write("mine.py", slow + "    time.sleep(1)\n    yield 'first'\n    yield 'second'\n")
+    assert process.wait_for_lines("the handlers are loaded", 1)
+    done = push("text", "slow", "--url", process.url, WECHAT_TOKEN=TOKEN)
+    first, second = (line for line in done.stdout.splitlines() if line.startswith("later: "))
+    assert done.stdout.startswith("(nothing)\n")
+    assert ('"first"' in first, '"second"' in second) == (True, True)
+    assert "later" not in push("text", "slow", "--wait", "0", "--url", process.url, WECHAT_TOKEN=TOKEN).stdout
+
+
 @pytest.mark.parametrize("arguments", [[], ["film"], ["text", "a", "b"], ["text", "--token", "x"]])
 def test_a_wrong_call_is_status_2(arguments):
     assert push(*arguments).returncode == 2

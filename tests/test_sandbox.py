@@ -382,6 +382,40 @@ def test_a_timeline_keeps_the_latest_events_and_what_stands():
     assert timeline.after(kept[-1]["seq"], 0) == []
 
 
+def test_a_pushed_reply_names_the_message_it_answers(sandbox):
+    process = sandbox(WECHAT_REPLY_WITHIN="0.1")
+    process.write("mine.py", handler("late", "import time; time.sleep(0.5)").replace("'v')", "'v', slow=True)"))
+    loaded(process)
+    number = push(process, fields={"Content": "v"})
+    push(process)
+    customer = events(process, lambda event: event["kind"] == "customer")[-1]
+    assert (customer["id"], customer["message"]["text"]["content"]) == (number, "late")
+
+
+def test_a_handler_that_failed_is_named_beside_the_one_that_spoke_for_it(sandbox):
+    process = sandbox()
+    process.write("mine.py", handler("", "raise ValueError('x')"))
+    loaded(process)
+    number = push(process, fields={"Content": "v"})
+    found = events(process, lambda event: event["kind"] == "answered" and event["id"] == number)
+    failed = [event for event in found if event.get("failed")]
+    assert (failed[0]["failed"], failed[0]["where"]) == ("handlers.mine.v", "handlers/mine.py:3")
+    assert [event["handler"] for event in found if event.get("handler")] == ["handlers.fallback.error"]
+
+
+def test_a_user_who_has_not_written_gets_no_customer_message(sandbox):
+    process = sandbox()
+    source = f"def v(msg, api):\n    api.send('{USERS[1]}', 'hello')\n"
+    process.write("mine.py", "from wechat.routing import on\n@on('text', 'v')\n" + source)
+    loaded(process)
+    push(process, fields={"Content": "v"})
+    refused = events(process, lambda event: event["kind"] == "refused")[-1]
+    assert (refused["openid"], refused["errcode"]) == (USERS[1], 45015)
+    push(process, openid=USERS[1])
+    push(process, fields={"Content": "v"})
+    assert events(process, lambda event: event["kind"] == "customer")[-1]["openid"] == USERS[1]
+
+
 # What an audit found
 
 

@@ -190,12 +190,17 @@ def log_error(logger: logging.Logger, said: str, error: BaseException | None) ->
         logger.handle(record)
 
 
+def may_quote() -> bool:
+    """Whether LOG_LEVEL is DEBUG, so that what users say may be shown."""
+    return logging.getLogger(__name__).isEnabledFor(logging.DEBUG)
+
+
 def trace(error: BaseException | None) -> str:
     """The traceback of an error and of its causes, for `log_error`.
 
     What the errors say is left out unless LOG_LEVEL is DEBUG: it may quote the user.
     """
-    is_debug = logging.getLogger(__name__).isEnabledFor(logging.DEBUG)
+    is_debug = may_quote()
     parts: list[str] = []
     seen: set[int] = set()
     while error is not None and id(error) not in seen:  # `raise error from error` is its own cause

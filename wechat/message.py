@@ -7,7 +7,7 @@ import re
 from hashlib import sha1
 from typing import Any
 
-from wechat.log import printable, shorten
+from wechat.log import may_quote, printable, shorten
 
 # Users' texts arrive with such characters raw, and no XML parser takes them. https://www.w3.org/TR/xml/#charsets
 _FORBIDDEN = re.compile("[\x00-\x08\x0b\x0c\x0e-\x1f\ud800-\udfff\ufffe\uffff]")
@@ -35,6 +35,7 @@ class Message(dict[str, Any]):
     """The fields of a push under WeChat's own names: `msg.Content`, `msg["Content"]`, `msg.get("EventKey", "")`.
 
     A value is a string, a nested Message, or a list of those. An absent field raises AttributeError or KeyError.
+    `print(msg)` shows the names of the fields; with LOG_LEVEL=DEBUG, as in the sandbox, their values too.
     """
 
     __slots__ = ()
@@ -49,7 +50,8 @@ class Message(dict[str, Any]):
             raise AttributeError(*error.args) from None
 
     def __repr__(self) -> str:
-        return f"<Message {', '.join(self)}>"
+        shown = (f"{name}={value!r}" for name, value in self.items()) if may_quote() else self
+        return f"<Message {', '.join(shown)}>"
 
 
 def delivery_key(message: Message, content: bytes) -> str:

@@ -82,6 +82,11 @@ class Api:
         self._transport = self._connect(self._settings.api_url) if self._has_keys else None
         self._tokens = TokenCache(self._store, self._owners, self._fetch_token, self._clock, self._world)
 
+    def connect_with(self, connect: Callable[[str], Transport]) -> None:
+        """Make connections in another way from now on."""
+        self._connect = connect
+        self.begin()
+
     def close(self) -> None:
         """Closes the connections that are kept."""
         if self._transport:
