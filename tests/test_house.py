@@ -21,8 +21,8 @@ ORDER = str.split(
     """
     errors settings system log world loop
     store.base store.memory store.sqlite store.redis store.opening store.owners store.remembered
-    message web protocol.envelope protocol.typed protocol.parser pieces plain reply packing
-    texts importing routing
+    kinds message web protocol.envelope protocol.typed protocol.parser pieces plain reply packing
+    texts importing calling marks routing
     platform.transport platform.answers platform.files
     platform.access_token platform.api platform.menu platform.pushing
     delivery.sessions delivery.answering delivery.lanes delivery.entries delivery.ledger
@@ -47,6 +47,7 @@ MAY_IMPORT = {
     "wxserver.py": {"wechat"},
     "wsgi.py": {"wxserver"},
 }
+STUBS = {"wechat.fields", "wechat.signatures"}  # for type checkers alone
 MOST_FILES = 13
 MAKE_APPLICATIONS = [ROOT / "sandbox/__main__.py", ROOT / "sandbox/testing.py"]
 
@@ -62,7 +63,7 @@ def imports(file: Path) -> set[str]:
             found |= {alias.name for alias in node.names}
         elif isinstance(node, ast.ImportFrom):
             found.add(node.module or "")
-    return {name for name in found if name.partition(".")[0] in OWN}
+    return {name for name in found if name.partition(".")[0] in OWN} - STUBS
 
 
 def functions(file: Path) -> list[ast.FunctionDef]:
@@ -104,6 +105,7 @@ def test_a_room_imports_only_from_the_rooms_below_it():
             "message",
             "reply",
             "packing",
+            "calling",
             "routing",
             "texts",
             "platform",

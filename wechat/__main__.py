@@ -15,7 +15,7 @@ from wechat.message import Message
 from wechat.platform.api import Api
 from wechat.platform.menu import menu_lines, menu_warnings, read_menu, unhandled_keys
 from wechat.reply import Text
-from wechat.routing import Router, describe, load, prepare, where
+from wechat.routing import NOBODY, Router, arounds_of, describe, load, prepare, where
 from wechat.settings import NAMES, read
 from wechat.store.opening import open_store
 from wechat.terminal import Parser, api_path, complain, json_value, run, to_json
@@ -129,9 +129,10 @@ def run_check(options: argparse.Namespace) -> int:
 def run_routes(options: argparse.Namespace) -> int:
     """List every path and the function that answers it, in the order in which the modules are loaded."""
     routes = load(options.handlers)
-    width = max(map(len, map(where, routes.values())), default=0)
-    for path, function in routes.items():
-        print(f"{where(function):{width}}  @on({describe(path)})")
+    marks = [*(("around", *pair) for pair in arounds_of(routes)), *(("on", *pair) for pair in routes.items())]
+    width = max((len(where(function)) for _, _, function in marks), default=0)
+    for name, path, function in marks:
+        print(f"{where(function):{width}}  @{name}({describe(path)})")
     return 0
 
 
@@ -143,7 +144,10 @@ def run_explain(options: argparse.Namespace) -> int:
         fields = {"MsgType": "text", "Content": options.text}
     else:
         options.fail("it takes a TEXT, or --event EVENT")
-    found = Router(load(options.handlers)).find(Message(fields))
+    router, message = Router(load(options.handlers)), Message(fields)
+    found = router.find_bare(message)
+    for outer, _ in router.wrapping(message, found.handler if found else NOBODY):
+        print(f"within {where(outer.function)}, by @around({describe(outer.path)})")
     if not found:
         print("nobody answers: no path fits, and there is no @on('default')")
         return 1

@@ -33,20 +33,8 @@ class Call:
     """
 
     __slots__ = (
-        *(
-            "_check",
-            "_coroutine",
-            "_done",
-            "_error",
-            "_is_done",
-            "_is_told",
-            "_key",
-            "_lock",
-            "_task",
-            "_timer",
-            "_value",
-        ),
-        *("_yielded", "held", "name", "seconds"),
+        *("_check", "_coroutine", "_done", "_error", "_is_done", "_is_told", "_key", "_lock"),
+        *("_task", "_timer", "_value", "_yielded", "held", "name", "seconds"),
     )
 
     def __init__(
@@ -76,6 +64,10 @@ class Call:
         if error:
             raise error
         return self._value
+
+    def tell(self, value: Any) -> None:
+        """Add to what was yielded."""
+        self._tell([value])
 
     # On the loop
 
@@ -149,6 +141,19 @@ class Loop:
         with self._lock:
             loop = self._loop or self._make()
         loop.call_soon_threadsafe(self._start, loop, call, done, key, context=copy_context())
+
+    def run(self, call: Call, give: Callable[[Any], object]) -> Any:
+        """Wait for the coroutine: what it returns, after what it yields was given. Raises what it raises."""
+        told = threading.Event()
+        self.start(call, lambda _: told.set(), call.name)
+        while True:
+            told.wait()
+            told.clear()
+            yielded, is_over = call.take()
+            for value in yielded:
+                give(value)
+            if is_over:
+                return call.result()
 
     def close(self) -> None:
         """End the thread; what still runs on the loop is cancelled."""

@@ -18,7 +18,7 @@ from wechat.errors import Unreadable
 from wechat.message import delivery_key, kind_of, label
 from wechat.protocol.envelope import Clock
 from wechat.reply import Text
-from wechat.routing import describe
+from wechat.routing import DEFAULT, describe
 from wechat.settings import Settings
 from wechat.world import REAL, World
 
@@ -192,7 +192,7 @@ class Delivery:
             found = push.found
             answer = entry.answer or (Answer(found.handler.name) if found else NOBODY)
             hint = ""
-            if answer.handler != NEXT and (not found or found.handler is self._answering.router.default):
+            if answer.handler != NEXT and (not found or found.handler.path in ((), DEFAULT)):
                 hint = f"; to answer these: @on({describe(kind_of(push.message).split('/'))})"
             tries = f" at attempt {attempt}" if attempt > 1 else ""
             how = (how or ("direct" if attempt == 1 else "retry")) if document or not answer.reply else "later"
