@@ -19,7 +19,7 @@ from wxserver import Application
 # <- platform <- delivery <- serving <- the commands.
 ORDER = str.split(
     """
-    errors settings system log world loop
+    errors settings system masking log world loop
     store.base store.memory store.sqlite store.redis store.opening store.owners store.remembered
     kinds message web protocol.envelope protocol.typed protocol.parser pieces plain reply packing
     texts importing calling marks routing

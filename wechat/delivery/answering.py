@@ -139,7 +139,7 @@ class Answering:
             except Left:
                 raise
             except BaseException as error:  # a handler may raise what it likes
-                log_error(logger, f"{name} failed on {label(push.asked)}", error)
+                log_error(logger, f"{name} failed on {label(push.asked)}", error, push.asked)
                 push.error = error
         return self._apologise(push, push.error) if push.error else NOBODY
 
@@ -170,7 +170,7 @@ class Answering:
         except Left:
             raise
         except BaseException as second:
-            log_error(logger, f"{handler.name}, the error handler, failed on {label(push.asked)}", second)
+            log_error(logger, f"{handler.name}, the error handler, failed on {label(push.asked)}", second, push.asked)
             return Answer(handler.name)
 
     def _call(self, handler: Handler, push: Push, **offers: Any) -> Any:
