@@ -26,6 +26,7 @@ from wechat.delivery.sessions import Sessions
 from wechat.errors import NotFound, Refusal, StartError, Unreadable
 from wechat.log import collect_less, log_error
 from wechat.log import configure as configure_log
+from wechat.mistakes import find_mistakes, unknown_settings
 from wechat.platform.api import Api
 from wechat.protocol.envelope import Clock, envelope_for
 from wechat.protocol.parser import is_probe
@@ -146,6 +147,8 @@ def start(environ: Mapping[str, str]) -> Application:
     try:
         settings, routes = prepare(environ, HANDLERS)
         configure_log(settings.log_level)
+        for said in (*unknown_settings(environ), *find_mistakes(HANDLERS, routes)):
+            logger.warning(said)
         check_uwsgi(sys.modules.get("uwsgi"))
         return Application(settings, routes)
     except StartError as error:

@@ -22,7 +22,7 @@ ORDER = str.split(
     lean errors settings system masking log world workers loop
     store.base store.memory store.sqlite store.redis store.opening store.owners store.remembered
     kinds message web protocol.envelope protocol.typed protocol.parser pieces plain reply packing
-    texts importing calling marks routing
+    texts importing calling marks routing mistakes
     platform.transport platform.answers platform.files
     platform.access_token platform.api platform.menu platform.pushing
     delivery.sessions delivery.answering delivery.lanes delivery.entries delivery.ledger

@@ -1,7 +1,6 @@
 """`python -m wechat`: the account from a shell, without serving."""
 
 import argparse
-import difflib
 import os
 import tempfile
 from collections.abc import Callable, Iterable, Iterator
@@ -12,11 +11,12 @@ from typing import Any
 
 from wechat.errors import Error, StartError
 from wechat.message import Message
+from wechat.mistakes import find_mistakes, unknown_settings
 from wechat.platform.api import Api
 from wechat.platform.menu import menu_lines, menu_warnings, read_menu, unhandled_keys
 from wechat.reply import Text
 from wechat.routing import NOBODY, Router, arounds_of, describe, load, prepare, where
-from wechat.settings import NAMES, read
+from wechat.settings import read
 from wechat.store.opening import open_store
 from wechat.terminal import Parser, api_path, complain, json_value, run, to_json
 
@@ -118,9 +118,10 @@ def platform() -> Iterator[Api]:
 
 def run_check(options: argparse.Namespace) -> int:
     """Check the settings, the handlers and the menu, and name every fault."""
-    _warn(_unknown_settings())
+    _warn(unknown_settings(os.environ))
     settings, routes = prepare(os.environ, options.handlers)
     open_store(settings.store).close()
+    _warn(find_mistakes(options.handlers, routes))
     _warn(menu_warnings(options.handlers / "menu.json", Router(routes)))
     print(f"settings: good\nhandlers: {len(set(routes.values()))} functions for {len(routes)} paths")
     return 0
@@ -162,13 +163,6 @@ def run_explain(options: argparse.Namespace) -> int:
 def _warn(warnings: Iterable[str]) -> None:
     for warning in warnings:
         print(f"warning: {warning}")
-
-
-def _unknown_settings() -> Iterator[str]:
-    for name in sorted(os.environ):
-        if name.startswith("WECHAT_") and name not in NAMES:
-            close = difflib.get_close_matches(name, NAMES, n=1)
-            yield f"{name} is no setting of the server" + (f": is {close[0]} meant?" if close else "")
 
 
 def run_menu_get(api: Api, options: argparse.Namespace) -> Said:
