@@ -65,6 +65,7 @@ class DeviceTextMessage(Message):
     OpenID: str
 
 class DeviceEventMessage(Message):
+    Event: str
     DeviceType: str
     DeviceID: str
     Content: str
@@ -72,6 +73,7 @@ class DeviceEventMessage(Message):
     OpenID: str
 
 class DeviceStatusMessage(Message):
+    Event: str
     DeviceType: str
     DeviceID: str
     Content: str
