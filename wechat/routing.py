@@ -97,14 +97,11 @@ class Router:
         self.default, self.error, self.busy = (found.handler if found else None for found in (self._rest, *others))
         self.texts = texts_of(routes.values())
         self.arounds = [_handler(path, function, is_around=True) for path, function in arounds_of(routes)]
+        if self.arounds:  # so that they cost nothing where there are none
+            self.find = self._find_within  # type: ignore[method-assign]
 
     def find(self, message: Message) -> Found | None:
-        """The handler of the message, within all that wrap it."""
-        found = self.find_bare(message)
-        return self._within(message, found) if self.arounds else found
-
-    def find_bare(self, message: Message) -> Found | None:
-        """The handler with the longest path that fits, else the default, else None."""
+        """The handler with the longest path that fits, else the default, else None; within what wraps it."""
         values = address(message)
         path: Route = values if len(values) == 1 else (values[0], values[1].casefold(), *values[2:])
         while path:
@@ -116,7 +113,10 @@ class Router:
                     return Found(handler, match)
         return self._rest
 
-    def _within(self, message: Message, found: Found | None) -> Found | None:
+    find_bare = find  # without what wraps it
+
+    def _find_within(self, message: Message) -> Found | None:
+        found = self.find_bare(message)
         handler, match = found or (NOBODY, None)
         wrapping = self.wrapping(message, handler)
         for outer, own_match in reversed(wrapping):
