@@ -212,8 +212,6 @@ class Answering:
             logger.warning("%s: it came back too late, what it says is dropped", said)
             raise
 
-    # Async handlers
-
     def _prepare(self, handler: Handler, message: Message, held: Held, offers: dict[str, Any]) -> Call:
         from wechat.loop import Call  # asyncio costs 20 ms and 1 MB, where nobody uses it
 
