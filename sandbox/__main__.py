@@ -28,6 +28,7 @@ from sandbox.reload import Folder, snapshot, warnings
 from sandbox.timeline import LogLines, Timeline
 from wechat.errors import StartError
 from wechat.log import configure
+from wechat.mistakes import unknown_settings
 from wechat.routing import prepare
 from wechat.settings import Settings
 from wechat.store.opening import open_store
@@ -119,7 +120,7 @@ def start(environ: Mapping[str, str]) -> Folder:
         complain(*faults, *(["the handlers are loaded"] * is_loaded))
         timeline.add("handlers", faults=faults)
 
-    if said := warnings(wxserver.HANDLERS, routes):
+    if said := [*map("warning: {}".format, unknown_settings(environ)), *warnings(wxserver.HANDLERS, routes)]:
         tell(said)
     folder = Folder(wxserver.HANDLERS, seen, environ, accounts.use, chat.show_menu, tell)
     run(accounts, server, settings.threads)

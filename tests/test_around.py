@@ -1,6 +1,7 @@
 """`@around`: what wraps the handlers of a path, in which order, and what it sees."""
 
 import logging
+import time
 
 import pytest
 
@@ -8,6 +9,7 @@ from sandbox.testing import APPID, SECRET
 from tests.conftest import ROOT, TOKEN
 from wechat.errors import RoutingError
 from wechat.message import Message
+from wechat.platform.menu import unhandled_keys
 from wechat.routing import Router, load
 from wechat.settings import read
 from wxserver import Application
@@ -73,6 +75,39 @@ def test_shorter_paths_are_outside_of_longer_ones_and_then_load_order_counts(mak
         HELLO + marked('"text", "hello"', "a") + marked('"text"', "b") + marked('"text"', "c") + marked("", "d")
     )
     assert account.say("hello")["Content"] == "d(b(c(a(hello))))"
+
+
+@pytest.mark.parametrize("kind", ["def", "async def"])
+def test_an_async_handler_inside_is_cancelled_where_its_time_is_over(make, kind):
+    source = f"""
+import asyncio
+said = []
+@on("text", "said")
+def what(msg): return str(said)
+@on("text", timeout=0.2)
+async def hang(msg):
+    try:
+        await asyncio.sleep(10)
+    except asyncio.CancelledError:
+        said.append("cancelled")
+        raise
+@on("error")
+def failed(msg, error): return type(error).__name__
+@around("text", "x")
+{kind} outer(msg, answer): return {"await " if kind == "async def" else ""}answer()
+"""
+    account = make(source)
+    assert account.say("x")["Content"] == "TimeoutError"
+    deadline = time.monotonic() + 5
+    while account.say("said")["Content"] == "[]" and time.monotonic() < deadline:
+        time.sleep(0.05)
+    assert account.say("said")["Content"] == "['cancelled']"
+
+
+def test_a_menu_has_no_handler_for_a_key_because_something_wraps_all(tmp_path):
+    (tmp_path / "a.py").write_text(HEAD + "@on('event')\ndef f(msg): pass\n@around()\ndef o(msg): pass\n")
+    menu = {"button": [{"type": "click", "name": "a", "key": "K"}]}
+    assert len(list(unhandled_keys(menu, Router(load(tmp_path))))) == 1
 
 
 def test_what_a_handler_does_not_say_is_none(make):

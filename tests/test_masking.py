@@ -137,6 +137,22 @@ def test_an_error_that_cannot_speak_is_logged(logged):
     assert below.endswith("Mute: str() of it raises OSError")
 
 
+def test_a_message_of_odd_values_is_handed_on_and_logged(make_account, caplog):
+    source = """
+from wechat.message import Message
+class Mute:
+    def __str__(self): raise OSError
+@on("text")
+def first(msg): return Message({**msg, "MsgType": "image", "Content": Mute()})
+@on("image")
+def fails(msg): raise KeyError("x")
+@on("error")
+def failed(msg, error): return "sorry"
+"""
+    assert make_account(source).say("hello")["Content"] == "sorry"
+    assert "KeyError" in caplog.text
+
+
 @pytest.mark.parametrize("kind", ["def", "async def"])
 def test_the_error_handler_and_async_handlers_are_heard_too(make_account, caplog, kind):
     source = f"@on('text')\n{kind} fails(msg): int(msg.Content)\n@on('error')\n{kind} failed(msg, error): return 5\n"

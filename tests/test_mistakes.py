@@ -253,6 +253,12 @@ def test_a_folder_without_a_handler_is_said(tmp_path):
     assert said == f'{tmp_path.name}/: no handler in it: write @on("text") above a function, in a module of the folder'
 
 
+def test_a_folder_with_nothing_but_a_wrapper_is_said(tmp_path):
+    (tmp_path / "mine.py").write_text(HEAD + '@around()\ndef closed(msg): return "closed"\n')
+    (said,) = find_mistakes(tmp_path, load(tmp_path, {}))
+    assert "no handler in it" in said
+
+
 def test_the_homes_of_names_are_right():
     for module, names in HOMES.items():
         __import__(module)

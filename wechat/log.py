@@ -213,13 +213,13 @@ def trace(error: BaseException | None, message: Mapping[str, Any] | None = None)
 def _says(error: BaseException, message: Mapping[str, Any] | None) -> str:
     try:
         text = str(error)
-    except Exception as second:  # of a handler's own class
+        if not (logging.getLogger(__name__).isEnabledFor(logging.DEBUG) or _is_of_wechat(error)):
+            if message is None:
+                return " (LOG_LEVEL=DEBUG shows what it says)"
+            text = mask(text, message)
+    except Exception as second:  # of a class of a handler's own
         text = f"str() of it raises {type(second).__name__}"
-    if logging.getLogger(__name__).isEnabledFor(logging.DEBUG) or _is_of_wechat(error):
-        return f": {escape(text)}" if text else ""
-    if message is None:
-        return " (LOG_LEVEL=DEBUG shows what it says)"
-    return f": {escape(mask(text, message))}" if text else ""
+    return f": {escape(text)}" if text else ""
 
 
 def _is_of_wechat(error: BaseException) -> bool:

@@ -12,7 +12,7 @@ from wechat.calling import Function, Route
 from wechat.errors import short
 from wechat.importing import PACKAGE
 from wechat.kinds import EVENTS, MSG_TYPES
-from wechat.marks import BUSY, DEFAULT, ERROR, spell, where
+from wechat.marks import BUSY, DEFAULT, ERROR, marks_of, spell, where
 from wechat.routing import Routes, arounds_of
 from wechat.settings import NAMES
 
@@ -32,9 +32,15 @@ def find_mistakes(folder: Path, routes: Routes) -> list[str]:
     folder = folder.resolve()
     marked = [*(("around", *pair) for pair in arounds_of(routes)), *(("on", *pair) for pair in routes.items())]
     said = [f"{where(function)}: {fault}" for mark, path, function in marked for fault in _of_path(mark, path)]
-    answering = {_place(function) for _, _, function in marked}
     modules = [module for name, module in list(sys.modules.items()) if name.startswith(f"{PACKAGE}.")]
     files = {Path(file).resolve() for module in modules if (file := getattr(module, "__file__", None))}
+    answering = {
+        _place(function)
+        for module in modules
+        if module.__name__.count(".") == 1 and not module.__name__.startswith(f"{PACKAGE}._")
+        for function in vars(module).values()
+        if marks_of(function)
+    }
     for file in sorted(file for file in files if file.suffix == ".py"):
         said += _of_module(file, folder, answering)
     said += _of_files(folder, files)
