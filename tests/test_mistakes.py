@@ -120,6 +120,7 @@ def titles(mistakes):
     return pytest.mark.parametrize("mistake", mistakes, ids=lambda mistake: mistake.title)
 
 
+@pytest.mark.interpreter
 @titles(FAULTS)
 def test_a_mistake_that_cannot_be_passed_over_stops_the_start(mistake, tmp_path):
     with pytest.raises(RoutingError) as caught:
@@ -128,6 +129,7 @@ def test_a_mistake_that_cannot_be_passed_over_stops_the_start(mistake, tmp_path)
     assert re.search(mistake.said, fault), fault
 
 
+@pytest.mark.interpreter
 @titles(WARNINGS)
 def test_a_mistake_that_stops_nothing_is_said(mistake, tmp_path):
     folder = write(tmp_path, mistake.files)
