@@ -11,7 +11,7 @@ from typing import NamedTuple
 import pytest
 
 from sandbox.reload import Folder, snapshot
-from tests.conftest import ROOT, TOKEN
+from tests.conftest import ROOT, TOKEN, Process
 from wechat.errors import RoutingError
 from wechat.importing import HOMES
 from wechat.mistakes import find_mistakes, unknown_settings
@@ -244,7 +244,10 @@ def test_what_is_right_or_data_is_not_spoken_of(tmp_path):
     assert {("text", "blank"), ("text", "month"), ("text", "你好"), ("text", "two"), ("text", "marked")} <= set(routes)
 
 
-@pytest.mark.parametrize("folder", ["handlers", "examples/assistant", "tests/bench/handlers", "tests/mortal_handlers"])
+@pytest.mark.parametrize(
+    "folder",
+    ["handlers", "examples/assistant", "wechat/data/new/handlers", "tests/bench/handlers", "tests/mortal_handlers"],
+)
 def test_the_handlers_of_this_project_are_without_a_mistake(folder):
     environ = {"ASSISTANT_KEY": "k" * 20, "ASSISTANT_URL": "https://example.com/v1", "ASSISTANT_MODEL": "m"}
     assert find_mistakes(ROOT / folder, load(ROOT / folder, environ)) == []
@@ -329,6 +332,16 @@ def test_check_says_it_and_is_content(tmp_path):
     assert (done.returncode, done.stderr) == (0, "")
     (line,) = [line for line in done.stdout.splitlines() if line.startswith("warning: ")]
     assert 'did you mean @on("text", "hi there")?' in line
+
+
+def test_the_start_says_it_and_serves(tmp_path):
+    folder = write(tmp_path, {"mine.py": f'{HEAD}@on("hi there")\n{F}'})
+    server = Process(WECHAT_HANDLERS=str(folder), WECHAT_TOKN="x")
+    server.stop()
+    warnings = [line.partition(" WARNING wxserver: ")[2] for line in server.lines if " WARNING " in line]
+    assert len(warnings) == 2
+    assert warnings[0] == "WECHAT_TOKN is no setting of the server: is WECHAT_TOKEN meant?"
+    assert 'did you mean @on("text", "hi there")?' in warnings[1]
 
 
 def test_a_reload_says_it_and_uses_the_handlers(tmp_path):

@@ -18,6 +18,7 @@ from wechat.marks import on as on
 from wechat.marks import where as where
 from wechat.message import Message
 from wechat.settings import Settings, environment, read
+from wechat.startup import handlers_folder
 from wechat.texts import hand_out, texts_of
 
 Routes = dict[Route, Function]
@@ -32,7 +33,7 @@ def load(folder: str | Path, environ: Mapping[str, str] = os.environ) -> Routes:
     """
     folder = Path(folder).resolve()
     if not folder.is_dir():
-        raise RoutingError([f"{folder} is no folder: the handlers belong there"])
+        raise RoutingError([f"WECHAT_HANDLERS, --handlers: {folder} is no folder: the handlers belong there"])
     routes: Routes = {}
     arounds: dict[tuple[Route, Function], None] = {}
     faults: list[str] = []
@@ -54,8 +55,11 @@ def load(folder: str | Path, environ: Mapping[str, str] = os.environ) -> Routes:
     return routes
 
 
-def prepare(environ: Mapping[str, str], folder: str | Path) -> tuple[Settings, Routes]:
-    """The settings and the routes; raises StartError with every fault of both."""
+def prepare(environ: Mapping[str, str], folder: str | Path | None = None) -> tuple[Settings, Routes]:
+    """The settings and the routes, of another folder than WECHAT_HANDLERS if one is given.
+
+    Raises StartError with every fault of both.
+    """
     faults: list[str] = []
     settings, routes = None, None
     try:
@@ -63,7 +67,7 @@ def prepare(environ: Mapping[str, str], folder: str | Path) -> tuple[Settings, R
     except StartError as error:
         faults += error.faults
     try:
-        routes = load(folder, environ)
+        routes = load(folder or handlers_folder(environ), environ)
     except StartError as error:
         faults += error.faults
     if settings is None or routes is None:
