@@ -204,7 +204,7 @@ class Troubled:
 @pytest.fixture
 def troubled(tmp_path, cloud, log, monkeypatch):
     """Those servers; their `lines` are what they have logged."""
-    monkeypatch.setattr("wechat.world.FULL", 0.1)
+    monkeypatch.setattr("wechat.delivery.lanes.FULL", 0.1)
     lines, cloud.folder = Lines(), tmp_path
     logging.getLogger().addHandler(lines)
     servers = Troubled(tmp_path, cloud, lines)

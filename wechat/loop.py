@@ -12,6 +12,7 @@ from collections.abc import AsyncGenerator, Awaitable, Callable, Coroutine, Sequ
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import AbstractContextManager, aclosing, suppress
 from contextvars import copy_context
+from dataclasses import dataclass, field
 from functools import partial
 from types import FrameType
 from typing import Any
@@ -26,43 +27,26 @@ LOOK = 0.02  # seconds between two looks at that
 CLOSING = 1.0  # seconds in which what is cancelled at the end may clean up
 
 
+@dataclass(slots=True, eq=False)
 class Call:
     """A handler's coroutine, or what it yields, and what came of it; `check` sees what is yielded first.
 
     `held` is for who takes the result to give back: the user's session.
     """
 
-    __slots__ = (
-        *(
-            "_check",
-            "_coroutine",
-            "_done",
-            "_error",
-            "_is_done",
-            "_is_told",
-            "_key",
-            "_lock",
-            "_task",
-            "_timer",
-            "_value",
-        ),
-        *("_yielded", "held", "name", "seconds"),
-    )
-
-    def __init__(
-        self,
-        name: str,
-        coroutine: Coroutine[Any, Any, Any] | AsyncGenerator[Any, Any],
-        seconds: float,
-        held: AbstractContextManager[Any],
-        check: Callable[[Any], Any] = bool,
-    ) -> None:
-        self.name, self.seconds, self.held = name, seconds, held
-        self._coroutine, self._check, self._lock = coroutine, check, threading.Lock()
-        self._is_done = self._is_told = False
-        self._yielded: Sequence[Any] = ()
-        self._value: Any = None
-        self._error: BaseException | None = None
+    name: str
+    coroutine: Coroutine[Any, Any, Any] | AsyncGenerator[Any, Any]
+    seconds: float
+    held: AbstractContextManager[Any]
+    check: Callable[[Any], Any] = bool
+    _lock: threading.Lock = field(default_factory=threading.Lock)
+    _yielded: Sequence[Any] = ()
+    _is_done: bool = False
+    _is_told: bool = False  # whether `done` was called since what was yielded was taken
+    _value: Any = None
+    _error: BaseException | None = None
+    _done: Callable[[], object] = bool
+    _timer: asyncio.TimerHandle | None = None
 
     def take(self) -> tuple[Sequence[Any], bool]:
         """What was yielded since then, and whether that is all; if not, `done` is called once there is more."""
@@ -79,41 +63,33 @@ class Call:
 
     # On the loop
 
-    def begin(
-        self, loop: asyncio.AbstractEventLoop, done: Callable[[str], object], key: str, ended: Callable[[], object]
-    ) -> None:
-        """Start the coroutine, and the time it has.
+    def begin(self, loop: asyncio.AbstractEventLoop, done: Callable[[], object]) -> "asyncio.Task[None]":
+        """Start the coroutine, and the time it has; `done` is called when that is over, or something was yielded."""
+        self._done, task = done, loop.create_task(self._run(), name=self.name)
+        self._timer = loop.call_later(self.seconds, self._expire, task)
+        return task
 
-        `done` is called with the key when that is over, or something was yielded; `ended` with the coroutine's end.
-        """
-        self._done, self._key = done, key
-        self._task = loop.create_task(self._run(ended), name=self.name)
-        self._timer = loop.call_later(self.seconds, self._expire)
-
-    async def _run(self, ended: Callable[[], object]) -> None:
+    async def _run(self) -> None:
         try:
-            if isinstance(self._coroutine, Coroutine):
-                self._end(await self._coroutine, None)
+            if isinstance(self.coroutine, Coroutine):
+                self._end(await self.coroutine, None)
             else:
-                await self._follow(self._coroutine)
+                async with aclosing(self.coroutine) as values:
+                    async for value in values:
+                        self._tell([self.check(value)])
+                self._end(None, None)
         except BaseException as error:  # SystemExit would end the loop
             self._end(None, error)
-        ended()
 
-    async def _follow(self, generator: AsyncGenerator[Any, Any]) -> None:
-        async with aclosing(generator) as values:
-            async for value in values:
-                self._tell([self._check(value)])
-        self._end(None, None)
-
-    def _expire(self) -> None:
+    def _expire(self, task: "asyncio.Task[None]") -> None:
         self._end(None, TimeoutError(f"no answer within {self.seconds:g} s"))
-        self._task.cancel()  # which it may put off: nobody waits for it any more
+        task.cancel()  # which it may put off: nobody waits for it any more
 
     def _end(self, value: Any, error: BaseException | None) -> None:
         if not self._is_done:
             self._value, self._error = value, error
-            self._timer.cancel()
+            if self._timer:
+                self._timer.cancel()
             self._tell([], is_done=True)
 
     def _tell(self, values: list[Any], is_done: bool = False) -> None:
@@ -123,7 +99,7 @@ class Call:
             self._yielded = [*self._yielded, *values] if values else self._yielded
             self._is_done, is_told, self._is_told = is_done, self._is_told, True
         if not is_told:
-            self._done(self._key)
+            self._done()
 
 
 class Loop:
@@ -139,16 +115,12 @@ class Loop:
         self._thread: threading.Thread | None = None
         self._running = 0  # coroutines; only the loop's thread counts them
         self._is_needed = threading.Event()  # while there are any
-        self._goes_round = True
 
-    def start(self, call: Call, done: Callable[[str], object], key: str) -> None:
-        """Run the coroutine in the caller's context.
-
-        `done` is called with the key, on the loop: it must not wait for anything.
-        """
+    def start(self, call: Call, done: Callable[[], object]) -> None:
+        """Run the coroutine in the caller's context; `done` is called on the loop: it must not wait for anything."""
         with self._lock:
             loop = self._loop or self._make()
-        loop.call_soon_threadsafe(self._start, loop, call, done, key, context=copy_context())
+        loop.call_soon_threadsafe(self._start, loop, call, done, context=copy_context())
 
     def close(self) -> None:
         """End the thread; what still runs on the loop is cancelled."""
@@ -167,12 +139,12 @@ class Loop:
         threading.Thread(target=self._watch, args=[self._loop, self._thread], name="watch", daemon=True).start()
         return self._loop
 
-    def _start(self, loop: asyncio.AbstractEventLoop, call: Call, done: Callable[[str], object], key: str) -> None:
+    def _start(self, loop: asyncio.AbstractEventLoop, call: Call, done: Callable[[], object]) -> None:
         self._running += 1
         self._is_needed.set()
-        call.begin(loop, done, key, self._note_end)
+        call.begin(loop, done).add_done_callback(self._note_end)
 
-    def _note_end(self) -> None:
+    def _note_end(self, _: object) -> None:
         self._running -= 1
         if not self._running:
             self._is_needed.clear()
@@ -192,40 +164,30 @@ class Loop:
         loop.run_until_complete(loop.shutdown_asyncgens())
         loop.close()
 
-    # Who keeps all others from going on
-
     def _watch(self, loop: asyncio.AbstractEventLoop, thread: threading.Thread) -> None:
-        suspect, since, is_told = None, 0.0, False
+        """Name each task that keeps all others from going on."""
+        told = None
         while self._is_needed.wait() and self._loop is loop:
-            time.sleep(LOOK)
-            task, now = asyncio.current_task(loop), time.monotonic()
-            if task is not suspect or self._goes_round:
-                suspect, since, is_told, self._goes_round = task, now, False, False
-                with suppress(RuntimeError):  # it is closed
-                    loop.call_soon_threadsafe(self._go_round)
-            elif suspect and not is_told and now - since >= BLOCKED:
-                is_told = True
-                _name(suspect.get_name(), sys._current_frames().get(thread.ident or 0))
+            goes_round, suspect = threading.Event(), asyncio.current_task(loop)
+            with suppress(RuntimeError):  # it is closed
+                loop.call_soon_threadsafe(goes_round.set)
+            if goes_round.wait(BLOCKED):
+                time.sleep(LOOK)
+            elif suspect and suspect is not told and suspect is asyncio.current_task(loop):
+                told = suspect
+                name = suspect.get_name()
+                at = _place(name.partition(".")[0] + ".", sys._current_frames().get(thread.ident or 0))
+                cure = "what takes long there has to be awaited, as by asyncio.to_thread"
+                logger.warning("%s holds up all other async handlers, for over %g s at %s: %s", name, BLOCKED, at, cure)
 
-    def _go_round(self) -> None:
-        self._goes_round = True
 
-
-def _name(handler: str, frame: FrameType | None) -> None:
-    """Say who blocks the loop, and where: at the innermost line in the handlers' own modules."""
-    package = handler.partition(".")[0] + "."
+def _place(package: str, frame: FrameType | None) -> str:
+    """The innermost line in a module of the package; where there is none, the innermost of all."""
     place = frame
     while place and not place.f_globals.get("__name__", "").startswith(package):
         place = place.f_back
     place = place or frame
-    at = f"{place.f_code.co_filename}:{place.f_lineno}" if place else "an unknown place"
-    logger.warning(
-        "%s holds up all other async handlers, for over %g s at %s: what takes long there has to be awaited, "
-        "as by asyncio.to_thread",
-        handler,
-        BLOCKED,
-        at,
-    )
+    return f"{place.f_code.co_filename}:{place.f_lineno}" if place else "an unknown place"
 
 
 class Awaited:

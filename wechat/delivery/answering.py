@@ -213,14 +213,14 @@ class Answering:
         coroutine = handler(message, api=Awaited(self._api), session=opened.__enter__(), **offers)  # until _take()
         return Call(handler.name, coroutine, handler.timeout or TIMEOUT, opened, to_reply)
 
-    def start(self, call: Call, done: Callable[[str], object], key: str) -> None:
-        """Run the coroutine of an async handler; `done` is called with the key when there is something to take."""
+    def start(self, call: Call, done: Callable[[], object]) -> None:
+        """Run the coroutine of an async handler; `done` is called when there is something to take."""
         with self._lock:
             if not self._loop:
                 from wechat.loop import Loop
 
                 self._loop = Loop()
-        self._loop.start(call, done, key)
+        self._loop.start(call, done)
 
     def begin(self) -> None:
         """Begin anew, as a process that was forked has to."""

@@ -7,7 +7,7 @@ from functools import cache, partial
 
 from wechat.delivery.answering import NEXT, NOBODY, Answer, Answering, Push
 from wechat.delivery.entries import PROMISED, READY, RUNNING, Entry, Record
-from wechat.delivery.lanes import LATER, Lanes
+from wechat.delivery.lanes import LATER, Lanes, Task
 from wechat.delivery.ledger import Ledger
 from wechat.delivery.outbox import NOTHING, Outbox
 from wechat.errors import Left, StoreError
@@ -27,7 +27,9 @@ SHORTEST_PAUSE, LONGEST_PAUSE = 0.01, 0.2  # seconds between two looks whether i
 BEHIND = 1.0  # seconds by which the rest of a long text follows its beginning
 MOST_PIECES = 5  # customer messages of a handler that yields; the last one has what is left over
 MOST_STARTS = 3  # each of which ended with the death of its process
-SUSPECT = 2  # starts from which on messages are started one by one, to see which of them ends the process
+SUSPECT, SUSPECTS = 2, "suspects"  # starts from which on messages are started one by one, and the lane for that
+ALONE, LEAST_ALONE = 1.0, 0.05  # seconds that a suspect lives before the next one follows
+ALL_ALONE = 10.0  # seconds for all of them together, where that leaves each one enough
 
 
 class Runner:
@@ -40,6 +42,7 @@ class Runner:
         self._answering, self._ledger, self._outbox, self._sessions = answering, ledger, outbox, answering.sessions
         self._clock, self._world = clock, world
         outbox.texts = lambda: self.texts
+        self._suspects: set[str] = set()  # the keys of those that have not lived for a moment yet
         self.lanes = Lanes(settings.slow_threads, "slow", world, settings.waiting_per_user, settings.waiting)
 
     @property
@@ -52,10 +55,24 @@ class Runner:
         task = partial(self._take_turn, entry, push)
         self._sessions.line_up(push.wants)
         if entry.record.starts >= SUSPECT:
-            self.lanes.submit_suspect(push.openid, task, entry.is_over, lambda: self._ledger.forgive(entry))
+            self._suspects.add(entry.key)
+            self.lanes.submit(SUSPECTS, partial(self._start_alone, entry, push.openid, task, []), is_resumed=True)
         elif not self.lanes.submit(push.openid, task, is_resumed=entry.record.starts > 0):
             self._sessions.leave(push.wants)
             self._note(entry, push, self._answering.turn_away(push))
+
+    def _start_alone(self, entry: Entry, lane: str, task: Task, begun: list[bool]) -> float | None:
+        """Have a task done that may end the process, and give it a moment before the next such follows.
+
+        So whichever ends the process is the last that was started; the start of each one before it is forgiven.
+        """
+        if not begun:
+            begun.append(self.lanes.submit(lane, task, is_resumed=True))
+            return min(ALONE, max(LEAST_ALONE, ALL_ALONE / len(self._suspects)))
+        self._suspects.discard(entry.key)
+        if self._suspects and not entry.is_over():
+            self._ledger.forgive(entry)
+        return None
 
     def _take_turn(self, entry: Entry, push: Push) -> float | None:
         """Answer the message, once it has its user's session; gives the seconds until the next look whether it has."""
@@ -109,7 +126,7 @@ class Runner:
         answer = self._answering.answer(push)
         if push.call:
             if push.call is not call:
-                self._answering.start(push.call, self.lanes.resume, push.openid)
+                self._answering.start(push.call, partial(self.lanes.resume, push.openid))
             return LATER
         if not answer:
             self._slow_down(entry, push)

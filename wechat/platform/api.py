@@ -105,18 +105,6 @@ class Api:
         """Deletes the menu, and the conditional ones."""
         self.get("/cgi-bin/menu/delete")
 
-    def add_conditional_menu(self, menu: Mapping[str, Any]) -> str:
-        """Adds a menu with a `matchrule`; gives its menuid."""
-        return str(self.post("/cgi-bin/menu/addconditional", menu).get("menuid", ""))
-
-    def delete_conditional_menu(self, menuid: str) -> None:
-        """Deletes one conditional menu."""
-        self.post("/cgi-bin/menu/delconditional", {"menuid": menuid}, is_repeatable=True)
-
-    def try_match_menu(self, user_id: str) -> dict[str, Any]:
-        """The menu that a user, by openid or WeChat name, sees."""
-        return self.post("/cgi-bin/menu/trymatch", {"user_id": user_id}, is_repeatable=True)
-
     # Temporary media: https://developers.weixin.qq.com/doc/service/api/material/temporary/
 
     def upload(self, kind: str, filename: str, file: BinaryIO) -> str:
@@ -126,19 +114,18 @@ class Api:
         answer = self._call(call, read_json)
         return str(answer.get("media_id") or answer.get("thumb_media_id") or "")
 
-    def download(self, media_id: str, folder: str | Path, is_jssdk: bool = False) -> Path:
+    def download(self, media_id: str, folder: str | Path) -> Path:
         """Downloads a medium into the folder; gives the file, which is none that was there before.
 
-        It has the platform's name, made safe, or the next one that is free. `is_jssdk` asks for the voice of a web
-        page, in its better quality. Nothing is left behind where it fails; an OSError says that the file cannot be
-        written.
+        It has the platform's name, made safe, or the next one that is free. Nothing is left behind where it fails; an
+        OSError says that the file cannot be written.
         """
 
         def read(received: Received) -> Path | dict[str, Any]:
             return save(received, Path(folder), media_id) if is_file(received) else read_json(received)
 
-        path = "/cgi-bin/media/get/jssdk" if is_jssdk else "/cgi-bin/media/get"
-        call = Call("GET", path, {"media_id": media_id}, is_repeatable=True, timeout=TRANSFER_TIMEOUT)
+        query = {"media_id": media_id}
+        call = Call("GET", "/cgi-bin/media/get", query, is_repeatable=True, timeout=TRANSFER_TIMEOUT)
         deadline = self._world.monotonic() + TRANSFER_TIMEOUT
         result = self._call(call, read)
         if isinstance(result, Path):
@@ -158,11 +145,10 @@ class Api:
         """Sends one customer message, as its JSON without `touser`."""
         self.post("/cgi-bin/message/custom/send", {"touser": openid, **message})
 
-    def typing(self, openid: str, is_typing: bool = True) -> None:
-        """Shows, for 15 seconds at most, that an answer is being written; or stops that."""
+    def typing(self, openid: str) -> None:
+        """Shows, for 15 seconds at most, that an answer is being written."""
         business = "/business" if self._settings.account == "miniprogram" else ""
-        command = "Typing" if is_typing else "CancelTyping"
-        self.post(f"/cgi-bin/message/custom{business}/typing", {"touser": openid, "command": command})
+        self.post(f"/cgi-bin/message/custom{business}/typing", {"touser": openid, "command": "Typing"})
 
     # How a call is made
 
