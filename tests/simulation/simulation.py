@@ -56,6 +56,7 @@ class Simulation:
         scheduler.run(scheduler.now + 4)  # a store that failed is left alone for a while
         self._run_until(self.watch.is_settled, SETTLED_BY)
         if not self.plan.is_miniprogram:
+            self._run_to_its_end(self._ask_all)
             self._run_to_its_end(self._fetch_all)
         self._run_to_its_end(self._replay_all)
         self.watch.look_at_the_end()
@@ -70,10 +71,18 @@ class Simulation:
         self._run_until(lambda: task.greenlet.dead, until)
         self._run_until(self.watch.is_settled, until)
 
+    def _users(self):
+        return sorted({letter.user for letter in self.plan.letters})
+
+    def _ask_all(self):
+        """Have each user write once more; the answer says so where something waits."""
+        for user in self._users():
+            self.wechat.ask(user, "fast")
+
     def _fetch_all(self):
-        for user in sorted({letter.user for letter in self.plan.letters}):
-            for _ in range(20):
-                text = self.wechat.ask_to_continue(user)
+        for user in self._users():
+            for _ in range(30):
+                text = self.wechat.ask(user)
                 self.watch.continued(user, text)
                 if text == NOTHING_OPEN:
                     break
