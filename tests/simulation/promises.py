@@ -84,7 +84,8 @@ class Watch:
 
     def _check_order(self, story, request):
         """One process sends a user one reply after the other, in the order in which the slow handlers ended."""
-        if request.is_lost:  # it arrived after the process had given it up
+        # It arrived after the process had given it up; or what an earlier run gave is sent beside that of a later one.
+        if request.is_lost or (story.letter.parts and len(story.runs) > 1):
             return
         sent = self._sent.setdefault((request.process, story.letter.user), [])
         # It begins anew with a run, or where it was taken over.
@@ -238,7 +239,8 @@ class Watch:
                 if after
                 else "nothing"
             )
-            self._simulation.say(f"{process.name} moves {story.letter.name}: {was} -> {said}")
+            name = story.letter.name + "".join(PIECE.findall(key))
+            self._simulation.say(f"{process.name} moves {name}: {was} -> {said}")
         if not after:
             return
         if before and after.starts < before.starts:
@@ -403,7 +405,7 @@ class Watch:
         if story.repeats > allowed:
             self.break_("one reply", f"{letter.name}, {story.repeats} repeats, {allowed} allowed")
         is_out_of_order = self._is_swallowed(story) or story.repeats_without_store or story.overtaken
-        is_kept = letter.parts and story.was_kept  # the other parts are sent meanwhile
+        is_kept = letter.parts and (story.was_kept or story.is_refused)  # the other parts are sent meanwhile
         if story.gaps and not (is_out_of_order or is_kept):
             self.break_("pieces in order", letter.name)
         # The direct answer may be on its way while the rest is fetched, or its process or the store stand still.

@@ -51,16 +51,16 @@ class Story:
     def show(self, text):
         """The user sees a text: the reply, a piece of it, or that there was an error."""
         texts = self.letter.texts
-        piece = text.removesuffix(f"\n\n{texts.more}").removesuffix(f"\n\n{texts.announce}")
-        if piece in (self.letter.sorry, self.letter.busy):
-            self.repeats += bool(self.has_apology or (self._pieces and not self.letter.parts))
-            self.has_apology = self.is_apology_last = True
-            return
-        piece = piece.replace("\n", "")  # which parts that are joined have between them
-        begin = self.letter.text.find(piece)
-        self.repeats += self.is_apology_last
-        self.is_apology_last = False
-        self._note_piece(begin, begin + len(piece))
+        text = text.removesuffix(f"\n\n{texts.more}").removesuffix(f"\n\n{texts.announce}")
+        for piece in filter(None, text.split("\n")):  # parts may be joined
+            if piece in (self.letter.sorry, self.letter.busy):
+                self.repeats += bool(self.has_apology or (self._pieces and not self.letter.parts))
+                self.has_apology = self.is_apology_last = True
+            else:
+                begin = self.letter.text.find(piece)
+                self.repeats += self.is_apology_last
+                self.is_apology_last = False
+                self._note_piece(begin, begin + len(piece))
 
     def _note_piece(self, begin, end):
         if begin and not self._pieces:
@@ -81,7 +81,7 @@ class Story:
         """The number of the part in which the text begins, of a reply in parts."""
         begin = self.letter.text.find(text.partition("\n")[0])
         ends = accumulate(map(len, self.letter.parts))
-        return sum(end <= begin for end in ends)
+        return sum(end <= begin for end in ends) if begin >= 0 else len(self.letter.parts)
 
     def _goes_on(self, begin, end):
         """Whether the piece follows one that was seen. A repeat may be cut at another place; either is gone on with."""

@@ -74,7 +74,8 @@ class WordWatch:
 
     def _check_announced(self, letter):
         for story, since in self._untold.items():
-            is_mine = story.letter.user == letter.user and story.letter is not letter
+            # Where WeChat gave up, it may have been before the answer with `more` reached it.
+            is_mine = story.letter.user == letter.user and story.letter is not letter and story.letter.heard
             is_known = since + KNOWN_AFTER < letter.sent_at and self._watch.last_fault + KNOWN_AFTER < letter.sent_at
             if is_mine and is_known and self._waits(story) and not self._watch.has_store_trouble:
                 self._watch.break_("no reply waits without the user knowing", story.letter.name)
