@@ -235,7 +235,7 @@ class Watch:
         if self._simulation.trace is not None:
             was = f"{before.state} of {before.owner or 'nobody'}" if before else "nothing"
             said = (
-                f"{after.state} of {after.owner or 'nobody'}, starts {after.starts}{', sending' * after.is_sending}"
+                f"{after.state} of {after.owner or 'nobody'}, starts {after.starts}{', sending' * after.is_sending}{', told' * after.is_told}"
                 if after
                 else "nothing"
             )
@@ -255,7 +255,7 @@ class Watch:
         story.was_kept |= after.state == READY and not after.owner
         is_fetched = story.fetched_at == self._scheduler.now
         if before and before.state == READY == after.state and before.owner and not after.owner and not is_fetched:
-            self._kept(after)
+            self._kept(story, after)
 
     def _adopted(self, story, before, process, since):
         story.adopted.append(before)
@@ -267,10 +267,11 @@ class Watch:
         if is_late and not self.has_store_trouble:
             self.break_("a promise is taken over within 20 s", f"{story.letter.name}, {now - since:.1f} s")
 
-    def _kept(self, record):
+    def _kept(self, story, record):
         plan = self._simulation.plan
         has_reply = unpack(record.reply) != NOTHING  # that there was none is said to who asks, and not sent
-        if plan.has_credentials and has_reply and not (self.has_platform_trouble or self.has_store_trouble):
+        is_too_much = story in self.words.told  # the user can get so many customer messages and no more
+        if plan.has_credentials and has_reply and not is_too_much and not (self.has_platform_trouble or self.has_store_trouble):
             self.break_("a reply is kept only where it cannot be sent", record.openid)
 
     def _check_haste(self, story):
@@ -405,7 +406,7 @@ class Watch:
         if story.repeats > allowed:
             self.break_("one reply", f"{letter.name}, {story.repeats} repeats, {allowed} allowed")
         is_out_of_order = self._is_swallowed(story) or story.repeats_without_store or story.overtaken
-        is_kept = letter.parts and (story.was_kept or story.is_refused)  # the other parts are sent meanwhile
+        is_kept = letter.parts and (story.was_kept or story.is_refused or self.words.is_distrusted)  # the other parts are sent meanwhile
         if story.gaps and not (is_out_of_order or is_kept):
             self.break_("pieces in order", letter.name)
         # The direct answer may be on its way while the rest is fetched, or its process or the store stand still.
@@ -421,7 +422,7 @@ class Watch:
         return story.is_shown or story.letter.reply in ("none", "transfer")
 
     def _is_excused(self, story):
-        if self._simulation.plan.is_miniprogram and story.is_refused:
+        if self._simulation.plan.is_miniprogram and (story.is_refused or self.words.is_distrusted):
             return True  # it has no 继续: the reply is logged as lost
         # What a process does while the store is away, it writes down once the store answers, if it still lives.
         # Of two that had it meanwhile, the record that counts may be that of the one whom WeChat had left.

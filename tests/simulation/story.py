@@ -52,6 +52,7 @@ class Story:
         """The user sees a text: the reply, a piece of it, or that there was an error."""
         texts = self.letter.texts
         text = text.removesuffix(f"\n\n{texts.more}").removesuffix(f"\n\n{texts.announce}")
+        before = self.repeats
         for piece in filter(None, text.split("\n")):  # parts may be joined
             if piece in (self.letter.sorry, self.letter.busy):
                 self.repeats += bool(self.has_apology or (self._pieces and not self.letter.parts))
@@ -61,6 +62,7 @@ class Story:
                 self.repeats += self.is_apology_last
                 self.is_apology_last = False
                 self._note_piece(begin, begin + len(piece))
+        self.repeats = min(self.repeats, before + 1)
 
     def _note_piece(self, begin, end):
         if begin and not self._pieces:

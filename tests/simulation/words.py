@@ -21,7 +21,8 @@ class WordWatch:
     def __init__(self, watch, simulation):
         self._watch, self._simulation, self._scheduler = watch, simulation, simulation.scheduler
         self._untold = {}  # since when a user does not know that a message's reply waits, by story
-        self._told = set()  # stories of which the user got the beginning, and how to get the rest
+        self.told = set()  # stories of which the user knows how to get what is left
+        self.is_distrusted = False  # or was
         self._closed_at = None  # when all customer messages were first refused
 
     @property
@@ -38,7 +39,7 @@ class WordWatch:
         was_tried = before and before.is_sending and not after.is_sending and before.reply == after.reply
         is_kept = not after.owner and before and before.owner
         is_in_vain = was_tried and after.owner and story.ready_at is not None and now > story.ready_at + IN_VAIN + 1
-        if (is_kept or is_in_vain) and not after.is_told and story not in self._told:
+        if (is_kept or is_in_vain) and not after.is_told and story not in self.told:
             self._untold.setdefault(story, now)
 
     def _waits(self, story):
@@ -52,7 +53,7 @@ class WordWatch:
         """A customer message arrived."""
         found = NAME.search(request.text)
         if found and request.text.endswith(self._texts.more):
-            self._told.add(self._watch.stories[found[1]])
+            self.told.add(self._watch.stories[found[1]])
             self._tell(request.body["touser"])
 
     def heard(self, letter, text):
@@ -62,8 +63,8 @@ class WordWatch:
             self._check_closed(letter)
         said = text.rpartition("\n\n")[2]
         is_plain_text = letter.reply in ("text", "long", "yield") and NAME.search(text) and len(text) != PICTURE
-        if said == self._texts.more:
-            self._told.add(self._watch.story(letter))
+        if said in (self._texts.more, self._texts.waiting):
+            self.told.add(self._watch.story(letter))
         if said in (self._texts.more, self._texts.announce) or letter.is_next:
             self._tell(letter.user)
         elif is_plain_text and not self._simulation.plan.is_miniprogram:
@@ -91,8 +92,9 @@ class WordWatch:
     def answered(self, request):
         """The platform's answer to a call arrived."""
         errcode = request.answer.get("errcode", 0)
-        if errcode in CLOSED_FOR and self._closed_at is None:
-            self._closed_at = self._scheduler.now
+        if errcode in CLOSED_FOR:
+            self._closed_at = self._scheduler.now if self._closed_at is None else self._closed_at
+            self.is_distrusted |= request.path.endswith("stable_token")
         elif not errcode and not request.path.endswith("stable_token"):
             self._closed_at = None
 
