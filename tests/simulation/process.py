@@ -11,7 +11,6 @@ from wechat.delivery.outbox import Outbox
 from wechat.delivery.sessions import Sessions
 from wechat.errors import StoreError
 from wechat.platform.api import Api
-from wechat.routing import Router
 from wechat.store.owners import Heartbeat, Owners
 
 
@@ -69,7 +68,7 @@ class Process:
         ledger = parts.Ledger(store, owners, is_shared, 2 * settings.max_age, world)
         outbox = parts.Outbox(settings, api, ledger, store, world)
         sessions = parts.Sessions(store, owners)
-        answering = parts.Answering(Router(simulation.routes), api, sessions, self._make_loop)
+        answering = parts.Answering(simulation.router, api, sessions, self._make_loop)
         delivery = parts.Delivery(settings, answering, ledger, outbox, self.clock, world)
         if is_shared:
             owners.show_life()

@@ -406,17 +406,23 @@ class Watch:
         if story.repeats > allowed:
             self.break_("one reply", f"{letter.name}, {story.repeats} repeats, {allowed} allowed")
         is_out_of_order = self._is_swallowed(story) or story.repeats_without_store or story.overtaken
-        is_kept = letter.parts and (story.was_kept or story.is_refused or self.words.is_distrusted)  # the other parts are sent meanwhile
-        if story.gaps and not (is_out_of_order or is_kept):
+        if letter.parts and not is_out_of_order:
+            is_out_of_order = self._is_split(story)
+        if story.gaps and not is_out_of_order:
             self.break_("pieces in order", letter.name)
         # The direct answer may be on its way while the rest is fetched, or its process or the store stand still.
         is_held_up = self.last_fault or self.is_store_slow or story.fetched_by or story.store_failures
+        is_held_up = is_held_up or is_out_of_order
         if story.is_head_late and letter.heard and not is_held_up:
             self.break_("the beginning comes first", letter.name)
         if letter.most_attempts >= 3 and not letter.heard and self._simulation.plan.kind == "calm":
             self.break_("WeChat hears an answer in time", letter.name)
         if letter.heard and not letter.is_next and not (self._is_answered(story) or self._is_excused(story)):
             self.break_("nothing acknowledged stays unanswered", f"{letter.name}, {letter.heard}")
+
+    def _is_split(self, story):
+        """Whether some parts wait while others are sent, or several processes took them over from one that died."""
+        return story.adopted or story.was_kept or story.is_refused or self.words.is_distrusted
 
     def _is_answered(self, story):
         return story.is_shown or story.letter.reply in ("none", "transfer")

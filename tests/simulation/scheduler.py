@@ -80,8 +80,10 @@ class Scheduler:
 
     def pause(self):
         """Let others run first."""
-        self._ready.append(self.current)
-        self.leave()
+        process = self.current.process
+        if self._ready or self.is_over or (process and (process.is_dead or process.frozen)):
+            self._ready.append(self.current)
+            self.leave()
 
     def leave(self):
         """Stop here until somebody makes the task ready."""

@@ -13,6 +13,7 @@ from tests.simulation.promises import Watch
 from tests.simulation.scheduler import Scheduler
 from tests.simulation.store import Shelf
 from tests.simulation.trouble import Trouble
+from wechat.routing import Router
 
 WALL = 1_800_000_000  # seconds since 1970, at the beginning
 FAULTS_END = 45.0  # seconds
@@ -34,7 +35,7 @@ class Simulation:
         self.processes, self._parts, self._numbers = {}, parts, 0
         self.shelf = Shelf(self)
         self.trouble, self.platform, self.watch = Trouble(self), Platform(self), Watch(self)
-        self.wechat, self.routes = WeChat(self), Handlers(self).routes()
+        self.wechat, self.router = WeChat(self), Router(Handlers(self).routes())
 
     def run(self):
         """The promises that were broken."""
