@@ -5,7 +5,7 @@ import math
 from wechat.delivery.entries import PROMISED, RUNNING
 
 APART = 1.0  # seconds between two messages of which it is clear which one came first
-PATIENCE = 2.0  # seconds that a message may wait beside a thread that is free
+PATIENCE = 1.0  # seconds that a message may wait beside a thread that is free
 JUST_NOW = 2.0  # seconds after which a message that is over has left its lane
 
 

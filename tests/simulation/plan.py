@@ -37,7 +37,7 @@ OWN_TEXTS = Texts(
     next="more please", waiting="wait", not_ready="not yet", more="and more", nothing="none", announce="one waits"
 )
 DURATIONS = (0, 0, 0.5, 2, 3, 4, 4.375, 4.5, 4.5, 4.625, 5, 6, 9.5, 10, 14.5, 15, 25, 40)  # seconds
-SHORT = (0, 0, 0, 0.25, 0.5, 2)
+SHORT = (0, 0, 0.25, 0.5, 2, 6)
 FIRST_ID = 10**17  # a MsgId has more digits than a float keeps
 PIECES = (3000, 5000, 7000)  # bytes of a long text; no cut leaves a last piece of a few bytes
 PARTS = (0, 1, 2, 2, 3, 3, 4, 6, 8)  # that a handler yields

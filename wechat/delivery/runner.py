@@ -129,7 +129,7 @@ class Runner:
     ) -> bool:
         """Note the answer and the further replies, and send what of it is not direct. Whether it was still to be."""
         entry.answer = answer
-        is_due = bool(self._outbox.untold) and entry.is_running and self._outbox.is_due(push.openid)
+        is_due = entry.is_running and self._outbox.is_due(push.openid)
         now, rest = self._fit(answer.reply, is_more, is_due)
         document = self.to_xml(now, push.message) if now else b""
         is_only_direct = bool(answer.reply and answer.reply.is_direct)
@@ -166,9 +166,12 @@ class Runner:
         replies = join(pieces.left)
         entry.answer = Answer(push.found.handler.name if push.found else NOBODY.handler, replies[0])
         if entry.is_running:
-            now, rest = self._fit(replies[0], is_more)
+            is_due = self._outbox.is_due(push.openid)
+            now, rest = self._fit(replies[0], is_more, is_due)
             document = self.to_xml(now, push.message) if now else b""
             if self._ledger.promise(entry, push.text, is_more, document).document and document:
+                if is_due and isinstance(now, Text):
+                    self._outbox.note_told(push.openid)
                 replies[:1] = [rest] if rest else []
                 pieces.next_at = self._world.monotonic() + BEHIND
         pieces.left = replies if is_more else []
