@@ -271,7 +271,12 @@ class Watch:
         plan = self._simulation.plan
         has_reply = unpack(record.reply) != NOTHING  # that there was none is said to who asks, and not sent
         is_too_much = story in self.words.told  # the user can get so many customer messages and no more
-        if plan.has_credentials and has_reply and not is_too_much and not (self.has_platform_trouble or self.has_store_trouble):
+        if (
+            plan.has_credentials
+            and has_reply
+            and not is_too_much
+            and not (self.has_platform_trouble or self.has_store_trouble)
+        ):
             self.break_("a reply is kept only where it cannot be sent", record.openid)
 
     def _check_haste(self, story):

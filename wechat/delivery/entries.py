@@ -7,7 +7,7 @@ from collections.abc import Iterator
 from dataclasses import asdict, dataclass, replace
 from typing import Any
 
-from wechat.delivery.answering import Answer
+from wechat.delivery.answering import NOBODY, Answer
 from wechat.errors import StoreError
 from wechat.packing import Pieces, pack
 from wechat.reply import Reply
@@ -60,8 +60,8 @@ class Record:
 
     def ended(self, document: bytes, reply: Reply | None) -> "Record":
         """The record with its answer: ready where there is a reply left to send, else done."""
-        state, left = (READY, pack(reply)) if reply else (DONE, "")
-        values = state, self.owner, self.attempts, self.starts, self.is_slow, False, self.openid, document, "", left
+        state, left, openid = (READY, pack(reply), self.openid) if reply else (DONE, "", "")
+        values = state, self.owner, self.attempts, self.starts, self.is_slow, False, openid, document, "", left
         return Record(*values, is_told=self.is_told)
 
     @property
@@ -89,7 +89,7 @@ def unpack_record(packed: str) -> Record | None:
 class Entry:
     """A message in this process: its record as it was last read, and those who wait for it to move."""
 
-    answer: Answer | None = None  # of this process, for the log
+    handler, kind = "", NOBODY.kind  # of what this process answers, for the log
     pieces: Pieces | None = None  # of a handler of this process that yields
     msg_id = ""  # for the log
     raw: str | None = None  # what the store holds
@@ -102,6 +102,10 @@ class Entry:
 
     def __init__(self, key: str, record: Record, lock: threading.Lock) -> None:
         self.key, self.record, self.lock = key, record, lock
+
+    def note(self, answer: Answer) -> None:
+        """Note for the log who answers, and with what kind of reply; that itself is kept as long as it is owed."""
+        self.handler, self.kind = answer.handler, answer.kind
 
     @property
     def is_running(self) -> bool:

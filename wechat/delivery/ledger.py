@@ -110,7 +110,7 @@ class Ledger(Entries):
                 is_direct = before.state == RUNNING
                 now, left = (document, rest) if is_direct else (before.document, whole)
                 if self._settle(entry, before.ended(now, left), *moves):
-                    entry.whole = whole if is_direct else None
+                    entry.whole = whole if is_direct and entry.key in self._unwritten else None
                     return before.state
         self._forget(*further)
         return ""

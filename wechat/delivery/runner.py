@@ -128,7 +128,7 @@ class Runner:
         self, entry: Entry, push: Push, answer: Answer, is_more: bool = False, further: Sequence[Entry] = ()
     ) -> bool:
         """Note the answer and the further replies, and send what of it is not direct. Whether it was still to be."""
-        entry.answer = answer
+        entry.note(answer)
         is_due = entry.is_running and self._outbox.is_due(push.openid)
         now, rest = self._fit(answer.reply, is_more, is_due)
         document = self.to_xml(now, push.message) if now else b""
@@ -164,7 +164,7 @@ class Runner:
 
     def _give_ready(self, entry: Entry, push: Push, pieces: Pieces, is_more: bool) -> None:
         replies = join(pieces.left)
-        entry.answer = Answer(push.found.handler.name if push.found else NOBODY.handler, replies[0])
+        entry.note(Answer(push.found.handler.name if push.found else NOBODY.handler, replies[0]))
         if entry.is_running:
             is_due = self._outbox.is_due(push.openid)
             now, rest = self._fit(replies[0], is_more, is_due)
@@ -199,7 +199,7 @@ class Runner:
                 _say_too_late(answer, push)
                 continue
             further = self._ledger.further(entry, pieces.number, reply)
-            further.answer, further.msg_id = answer, push.message.get("MsgId", "")
+            further.handler, further.msg_id = answer.handler, push.message.get("MsgId", "")
             made.append(further)
         return made
 
@@ -233,7 +233,7 @@ class Runner:
                 seen = [(other, other.record) for other in others]
                 waiting = [pair for pair in seen if pair[1].state == READY]
                 not_ready = Text(self.texts.not_ready)
-                entry.answer = Answer(NEXT, not_ready)
+                entry.note(Answer(NEXT, not_ready))
                 if not waiting or waiting[0][1].is_sending:  # what is behind that follows it
                     self._ledger.end(entry, self.to_xml(not_ready, push.message), None, None)
                 elif self._fetch(entry, push, *waiting[0], is_more=len(waiting) > 1):
@@ -249,7 +249,7 @@ class Runner:
         if reply == NOTHING:
             reply = Text(self.texts.nothing)
         now, rest = self._fit(reply, is_more or (isinstance(reply, Text) and is_long(reply)))  # the rest waits, too
-        entry.answer = Answer(NEXT, reply)
+        entry.note(Answer(NEXT, reply))
         return self._ledger.fetch(entry, waiting, seen, self.to_xml(now or reply, push.message), rest)
 
     def _fit(self, reply: Reply | None, is_more: bool, is_due: bool = False) -> tuple[Reply | None, Reply | None]:
