@@ -437,14 +437,14 @@ def test_a_process_that_was_forked_has_a_loop_of_its_own():
         return threading.current_thread().name
 
     first = Call("first", name(), 5, threading.Lock())
-    loop.start(first, ended.set)
+    loop.start(first, lambda _: ended.set(), "")
     assert ended.wait(5)
     pid = os.fork()
     if not pid:
         loop.begin()
         ended = threading.Event()
         second = Call("second", name(), 5, threading.Lock())
-        loop.start(second, ended.set)
+        loop.start(second, lambda _: ended.set(), "")
         os._exit(0 if ended.wait(5) and second.result() == "loop" else 1)
     assert os.waitpid(pid, 0)[1] == 0
     loop.close()

@@ -35,17 +35,18 @@ class Call:
     """
 
     name: str
-    coroutine: Coroutine[Any, Any, Any] | AsyncGenerator[Any, Any]
+    _coroutine: Coroutine[Any, Any, Any] | AsyncGenerator[Any, Any]
     seconds: float
     held: AbstractContextManager[Any]
-    check: Callable[[Any], Any] = bool
+    _check: Callable[[Any], Any] = bool
     _lock: threading.Lock = field(default_factory=threading.Lock)
     _yielded: Sequence[Any] = ()
     _is_done: bool = False
     _is_told: bool = False  # whether `done` was called since what was yielded was taken
     _value: Any = None
     _error: BaseException | None = None
-    _done: Callable[[], object] = bool
+    _tell_of: Callable[[], object] = bool
+    _task: "asyncio.Task[None] | None" = None
     _timer: asyncio.TimerHandle | None = None
 
     def take(self) -> tuple[Sequence[Any], bool]:
@@ -63,27 +64,34 @@ class Call:
 
     # On the loop
 
-    def begin(self, loop: asyncio.AbstractEventLoop, done: Callable[[], object]) -> "asyncio.Task[None]":
-        """Start the coroutine, and the time it has; `done` is called when that is over, or something was yielded."""
-        self._done, task = done, loop.create_task(self._run(), name=self.name)
-        self._timer = loop.call_later(self.seconds, self._expire, task)
-        return task
+    def begin(
+        self, loop: asyncio.AbstractEventLoop, done: Callable[[str], object], key: str, ended: Callable[[], object]
+    ) -> None:
+        """Start the coroutine, and the time it has.
 
-    async def _run(self) -> None:
+        `done` is called with the key when that is over, or something was yielded; `ended` with the coroutine's end.
+        """
+        self._tell_of = partial(done, key)
+        self._task = loop.create_task(self._run(ended), name=self.name)
+        self._timer = loop.call_later(self.seconds, self._expire)
+
+    async def _run(self, ended: Callable[[], object]) -> None:
         try:
-            if isinstance(self.coroutine, Coroutine):
-                self._end(await self.coroutine, None)
+            if isinstance(self._coroutine, Coroutine):
+                self._end(await self._coroutine, None)
             else:
-                async with aclosing(self.coroutine) as values:
+                async with aclosing(self._coroutine) as values:
                     async for value in values:
-                        self._tell([self.check(value)])
+                        self._tell([self._check(value)])
                 self._end(None, None)
         except BaseException as error:  # SystemExit would end the loop
             self._end(None, error)
+        ended()
 
-    def _expire(self, task: "asyncio.Task[None]") -> None:
+    def _expire(self) -> None:
         self._end(None, TimeoutError(f"no answer within {self.seconds:g} s"))
-        task.cancel()  # which it may put off: nobody waits for it any more
+        if self._task:
+            self._task.cancel()  # which it may put off: nobody waits for it any more
 
     def _end(self, value: Any, error: BaseException | None) -> None:
         if not self._is_done:
@@ -99,7 +107,7 @@ class Call:
             self._yielded = [*self._yielded, *values] if values else self._yielded
             self._is_done, is_told, self._is_told = is_done, self._is_told, True
         if not is_told:
-            self._done()
+            self._tell_of()
 
 
 class Loop:
@@ -116,11 +124,14 @@ class Loop:
         self._running = 0  # coroutines; only the loop's thread counts them
         self._is_needed = threading.Event()  # while there are any
 
-    def start(self, call: Call, done: Callable[[], object]) -> None:
-        """Run the coroutine in the caller's context; `done` is called on the loop: it must not wait for anything."""
+    def start(self, call: Call, done: Callable[[str], object], key: str) -> None:
+        """Run the coroutine in the caller's context.
+
+        `done` is called with the key, on the loop: it must not wait for anything.
+        """
         with self._lock:
             loop = self._loop or self._make()
-        loop.call_soon_threadsafe(self._start, loop, call, done, context=copy_context())
+        loop.call_soon_threadsafe(self._start, loop, call, done, key, context=copy_context())
 
     def close(self) -> None:
         """End the thread; what still runs on the loop is cancelled."""
@@ -139,12 +150,12 @@ class Loop:
         threading.Thread(target=self._watch, args=[self._loop, self._thread], name="watch", daemon=True).start()
         return self._loop
 
-    def _start(self, loop: asyncio.AbstractEventLoop, call: Call, done: Callable[[], object]) -> None:
+    def _start(self, loop: asyncio.AbstractEventLoop, call: Call, done: Callable[[str], object], key: str) -> None:
         self._running += 1
         self._is_needed.set()
-        call.begin(loop, done).add_done_callback(self._note_end)
+        call.begin(loop, done, key, self._note_end)
 
-    def _note_end(self, _: object) -> None:
+    def _note_end(self) -> None:
         self._running -= 1
         if not self._running:
             self._is_needed.clear()

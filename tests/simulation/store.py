@@ -80,6 +80,7 @@ class SimulatedStore(Store):
 
     def _ask(self, operation, is_write):
         scheduler, trouble = self._simulation.scheduler, self._simulation.trouble
+        self._simulation.watch.calls(self._process)
         self._simulation.step(self._process, 1.0 if is_write else 0.3)
         fault, seconds = trouble.of_store(self._process)
         if seconds:

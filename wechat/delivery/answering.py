@@ -82,13 +82,22 @@ NEXT = "继续"  # in the log, whatever the account's own word for it is
 Limit = Callable[[str, float, Callable[[], Push]], AbstractContextManager[None]]
 
 
+def _make_loop() -> Loop:
+    from wechat.loop import Loop  # asyncio costs 20 ms and 1 MB, where nobody uses it
+
+    return Loop()
+
+
 class Answering:
     """Finds the handler of a message and calls it with what it asks for."""
 
-    def __init__(self, router: Router, api: Api, sessions: Sessions) -> None:
+    def __init__(
+        self, router: Router, api: Api, sessions: Sessions, make_loop: Callable[[], Loop] = _make_loop
+    ) -> None:
         self.router = router
         self._api = api
         self.sessions = sessions
+        self._make_loop = make_loop
         self._lock = threading.Lock()
         self._loop: Loop | None = None
 
@@ -208,19 +217,16 @@ class Answering:
     def _prepare(
         self, handler: Handler, message: Message, opened: AbstractContextManager[Any], offers: dict[str, Any]
     ) -> Call:
-        from wechat.loop import Awaited, Call  # asyncio costs 20 ms and 1 MB, where nobody uses it
+        from wechat.loop import Awaited, Call
 
         coroutine = handler(message, api=Awaited(self._api), session=opened.__enter__(), **offers)  # until _take()
         return Call(handler.name, coroutine, handler.timeout or TIMEOUT, opened, to_reply)
 
-    def start(self, call: Call, done: Callable[[], object]) -> None:
-        """Run the coroutine of an async handler; `done` is called when there is something to take."""
+    def start(self, call: Call, done: Callable[[str], object], key: str) -> None:
+        """Run the coroutine of an async handler; `done` is called with the key when there is something to take."""
         with self._lock:
-            if not self._loop:
-                from wechat.loop import Loop
-
-                self._loop = Loop()
-        self._loop.start(call, done)
+            self._loop = self._loop or self._make_loop()
+        self._loop.start(call, done, key)
 
     def begin(self) -> None:
         """Begin anew, as a process that was forked has to."""

@@ -11,7 +11,7 @@ Where the owner of a record is dead, another process puts itself in its place, a
 """
 
 import logging
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import replace
 
 from wechat.delivery.entries import DONE, KEPT, PREFIX, PROMISED, READY, RUNNING, Entries, Entry, Record
@@ -82,31 +82,44 @@ class Ledger(Entries):
         self._move(entry, (RUNNING,), None, state=PROMISED, content=content, is_told=is_told, document=document)
         return entry.record
 
-    def add(self, entry: Entry, number: int, reply: Reply) -> Entry | None:
-        """A further reply to the message, ready to be sent; None where that has gone to another process."""
+    def further(self, entry: Entry, number: int, reply: Reply) -> Entry:
+        """A further reply to the message, for `add` or `end`."""
         record = entry.record
-        if record.owner != self._owners.me:
-            return None
-        added = Entry(f"{entry.key}/{record.starts}.{number}", record.ended(b"", reply), self._world.lock())
+        further = Entry(f"{entry.key}/{record.starts}.{number}", record.ended(b"", reply), self._world.lock())
         with self._lock:
-            self._known.add(added.key, added)
-        with added.lock:
-            self._settle(added, added.record)
-        return added
+            self._known.add(further.key, further)
+        return further
 
-    def end(self, entry: Entry, document: bytes, rest: Reply | None, whole: Reply | None) -> str:
+    def add(self, entry: Entry, further: Entry) -> bool:
+        """Note that a further reply is ready to be sent. False where the message has gone to another process."""
+        with further.lock:
+            is_ours = entry.record.owner == self._owners.me and self._settle(further, further.record)
+        return is_ours or self._forget(further)
+
+    def end(
+        self, entry: Entry, document: bytes, rest: Reply | None, whole: Reply | None, further: Sequence[Entry] = ()
+    ) -> str:
         """Note the answer: a document and what follows it or, where that was promised, the whole as a message.
 
-        Gives the state it moved from; none where the message has gone to another process.
+        In the same step all further replies are ready to be sent: from now on others may send what is left. Gives the
+        state it moved from; none where the message has gone to another process.
         """
+        moves = [(other, other.record) for other in further]
         with entry.lock:
             while (before := entry.record).owner == self._owners.me and before.state in UNDER_WAY:
                 is_direct = before.state == RUNNING
                 now, left = (document, rest) if is_direct else (before.document, whole)
-                if self._settle(entry, before.ended(now, left)):
+                if self._settle(entry, before.ended(now, left), *moves):
                     entry.whole = whole if is_direct and entry.key in self._unwritten else None
                     return before.state
+        self._forget(*further)
         return ""
+
+    def _forget(self, *entries: Entry) -> bool:
+        with self._lock:
+            for entry in entries:
+                self._known.drop(entry.key)
+        return False
 
     def send(self, entry: Entry) -> bool:
         """Claim the next part of the reply before it is sent. False where another process, or 继续, has it."""

@@ -1,7 +1,7 @@
 """A message being answered: here or in a lane, by its handler or as a 继续, and what becomes of the reply."""
 
 import logging
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from contextlib import AbstractContextManager
 from functools import cache, partial
 
@@ -126,7 +126,7 @@ class Runner:
         answer = self._answering.answer(push)
         if push.call:
             if push.call is not call:
-                self._answering.start(push.call, partial(self.lanes.resume, push.openid))
+                self._answering.start(push.call, self.lanes.resume, push.openid)
             return LATER
         if not answer:
             self._slow_down(entry, push)
@@ -141,15 +141,17 @@ class Runner:
             self._note(entry, push, answer)
         return None
 
-    def _note(self, entry: Entry, push: Push, answer: Answer, is_more: bool = False) -> None:
-        """Note the answer, and send what is not the direct one."""
+    def _note(
+        self, entry: Entry, push: Push, answer: Answer, is_more: bool = False, further: Sequence[Entry] = ()
+    ) -> bool:
+        """Note the answer and the further replies, and send what of it is not direct. Whether it was still to be."""
         entry.note(answer)
-        is_due = bool(self._outbox.untold) and entry.is_running and self._outbox.is_due(push.openid)
+        is_due = entry.is_running and self._outbox.is_due(push.openid)
         now, rest = self._fit(answer.reply, is_more, is_due)
         document = self.to_xml(now, push.message) if now else b""
         is_only_direct = bool(answer.reply and answer.reply.is_direct)
         nothing = None if entry.pieces else NOTHING
-        before = self._ledger.end(entry, document, rest, None if is_only_direct else answer.reply or nothing)
+        before = self._ledger.end(entry, document, rest, None if is_only_direct else answer.reply or nothing, further)
         if before == PROMISED and is_only_direct:
             _say_too_late(answer, push)
         if is_due and before == RUNNING and isinstance(now, Text):
@@ -158,6 +160,7 @@ class Runner:
             entry.msg_id = push.message.get("MsgId", "")
             entry.is_told = before == RUNNING and isinstance(now, Text) and now.content.endswith(self.texts.more)
             self._outbox.deliver(entry, BEHIND if entry.record.document else 0.0)
+        return bool(before)
 
     # What a handler yields
 
@@ -180,32 +183,46 @@ class Runner:
         replies = join(pieces.left)
         entry.note(Answer(push.found.handler.name if push.found else NOBODY.handler, replies[0]))
         if entry.is_running:
-            now, rest = self._fit(replies[0], is_more)
+            is_due = self._outbox.is_due(push.openid)
+            now, rest = self._fit(replies[0], is_more, is_due)
             document = self.to_xml(now, push.message) if now else b""
             if self._ledger.promise(entry, push.text, is_more, document).document and document:
+                if is_due and isinstance(now, Text):
+                    self._outbox.note_told(push.openid)
                 replies[:1] = [rest] if rest else []
                 pieces.next_at = self._world.monotonic() + BEHIND
         pieces.left = replies if is_more else []
         if not is_more:
-            self._send(entry, push, replies, pieces)
+            further = self._further(entry, push, replies, pieces)
+            self._deliver([each for each in further if self._ledger.add(entry, each)], pieces)
 
     def _end_pieces(self, entry: Entry, push: Push, answer: Answer, pieces: Pieces) -> None:
         replies = join([*pieces.left, *([answer.reply] if answer.reply else [])])
         pieces.left = []
         is_more = len(replies) > 1 and not self._outbox.can_push()
-        self._note(entry, push, Answer(answer.handler, replies[0] if replies else None), is_more)
-        self._send(entry, push, replies[1:], pieces)
+        # The message's own record is the first of all replies to it: what follows others cannot stand in it.
+        own = [] if pieces.number else replies[:1]
+        further = self._further(entry, push, replies[len(own) :], pieces)
+        if self._note(entry, push, Answer(answer.handler, own[0] if own else None), is_more, further):
+            self._deliver(further, pieces)
 
-    def _send(self, entry: Entry, push: Push, replies: list[Reply], pieces: Pieces) -> None:
-        """Have each of the replies sent as a message of its own, or kept for 继续."""
+    def _further(self, entry: Entry, push: Push, replies: list[Reply], pieces: Pieces) -> list[Entry]:
+        """Each of the replies as a message of its own, to be sent or kept for 继续."""
+        made = []
         for reply in replies:
-            answer = Answer(entry.handler, reply)
+            answer = Answer(push.found.handler.name if push.found else NOBODY.handler, reply)
             pieces.number += 1
             if reply.is_direct:
                 _say_too_late(answer, push)
-            elif added := self._ledger.add(entry, pieces.number, reply):
-                added.handler, added.msg_id = entry.handler, push.message.get("MsgId", "")
-                self._outbox.deliver(added, max(0.0, pieces.next_at - self._world.monotonic()))
+                continue
+            further = self._ledger.further(entry, pieces.number, reply)
+            further.handler, further.msg_id = answer.handler, push.message.get("MsgId", "")
+            made.append(further)
+        return made
+
+    def _deliver(self, further: list[Entry], pieces: Pieces) -> None:
+        for entry in further:
+            self._outbox.deliver(entry, max(0.0, pieces.next_at - self._world.monotonic()))
 
     def _slow_down(self, entry: Entry, push: Push) -> None:
         self._ledger.slow_down(entry)
@@ -231,10 +248,10 @@ class Runner:
                     return False
                 self._outbox.note_told(push.openid)
                 seen = [(other, other.record) for other in others]
-                waiting = [pair for pair in seen if pair[1].state == READY and not pair[1].is_sending]
+                waiting = [pair for pair in seen if pair[1].state == READY]
                 not_ready = Text(self.texts.not_ready)
                 entry.note(Answer(NEXT, not_ready))
-                if not waiting:
+                if not waiting or waiting[0][1].is_sending:  # what is behind that follows it
                     self._ledger.end(entry, self.to_xml(not_ready, push.message), None, None)
                 elif self._fetch(entry, push, *waiting[0], is_more=len(waiting) > 1):
                     return True
