@@ -13,7 +13,7 @@ from sandbox.platform import Endpoint, Platform
 from sandbox.testing import APPID, SECRET
 from tests.conftest import PLAIN, ROOT, SAFE, SEALED, TOKEN
 from tests.test_abandoned import leave
-from wechat.delivery.runner import MOST_STARTS
+from wechat.delivery.delivery import MOST_STARTS
 from wechat.errors import StartError
 from wechat.log import LineFormatter
 from wechat.routing import load, prepare

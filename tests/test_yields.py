@@ -160,7 +160,7 @@ def test_without_customer_messages_the_last_attempt_gets_what_is_there_and_the_r
     assert said.startswith("piece 0")
     assert said.endswith("\n\n回复“继续”查看下文")
     assert "piece 3" not in said
-    assert wait_until(lambda: len(account.app.delivery._runner.lanes) == 0)
+    assert wait_until(lambda: len(account.app.delivery.lanes) == 0)
     rest = account.say("继续")["Content"]
     assert [f"piece {number}" in said for number in range(4)] == [f"piece {number}" not in rest for number in range(4)]
     assert rest.endswith("piece 3")

@@ -52,6 +52,11 @@ class Push:
         return openid
 
     @property
+    def answerer(self) -> str:
+        """The name of its handler."""
+        return self.found.handler.name if self.found else "nobody"
+
+    @property
     def wants(self) -> str:
         """Whose session its handler asks for; empty where it asks for none."""
         return str(self.asked["FromUserName"]) if self.found and "session" in self.found.handler.asks else ""
@@ -147,7 +152,7 @@ class Answering:
 
     def give_up(self, push: Push, starts: int) -> None:
         """Leave a message whose process ended at each of its starts to the error handler."""
-        said = f"{push.found.handler.name if push.found else 'nobody'} on {label(push.message)}"
+        said = f"{push.answerer} on {label(push.message)}"
         logger.error("%s: its process ended at each of %d starts, the message is given up", said, starts)
         push.error = GivenUp("the process ended each time the message was answered")
 
