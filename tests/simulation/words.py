@@ -12,6 +12,7 @@ NAME = re.compile(r"\b(m\d+):")
 KNOWN_AFTER = 5.0  # seconds: each process looks every three for whom the others have noted
 IN_VAIN = 10.0  # seconds of tries after which the user is told
 REFUSED_AFTER = 1.0  # seconds in which a process notes that it was refused
+CLOSED_AT_LEAST = min(CLOSED_FOR.values())
 TRANSFER, DEFAULT = "transfer", "what the default handler says"
 
 
@@ -104,9 +105,9 @@ class WordWatch:
 
     def _check_closed(self, letter):
         """While no customer messages can be sent, nobody is left with `success` alone."""
-        story, now = self._watch.story(letter), self._scheduler.now
-        is_closed = self._closed_at is not None and self._closed_at + REFUSED_AFTER < letter.sent_at
-        is_late = story.record and story.record.is_late and not story.record.is_told
-        if is_closed and is_late and not self._watch.has_store_trouble and not self._simulation.plan.is_miniprogram:
-            if now < self._closed_at + min(CLOSED_FOR.values()):
-                self._watch.break_("while pushing is closed nobody is left with success", letter.name)
+        record, now = self._watch.story(letter).record, self._scheduler.now
+        if self._closed_at is None or self._watch.has_store_trouble or self._simulation.plan.is_miniprogram:
+            return
+        is_closed = self._closed_at + REFUSED_AFTER < letter.sent_at and now < self._closed_at + CLOSED_AT_LEAST
+        if is_closed and record and record.is_late and not record.is_told:
+            self._watch.break_("while pushing is closed nobody is left with success", letter.name)
