@@ -35,10 +35,12 @@ class WordWatch:
     def moved(self, story, before, after):
         """A record of the message moved."""
         now = self._scheduler.now
+        if after and self._texts.announce.encode() in after.document:
+            self._tell(story.letter.user)  # as far as the server knows: WeChat may have given up
         if not after or after.state != READY or unpack(after.reply) == NOTHING:
             return
         was_tried = before and before.is_sending and not after.is_sending and before.reply == after.reply
-        is_kept = not after.owner and before and before.owner
+        is_kept = not after.owner and before and before.owner and before.reply == after.reply
         is_in_vain = was_tried and after.owner and story.ready_at is not None and now > story.ready_at + IN_VAIN + 1
         if (is_kept or is_in_vain) and not after.is_told and story not in self.told:
             self._untold.setdefault(story, now)
@@ -56,6 +58,11 @@ class WordWatch:
         if found and request.text.endswith(self._texts.more):
             self.told.add(self._watch.stories[found[1]])
             self._tell(request.body["touser"])
+
+    def answered_with(self, letter, document):
+        """A process answered an attempt, whether WeChat still listens or not."""
+        if self._texts.announce.encode() in document:
+            self._tell(letter.user)
 
     def heard(self, letter, text):
         """WeChat heard a direct answer."""
