@@ -1,6 +1,7 @@
 """The promises about lanes: order per user, and no user waits for another beyond the threads' fair share."""
 
 import math
+from itertools import pairwise
 
 from wechat.delivery.entries import PROMISED, RUNNING
 
@@ -83,7 +84,7 @@ class LaneWatch:
         busy = [*self._busy.get(process, [(0.0, 0)]), (math.inf, 0)]
         threads = self._simulation.plan.slow_threads
         idle = 0.0
-        for (since, number), (until, _) in zip(busy, busy[1:], strict=False):
+        for (since, number), (until, _) in pairwise(busy):
             if number < threads:
                 idle += max(0.0, min(until, end) - max(since, begin))
         return idle

@@ -92,7 +92,11 @@ class Handlers:
 
     def routes(self):
         """The handlers by their paths."""
+        marked = (*self._plain(), *self._yielding(), *self._awaiting(), *self._others())
+        marked[0].wechat_texts = self._simulation.plan.texts
+        return {mark.path: function for function in marked for mark in function.wechat_marks}
 
+    def _plain(self):
         @on("text", re.compile(r"slow m\d+"), slow=True, timeout=TIMEOUT)
         @on("text", re.compile(r"(?:fast|unmarked) m\d+"))
         def work(message):
@@ -102,20 +106,15 @@ class Handlers:
         def remember(message, session):
             return self._at_once(self._remember(message, session))
 
+        return work, remember
+
+    def _yielding(self):
         @on("text", re.compile(r"yield m\d+"), timeout=TIMEOUT)
         def tell(message):
             for seconds, text in self._tell(message):
                 self._scheduler.sleep(seconds)
                 if text:
                     yield said_as(text)
-
-        @on("text", re.compile(r"async m\d+"), timeout=TIMEOUT)
-        async def wait(message):
-            return await self._awaited(self._work(message))
-
-        @on("text", re.compile(r"async session m\d+"), timeout=TIMEOUT)
-        async def wait_and_remember(message, session):
-            return await self._awaited(self._remember(message, session))
 
         @on("text", re.compile(r"async yield m\d+"), timeout=TIMEOUT)
         async def wait_and_tell(message):
@@ -124,6 +123,20 @@ class Handlers:
                 if text:
                     yield said_as(text)
 
+        return tell, wait_and_tell
+
+    def _awaiting(self):
+        @on("text", re.compile(r"async m\d+"), timeout=TIMEOUT)
+        async def wait(message):
+            return await self._awaited(self._work(message))
+
+        @on("text", re.compile(r"async session m\d+"), timeout=TIMEOUT)
+        async def wait_and_remember(message, session):
+            return await self._awaited(self._remember(message, session))
+
+        return wait, wait_and_remember
+
+    def _others(self):
         @on("default")
         def rest(message):
             return NOTHING_OPEN
@@ -143,9 +156,7 @@ class Handlers:
             self._watch.lanes.turned_away(letter, self._scheduler.current.process)
             return letter.busy
 
-        marked = (work, remember, tell, wait, wait_and_remember, wait_and_tell, rest, apologise, turn_away)
-        work.wechat_texts = self._simulation.plan.texts
-        return {mark.path: function for function in marked for mark in function.wechat_marks}
+        return rest, apologise, turn_away
 
     def _letter(self, message):
         return self._simulation.letters[f"m{int(message.MsgId) - FIRST_ID}"]

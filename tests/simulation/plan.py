@@ -1,5 +1,6 @@
 """What a seed stands for: the account, its processes, its users' messages, and the faults that may strike."""
 
+from functools import cache
 from itertools import accumulate
 
 from wechat.settings import Settings
@@ -111,7 +112,7 @@ class Letter:
         self.parts = self._fill(parts) if word in YIELDING else []
         self.text = f"answer {self.name}:"
         if self.is_long:
-            self.text = self._marks(0, length)
+            self.text = fill(self.name, 0, length)
         if word in YIELDING:
             self.reply, self.text = "yield" if parts else "none", "".join(self.parts)
         self.texts, self.sorry, self.busy = texts, f"sorry {self.name}:", f"busy {self.name}:"
@@ -121,11 +122,9 @@ class Letter:
         self.is_delivered = False  # whether WeChat has heard an answer, or given up
         self.is_replayed = False
 
-    def _marks(self, begin, length):
-        return "".join(f"{self.name}:{n // 8:04} " for n in range(begin, begin + length, 8))
-
     def _fill(self, parts):
-        return [self._marks(begin, length) for begin, length in zip(accumulate(parts, initial=0), parts, strict=False)]
+        begins = accumulate(parts, initial=0)
+        return [fill(self.name, begin, length) for begin, length in zip(begins, parts, strict=False)]
 
     def send(self, now, wall):
         """Write it, at this time."""
@@ -136,3 +135,9 @@ class Letter:
             f"<xml><ToUserName>gh</ToUserName><FromUserName>{self.user}</FromUserName><CreateTime>{created}</CreateTime>"
             f"<MsgType>text</MsgType><Content>{content}</Content><MsgId>{number}</MsgId></xml>"
         ).encode()
+
+
+@cache
+def fill(name, begin, length):
+    """A part of a long text, of which each eight bytes say where they stand."""
+    return "".join(f"{name}:{n // 8:04} " for n in range(begin, begin + length, 8))

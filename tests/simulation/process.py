@@ -87,6 +87,7 @@ class Process:
 
         def work():
             box.append(self.delivery.answer(letter.body))
+            self._simulation.watch.words.answered_with(letter, box[0])
             answered.set()
 
         self._connections.append(answered)

@@ -233,14 +233,8 @@ class Watch:
         if self._simulation.plan.is_memory and giver and _is_given(before, after):  # the 继续 itself leaves no record
             self._fetched_by(story, giver)
         if self._simulation.trace is not None:
-            was = f"{before.state} of {before.owner or 'nobody'}" if before else "nothing"
-            said = (
-                f"{after.state} of {after.owner or 'nobody'}, starts {after.starts}{', sending' * after.is_sending}{', told' * after.is_told}"
-                if after
-                else "nothing"
-            )
             name = story.letter.name + "".join(PIECE.findall(key))
-            self._simulation.say(f"{process.name} moves {name}: {was} -> {said}")
+            self._simulation.say(f"{process.name} moves {name}: {_said(before)} -> {_said(after)}")
         if not after:
             return
         if before and after.starts < before.starts:
@@ -474,3 +468,11 @@ def _is_given(before, after):
     """Whether a reply, or a part of it, was given as the answer to a 继续."""
     is_ready = before and before.state == READY and not before.is_sending
     return is_ready and (not after or after.reply != before.reply)
+
+
+def _said(record):
+    """The record as a trace says it."""
+    if not record:
+        return "nothing"
+    marks = ", sending" * record.is_sending + ", told" * record.is_told
+    return f"{record.state} of {record.owner or 'nobody'}, starts {record.starts}{marks}"

@@ -12,6 +12,7 @@ NAME = re.compile(r"\b(m\d+):")
 KNOWN_AFTER = 5.0  # seconds: each process looks every three for whom the others have noted
 IN_VAIN = 10.0  # seconds of tries after which the user is told
 REFUSED_AFTER = 1.0  # seconds in which a process notes that it was refused
+CLOSED_AT_LEAST = min(CLOSED_FOR.values())
 TRANSFER, DEFAULT = "transfer", "what the default handler says"
 
 
@@ -34,10 +35,12 @@ class WordWatch:
     def moved(self, story, before, after):
         """A record of the message moved."""
         now = self._scheduler.now
+        if after and self._texts.announce.encode() in after.document:
+            self._tell(story.letter.user)  # as far as the server knows: WeChat may have given up
         if not after or after.state != READY or unpack(after.reply) == NOTHING:
             return
         was_tried = before and before.is_sending and not after.is_sending and before.reply == after.reply
-        is_kept = not after.owner and before and before.owner
+        is_kept = not after.owner and before and before.owner and before.reply == after.reply
         is_in_vain = was_tried and after.owner and story.ready_at is not None and now > story.ready_at + IN_VAIN + 1
         if (is_kept or is_in_vain) and not after.is_told and story not in self.told:
             self._untold.setdefault(story, now)
@@ -55,6 +58,11 @@ class WordWatch:
         if found and request.text.endswith(self._texts.more):
             self.told.add(self._watch.stories[found[1]])
             self._tell(request.body["touser"])
+
+    def answered_with(self, letter, document):
+        """A process answered an attempt, whether WeChat still listens or not."""
+        if self._texts.announce.encode() in document:
+            self._tell(letter.user)
 
     def heard(self, letter, text):
         """WeChat heard a direct answer."""
@@ -104,9 +112,9 @@ class WordWatch:
 
     def _check_closed(self, letter):
         """While no customer messages can be sent, nobody is left with `success` alone."""
-        story, now = self._watch.story(letter), self._scheduler.now
-        is_closed = self._closed_at is not None and self._closed_at + REFUSED_AFTER < letter.sent_at
-        is_late = story.record and story.record.is_late and not story.record.is_told
-        if is_closed and is_late and not self._watch.has_store_trouble and not self._simulation.plan.is_miniprogram:
-            if now < self._closed_at + min(CLOSED_FOR.values()):
-                self._watch.break_("while pushing is closed nobody is left with success", letter.name)
+        record, now = self._watch.story(letter).record, self._scheduler.now
+        if self._closed_at is None or self._watch.has_store_trouble or self._simulation.plan.is_miniprogram:
+            return
+        is_closed = self._closed_at + REFUSED_AFTER < letter.sent_at and now < self._closed_at + CLOSED_AT_LEAST
+        if is_closed and record and record.is_late and not record.is_told:
+            self._watch.break_("while pushing is closed nobody is left with success", letter.name)

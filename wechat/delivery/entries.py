@@ -4,7 +4,7 @@ import json
 import logging
 import threading
 from collections.abc import Iterator
-from dataclasses import asdict, dataclass, replace
+from dataclasses import dataclass, replace
 from typing import Any
 
 from wechat.delivery.answering import NOBODY, Answer
@@ -72,9 +72,13 @@ class Record:
         return frozenset((f"user:{self.openid}", *([f"owned:{self.owner}"] if self.owner else ())))
 
 
+FIELDS = tuple(Record.__dataclass_fields__)
+
+
 def pack_record(record: Record) -> str:
     """The record as JSON, for the store."""
-    return json.dumps({**asdict(record), "document": record.document.decode()}, ensure_ascii=False)
+    fields = {name: getattr(record, name) for name in FIELDS}  # asdict() takes ten times as long
+    return json.dumps({**fields, "document": record.document.decode()}, ensure_ascii=False)
 
 
 def unpack_record(packed: str) -> Record | None:
