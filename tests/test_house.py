@@ -20,7 +20,7 @@ from wxserver import Application
 ORDER = str.split(
     """
     lean errors settings system log world workers loop
-    store.base store.memory store.sqlite store.redis store.opening store.owners store.remembered
+    store.base store.memory store.sqlite store.redis store.opening store.owners
     message web protocol.envelope protocol.typed protocol.parser pieces plain reply packing
     texts importing routing
     platform.transport platform.answers platform.files
@@ -47,7 +47,7 @@ MAY_IMPORT = {
     "wxserver.py": {"wechat"},
     "wsgi.py": {"wxserver"},
 }
-MOST_FILES = 13
+MOST_FILES = 10
 MAKE_APPLICATIONS = [ROOT / "sandbox/__main__.py", ROOT / "sandbox/testing.py"]
 
 

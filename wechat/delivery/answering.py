@@ -11,7 +11,7 @@ from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
 from wechat.delivery.sessions import Sessions
-from wechat.errors import GivenUp, Left
+from wechat.errors import Left
 from wechat.log import log_error
 from wechat.message import Message, label
 from wechat.platform.api import Api
@@ -150,12 +150,6 @@ class Answering:
                 push.error = error
         return self._apologise(push, push.error) if push.error else NOBODY
 
-    def give_up(self, push: Push, starts: int) -> None:
-        """Leave a message whose process ended at each of its starts to the error handler."""
-        said = f"{push.answerer} on {label(push.message)}"
-        logger.error("%s: its process ended at each of %d starts, the message is given up", said, starts)
-        push.error = GivenUp("the process ended each time the message was answered")
-
     def turn_away(self, push: Push) -> Answer:
         """What the busy handler answers, else the text for a message that is one too many."""
         handler = self.router.busy
@@ -190,7 +184,11 @@ class Answering:
         push.ticket = "" if ticket else push.ticket
         opened = self.sessions.open(push.asked.FromUserName, ticket) if ticket else NO_SESSION
         if handler.is_async:
-            push.call = self._prepare(handler, push.asked, opened, offers)
+            from wechat.loop import Awaited, Call
+
+            api, session = Awaited(self._api), opened.__enter__()  # until _take()
+            coroutine = handler(push.asked, api=api, session=session, **offers)
+            push.call = Call(handler.name, coroutine, handler.timeout or TIMEOUT, opened, to_reply)
             return None
         with opened as session, self._in_time(handler, push, push.limit, ticket) if push.limit else NO_LIMIT:
             result = handler(push.asked, api=self._api, session=session, **offers)
@@ -216,16 +214,6 @@ class Answering:
         except Left:
             logger.warning("%s: it came back too late, what it says is dropped", said)
             raise
-
-    # Async handlers
-
-    def _prepare(
-        self, handler: Handler, message: Message, opened: AbstractContextManager[Any], offers: dict[str, Any]
-    ) -> Call:
-        from wechat.loop import Awaited, Call
-
-        coroutine = handler(message, api=Awaited(self._api), session=opened.__enter__(), **offers)  # until _take()
-        return Call(handler.name, coroutine, handler.timeout or TIMEOUT, opened, to_reply)
 
     def start(self, call: Call, done: Callable[[str], object], key: str) -> None:
         """Run the coroutine of an async handler; `done` is called with the key when there is something to take."""

@@ -14,7 +14,7 @@ from wechat.delivery.entries import PROMISED, READY, RUNNING, Entry
 from wechat.delivery.lanes import LATER
 from wechat.delivery.outbox import NOTHING
 from wechat.delivery.runner import BEHIND, Runner, say_too_late
-from wechat.errors import Left
+from wechat.errors import GivenUp, Left
 from wechat.log import log_error
 from wechat.message import delivery_key, kind_of, label
 from wechat.reply import TEXT_LIMIT, Reply, Text, is_long, split_text, to_xml
@@ -144,7 +144,9 @@ class Delivery(Runner):
         """Have the handler answer, here or in a lane."""
         started = self._world.monotonic()
         if entry.record.starts > MOST_STARTS and not push.error:
-            self._answering.give_up(push, MOST_STARTS)
+            said = "%s on %s: its process ended at each of %d starts, the message is given up"
+            logger.error(said, push.answerer, label(push.message), MOST_STARTS)
+            push.error = GivenUp("the process ended each time the message was answered")
         call = push.call
         answer = self._answering.answer(push)
         if push.call:

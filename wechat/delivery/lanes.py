@@ -202,7 +202,7 @@ class Lanes:
     # Threads
 
     def _work(self, is_patient: bool = True) -> None:
-        while lane := self._next(is_patient):
+        while (lane := self._next(is_patient)) is not None:
             job, again = self._lanes[lane][0], None
             try:
                 again = job.context.run(job.task)
@@ -220,7 +220,7 @@ class Lanes:
             with self._lock:
                 if has_waited := event in self._idle:
                     self._idle.remove(event)
-                if lane := self._choose():
+                if (lane := self._choose()) is not None:
                     return lane
                 if self._is_said:
                     self._warn(f"were busy for {self._world.monotonic() - self._full_since:.0f} s; one is free again")

@@ -7,7 +7,7 @@ from contextlib import AbstractContextManager, contextmanager
 from functools import cache, partial
 
 from wechat.delivery.answering import Answer, Answering, Push
-from wechat.delivery.entries import READY, Entry
+from wechat.delivery.entries import READY, UNDER_WAY, Entry
 from wechat.delivery.lanes import Lanes, Task
 from wechat.delivery.ledger import Ledger
 from wechat.delivery.outbox import Outbox
@@ -140,7 +140,7 @@ class Runner(ABC):
             begun.append(self.lanes.submit(lane, task, is_resumed=True))
             return min(ALONE, max(LEAST_ALONE, ALL_ALONE / len(self._suspects)))
         self._suspects.discard(entry.key)
-        if self._suspects and not entry.is_over():
+        if self._suspects and entry.record.state in UNDER_WAY:
             self._ledger.forgive(entry)
         return None
 
