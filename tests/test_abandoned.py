@@ -300,6 +300,25 @@ def test_a_run_that_ends_while_its_attempt_is_acknowledged_loses_no_reply(servin
     assert [said(document), *sent].count("the answer") == 1
 
 
+def test_an_attempt_that_is_listened_to_gets_the_answer_though_another_one_came_out_of_order(serving, monkeypatch):
+    """WeChat sent the other one earlier, to a process that stood still: it hangs up on that, and not on this one."""
+    monkeypatch.setattr(wechat.delivery.delivery, "GRACE", 2.0)
+    app = serving(working(0.7)[0], within="0.3")
+    documents = {}
+
+    def attempt(number):
+        documents[number] = app.delivery.answer(WORK)
+
+    attempts = [threading.Thread(target=attempt, args=[number]) for number in (2, 1)]
+    for thread in attempts:
+        thread.start()
+        time.sleep(0.1)
+    for thread in attempts:
+        thread.join()
+    assert {number: said(document) for number, document in documents.items()} == {1: "the answer", 2: "the answer"}
+    assert are_idle(app)
+
+
 def test_a_beginning_that_came_too_late_is_sent_with_the_rest(serving, store):
     """Another process had promised it, which could not be read: seed 10736 of the simulation lost the beginning."""
     app = serving(working()[0])
