@@ -5,6 +5,7 @@ import time
 
 import pytest
 
+from sandbox.messages import USER
 from sandbox.testing import APPID, SECRET
 from tests.test_promises import wait_until
 from wechat.errors import RoutingError

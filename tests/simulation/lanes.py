@@ -21,7 +21,9 @@ class LaneWatch:
 
     def arrived(self, letter, process):
         """An attempt came to the process."""
-        self._arrivals.setdefault((self._watch.story(letter), process), self._scheduler.now)
+        story, now = self._watch.story(letter), self._scheduler.now
+        self._arrivals.setdefault((story, process), now)
+        story.arrived_at = now if story.arrived_at is None else story.arrived_at
 
     def begun(self, story, run):
         """A handler began."""

@@ -26,7 +26,7 @@ class Story:
         self.letter = letter
         self.is_in_lane = letter.word in IN_LANE  # from the beginning
         self.needs_session = letter.word in SESSIONS
-        self.entered_at = None  # when the first attempt came in
+        self.arrived_at = self.entered_at = None  # when the first attempt came to a process, and into the ledger
         self.record = None  # as the store has it
         self.moved_at = 0.0  # to its state and owner
         self.runs = []
