@@ -129,7 +129,7 @@ class Runner:
     ) -> bool:
         """Note the answer and the further replies, and send what of it is not direct. Whether it was still to be."""
         entry.note(answer)
-        is_due = entry.is_running and self._outbox.is_due(push.openid)
+        is_due = bool(self._outbox.untold) and entry.is_running and self._outbox.is_due(push.openid)
         now, rest = self._fit(answer.reply, is_more, is_due)
         document = self.to_xml(now, push.message) if now else b""
         is_only_direct = bool(answer.reply and answer.reply.is_direct)
