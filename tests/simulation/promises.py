@@ -321,7 +321,7 @@ class Watch:
 
     def calls(self, process):
         """A process calls the store or the platform."""
-        if process.loop and self._scheduler.current is process.loop.task:
+        if self._scheduler.current is process.loop.task:
             self.break_("nothing on the loop waits for the store or the platform", process.name)
 
     def crashed(self, process):

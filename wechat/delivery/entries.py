@@ -72,12 +72,9 @@ class Record:
         return frozenset((f"user:{self.openid}", *([f"owned:{self.owner}"] if self.owner else ())))
 
 
-FIELDS = tuple(Record.__dataclass_fields__)
-
-
 def pack_record(record: Record) -> str:
     """The record as JSON, for the store."""
-    fields = {name: getattr(record, name) for name in FIELDS}  # asdict() takes ten times as long
+    fields = {name: getattr(record, name) for name in Record.__slots__}  # asdict() takes ten times as long
     return json.dumps({**fields, "document": record.document.decode()}, ensure_ascii=False)
 
 

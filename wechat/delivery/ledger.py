@@ -16,6 +16,8 @@ from dataclasses import replace
 
 from wechat.delivery.entries import DONE, KEPT, PREFIX, PROMISED, READY, RUNNING, Entries, Entry, Record
 from wechat.errors import StoreError
+from wechat.message import Message
+from wechat.packing import Pieces
 from wechat.reply import Reply
 from wechat.store.base import Change
 
@@ -82,13 +84,21 @@ class Ledger(Entries):
         self._move(entry, (RUNNING,), None, state=PROMISED, content=content, is_told=is_told, document=document)
         return entry.record
 
-    def further(self, entry: Entry, number: int, reply: Reply) -> Entry:
-        """A further reply to the message, for `add` or `end`."""
-        record = entry.record
-        further = Entry(f"{entry.key}/{record.starts}.{number}", record.ended(b"", reply), self._world.lock())
-        with self._lock:
-            self._known.add(further.key, further)
-        return further
+    def further(
+        self, entry: Entry, replies: list[Reply], pieces: Pieces, handler: str, message: Message
+    ) -> list[Entry]:
+        """Further replies to the message, for `add` or `end`."""
+        made, record = [], entry.record
+        for reply in replies:
+            pieces.number += 1
+            further = Entry(
+                f"{entry.key}/{record.starts}.{pieces.number}", record.ended(b"", reply), self._world.lock()
+            )
+            further.handler, further.msg_id = handler, message.get("MsgId", "")
+            made.append(further)
+            with self._lock:
+                self._known.add(further.key, further)
+        return made
 
     def add(self, entry: Entry, further: Entry) -> bool:
         """Note that a further reply is ready to be sent. False where the message has gone to another process."""

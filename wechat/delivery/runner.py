@@ -92,7 +92,8 @@ class Runner:
                 return None
             if not (is_continue and not push.limit and self._answering.may_take_long(push)):
                 return self._run(entry, push)
-            self._slow_down(entry, push)
+            self._ledger.slow_down(entry)
+            self.do_in_lane(entry, push)
         except Left:
             pass  # it goes on in another thread
         except BaseException as error:
@@ -112,7 +113,8 @@ class Runner:
                 self._answering.start(push.call, self.lanes.resume, push.openid)
             return LATER
         if not answer:
-            self._slow_down(entry, push)
+            self._ledger.slow_down(entry)
+            self.do_in_lane(entry, push)
             return None
         seconds = self._world.monotonic() - started
         if seconds > LONG_FOR_UNMARKED and not push.limit:
@@ -124,13 +126,11 @@ class Runner:
             self._note(entry, push, answer)
         return None
 
-    def _note(
-        self, entry: Entry, push: Push, answer: Answer, is_more: bool = False, further: Sequence[Entry] = ()
-    ) -> bool:
-        """Note the answer and the further replies, and send what of it is not direct. Whether it was still to be."""
+    def _note(self, entry: Entry, push: Push, answer: Answer, further: Sequence[Entry] = ()) -> None:
+        """Note the answer and the further replies, and send what of it is not direct."""
         entry.note(answer)
         is_due = bool(self._outbox.untold) and entry.is_running and self._outbox.is_due(push.openid)
-        now, rest = self._fit(answer.reply, is_more, is_due)
+        now, rest = self._fit(answer.reply, bool(further) and not self._outbox.can_push(), is_due)
         document = self.to_xml(now, push.message) if now else b""
         is_only_direct = bool(answer.reply and answer.reply.is_direct)
         nothing = None if entry.pieces else NOTHING
@@ -143,7 +143,8 @@ class Runner:
             entry.msg_id = push.message.get("MsgId", "")
             entry.is_told = before == RUNNING and isinstance(now, Text) and now.content.endswith(self.texts.more)
             self._outbox.deliver(entry, BEHIND if entry.record.document else 0.0)
-        return bool(before)
+        for each in further if before else ():
+            self._outbox.deliver(each, entry.pieces.after(self._world.monotonic()) if entry.pieces else 0.0)
 
     # What a handler yields
 
@@ -170,46 +171,27 @@ class Runner:
             now, rest = self._fit(replies[0], is_more, is_due)
             document = self.to_xml(now, push.message) if now else b""
             if self._ledger.promise(entry, push.text, is_more, document).document and document:
-                if is_due and isinstance(now, Text):
-                    self._outbox.note_told(push.openid)
                 replies[:1] = [rest] if rest else []
                 pieces.next_at = self._world.monotonic() + BEHIND
+                if is_due and isinstance(now, Text):
+                    self._outbox.note_told(push.openid)
         pieces.left = replies if is_more else []
-        if not is_more:
-            further = self._further(entry, push, replies, pieces)
-            self._deliver([each for each in further if self._ledger.add(entry, each)], pieces)
+        for further in () if is_more else self._further(entry, push, replies, pieces):
+            if self._ledger.add(entry, further):
+                self._outbox.deliver(further, pieces.after(self._world.monotonic()))
 
     def _end_pieces(self, entry: Entry, push: Push, answer: Answer, pieces: Pieces) -> None:
         replies = join([*pieces.left, *([answer.reply] if answer.reply else [])])
         pieces.left = []
-        is_more = len(replies) > 1 and not self._outbox.can_push()
         # The message's own record is the first of all replies to it: what follows others cannot stand in it.
-        own = [] if pieces.number else replies[:1]
-        further = self._further(entry, push, replies[len(own) :], pieces)
-        if self._note(entry, push, Answer(answer.handler, own[0] if own else None), is_more, further):
-            self._deliver(further, pieces)
+        own = replies.pop(0) if replies and not pieces.number else None
+        self._note(entry, push, Answer(answer.handler, own), self._further(entry, push, replies, pieces))
 
     def _further(self, entry: Entry, push: Push, replies: list[Reply], pieces: Pieces) -> list[Entry]:
-        """Each of the replies as a message of its own, to be sent or kept for 继续."""
-        made = []
-        for reply in replies:
-            answer = Answer(push.found.handler.name if push.found else NOBODY.handler, reply)
-            pieces.number += 1
-            if reply.is_direct:
-                _say_too_late(answer, push)
-                continue
-            further = self._ledger.further(entry, pieces.number, reply)
-            further.handler, further.msg_id = answer.handler, push.message.get("MsgId", "")
-            made.append(further)
-        return made
-
-    def _deliver(self, further: list[Entry], pieces: Pieces) -> None:
-        for entry in further:
-            self._outbox.deliver(entry, max(0.0, pieces.next_at - self._world.monotonic()))
-
-    def _slow_down(self, entry: Entry, push: Push) -> None:
-        self._ledger.slow_down(entry)
-        self.do_in_lane(entry, push)
+        handler = push.found.handler.name if push.found else NOBODY.handler
+        for late in (reply for reply in replies if reply.is_direct):
+            _say_too_late(Answer(handler, late), push)
+        return self._ledger.further(entry, [one for one in replies if not one.is_direct], pieces, handler, push.message)
 
     def end_without_reply(self, entry: Entry) -> None:
         """End the message, so that nobody waits for it any more."""
