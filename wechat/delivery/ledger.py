@@ -73,7 +73,7 @@ class Ledger(Entries):
 
     def slow_down(self, entry: Entry) -> bool:
         """Note that a slow handler goes on with the message, which is counted when it starts."""
-        return self._move(entry, (RUNNING,), self._owners.me, is_slow=True, starts=-1)
+        return self._move(entry, UNDER_WAY, self._owners.me, is_slow=True, starts=-1)
 
     def promise(self, entry: Entry, content: str, is_told: bool = False, document: bytes = b"") -> Record:
         """Note that the answer, or all but its beginning, the document, comes later; gives the record.
