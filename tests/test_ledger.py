@@ -224,6 +224,15 @@ def test_a_message_ends_once(ledger):
     assert sorted(at_once(*[lambda: ledger.end(entry, b"x", None, None)] * 4)) == ["", "", "", RUNNING]
 
 
+def test_what_is_handed_on_to_a_slow_handler_is_not_counted_twice_though_it_was_promised_meanwhile(ledger):
+    """Seed 250386 of the simulation gave a message up after two starts."""
+    entry, _ = begin(ledger, is_slow=False)
+    ledger.promise(entry, "")
+    assert ledger.slow_down(entry)
+    assert ledger.start(entry)
+    assert entry.record.starts == 1
+
+
 # The reply on its way
 
 

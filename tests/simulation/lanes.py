@@ -21,7 +21,9 @@ class LaneWatch:
 
     def arrived(self, letter, process):
         """An attempt came to the process."""
-        self._arrivals.setdefault((self._watch.story(letter), process), self._scheduler.now)
+        story, now = self._watch.story(letter), self._scheduler.now
+        self._arrivals.setdefault((story, process), now)
+        story.arrived_at = now if story.arrived_at is None else story.arrived_at
 
     def begun(self, story, run):
         """A handler began."""
@@ -29,14 +31,17 @@ class LaneWatch:
             self._check_order(story, run.process)
             self._check_share(story, run)
         self._begun.setdefault(run.process, []).append((story.letter.user, run.began_at))
-        self._count(run.process, +1)
+        run.is_in_lane = story.is_in_lane or bool(story.record and story.record.is_slow)
+        self._count(run, +1)
 
     def ended(self, run):
         """It ended."""
-        self._count(run.process, -1)
+        self._count(run, -1)
 
-    def _count(self, process, step):
-        busy = self._busy.setdefault(process, [(0.0, 0)])
+    def _count(self, run, step):
+        if not run.is_in_lane:
+            return
+        busy = self._busy.setdefault(run.process, [(0.0, 0)])
         busy.append((self._scheduler.now, busy[-1][1] + step))
 
     def _is_excused(self, story):

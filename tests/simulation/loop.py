@@ -25,12 +25,14 @@ class SimulatedLoop:
         self._scheduler, self._process = simulation.scheduler, process
         self._due, self._calls, self._tasks = [], [], []
         self._is_due = Event(self._scheduler)
-        self.task = self._scheduler.spawn(process, self._serve)
-        self.task.is_at_work = False
+        self.task = None  # until it is needed
         self._scheduler.at_end.append(self._end)
 
     def start(self, call, done, key):
         """Run the coroutine."""
+        if not self.task:
+            self.task = self._scheduler.spawn(self._process, self._serve)
+            self.task.is_at_work = False
         self._calls.append(call)
         self.call_soon(lambda: call.begin(self, done, key, lambda: None))
 

@@ -45,7 +45,7 @@ class Process:
         self._held_back = []
         self._connections = []
         self.store = self.delivery = None  # until it has started
-        self.loop = None  # until it is needed
+        self.loop = SimulatedLoop(simulation, self)
         self.world = SimulatedWorld(self._scheduler, self)
 
     @property
@@ -68,17 +68,13 @@ class Process:
         ledger = parts.Ledger(store, owners, is_shared, 2 * settings.max_age, world)
         outbox = parts.Outbox(settings, api, ledger, store, world)
         sessions = parts.Sessions(store, owners)
-        answering = parts.Answering(simulation.router, api, sessions, self._make_loop)
+        answering = parts.Answering(simulation.router, api, sessions, self.loop)
         delivery = parts.Delivery(settings, answering, ledger, outbox, self.clock, world)
         if is_shared:
             owners.show_life()
             heartbeat = Heartbeat(owners, delivery.look_after, delivery.begin, world)
             self._scheduler.spawn(self, heartbeat.beat).is_at_work = False
         self.store, self.ledger, self.delivery = store, ledger, delivery
-
-    def _make_loop(self):
-        self.loop = SimulatedLoop(self._simulation, self)
-        return self.loop
 
     def receive(self, letter):
         """What it answers to an attempt within WeChat's five seconds; None for no answer."""

@@ -199,9 +199,11 @@ class Watch:
         """Where no process fails, a user's messages have the session in the order in which they came."""
         if self.has_store_trouble or self.last_fault:
             return
+        came_at = self.story(letter).arrived_at
         for other in self.stories.values():
-            is_before = other.letter.user == letter.user and other.letter.sent_at + APART < letter.sent_at
-            if is_before and other.letter.word == "session" and not other.runs and not other.has_apology:
+            is_mine = other.letter.user == letter.user and other.needs_session and other.arrived_at is not None
+            is_before = is_mine and other.arrived_at + APART < came_at
+            if is_before and not (other.runs or other.has_apology):  # it was not turned away
                 self.break_("a user's messages have the session in order", letter.name)
 
     def _may_hold(self, process):
@@ -320,7 +322,7 @@ class Watch:
 
     def calls(self, process):
         """A process calls the store or the platform."""
-        if process.loop and self._scheduler.current is process.loop.task:
+        if self._scheduler.current is process.loop.task:
             self.break_("nothing on the loop waits for the store or the platform", process.name)
 
     def crashed(self, process):

@@ -17,6 +17,7 @@ class Run:
 
     def __init__(self, number, process, at):
         self.number, self.process, self.began_at, self.ended_at = number, process, at, None
+        self.is_in_lane = False
 
 
 class Story:
@@ -26,7 +27,7 @@ class Story:
         self.letter = letter
         self.is_in_lane = letter.word in IN_LANE  # from the beginning
         self.needs_session = letter.word in SESSIONS
-        self.entered_at = None  # when the first attempt came in
+        self.arrived_at = self.entered_at = None  # when the first attempt came to a process, and into the ledger
         self.record = None  # as the store has it
         self.moved_at = 0.0  # to its state and owner
         self.runs = []
@@ -59,7 +60,7 @@ class Story:
                 self.has_apology = self.is_apology_last = True
             else:
                 begin = self.letter.text.find(piece)
-                self.repeats += self.is_apology_last
+                self.repeats += self.is_apology_last and not (self.letter.parts and self.was_kept)
                 self.is_apology_last = False
                 self._note_piece(begin, begin + len(piece))
         self.repeats = min(self.repeats, before + 1)

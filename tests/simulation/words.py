@@ -61,7 +61,8 @@ class WordWatch:
 
     def answered_with(self, letter, document):
         """A process answered an attempt, whether WeChat still listens or not."""
-        if self._texts.announce.encode() in document:
+        words = self._texts.announce.encode(), self._texts.more.encode()
+        if letter.is_next or any(word in document for word in words):
             self._tell(letter.user)
 
     def heard(self, letter, text):

@@ -87,24 +87,15 @@ NEXT = "继续"  # in the log, whatever the account's own word for it is
 Limit = Callable[[str, float, Callable[[], Push]], AbstractContextManager[None]]
 
 
-def _make_loop() -> Loop:
-    from wechat.loop import Loop  # asyncio costs 20 ms and 1 MB, where nobody uses it
-
-    return Loop()
-
-
 class Answering:
     """Finds the handler of a message and calls it with what it asks for."""
 
-    def __init__(
-        self, router: Router, api: Api, sessions: Sessions, make_loop: Callable[[], Loop] = _make_loop
-    ) -> None:
+    def __init__(self, router: Router, api: Api, sessions: Sessions, loop: Loop | None = None) -> None:
         self.router = router
         self._api = api
         self.sessions = sessions
-        self._make_loop = make_loop
         self._lock = threading.Lock()
-        self._loop: Loop | None = None
+        self._loop = loop  # made when it is first needed
 
     def read(self, content: bytes, started: float) -> Push:
         """The message in the bytes of a push, and its handler; raises Unreadable."""
@@ -184,7 +175,7 @@ class Answering:
         push.ticket = "" if ticket else push.ticket
         opened = self.sessions.open(push.asked.FromUserName, ticket) if ticket else NO_SESSION
         if handler.is_async:
-            from wechat.loop import Awaited, Call
+            from wechat.loop import Awaited, Call  # asyncio costs 20 ms and 1 MB, where nobody uses it
 
             api, session = Awaited(self._api), opened.__enter__()  # until _take()
             coroutine = handler(push.asked, api=api, session=session, **offers)
@@ -218,7 +209,10 @@ class Answering:
     def start(self, call: Call, done: Callable[[str], object], key: str) -> None:
         """Run the coroutine of an async handler; `done` is called with the key when there is something to take."""
         with self._lock:
-            self._loop = self._loop or self._make_loop()
+            if not self._loop:
+                from wechat.loop import Loop
+
+                self._loop = Loop()
         self._loop.start(call, done, key)
 
     def begin(self) -> None:

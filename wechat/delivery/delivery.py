@@ -15,7 +15,7 @@ from wechat.delivery.lanes import LATER
 from wechat.delivery.outbox import NOTHING
 from wechat.delivery.runner import BEHIND, Runner, say_too_late
 from wechat.errors import GivenUp, Left
-from wechat.log import log_error
+from wechat.log import log_error, note
 from wechat.message import delivery_key, kind_of, label
 from wechat.reply import TEXT_LIMIT, Reply, Text, is_long, split_text, to_xml
 from wechat.routing import describe
@@ -113,7 +113,7 @@ class Delivery(Runner):
             tries = f" at attempt {attempt}" if attempt > 1 else ""
             how = (how or ("direct" if attempt == 1 else "retry")) if document or entry.kind == NOBODY.kind else "later"
             said = f"{entry.kind}, {how}{tries}, {milliseconds:.1f} ms{hint}"
-            logger.info(f"{label(push.message)} -> {handler}: {said}")
+            note(logger, f"{label(push.message)} -> {handler}: {said}")
         return document
 
     # An answer
@@ -161,17 +161,15 @@ class Delivery(Runner):
             logger.warning("%s took %.1f s: mark it slow=True, so that it holds up nobody", answer.handler, seconds)
         if entry.pieces:
             with entry.pieces.lock:
-                self._end_pieces(entry, push, answer, entry.pieces)
+                self.end_pieces(entry, push, answer, entry.pieces)
         else:
             self.note(entry, push, answer)
         return None
 
-    def note(
-        self, entry: Entry, push: Push, answer: Answer, is_more: bool = False, further: Sequence[Entry] = ()
-    ) -> bool:
+    def note(self, entry: Entry, push: Push, answer: Answer, further: Sequence[Entry] = ()) -> None:
         entry.note(answer)
         is_due = entry.is_running and push.openid in self._outbox.untold and self._outbox.is_due(push.openid)
-        now, rest = self._fit(answer.reply, is_more, is_due)
+        now, rest = self._fit(answer.reply, bool(further) and not self._outbox.can_push(), is_due)
         document = self._to_xml(now, push)
         is_only_direct = bool(answer.reply and answer.reply.is_direct)
         nothing = None if entry.pieces else NOTHING
@@ -184,7 +182,8 @@ class Delivery(Runner):
             entry.msg_id = push.message.get("MsgId", "")
             entry.is_told = before == RUNNING and isinstance(now, Text) and now.content.endswith(self.texts.more)
             self._outbox.deliver(entry, BEHIND if entry.record.document else 0.0)
-        return bool(before)
+        for each in further if before else ():
+            self._outbox.deliver(each, entry.pieces.after(self._world.monotonic()) if entry.pieces else 0.0)
 
     def _fit(self, reply: Reply | None, is_more: bool, is_due: bool) -> tuple[Reply | None, Reply | None]:
         if self._settings.account == "miniprogram" and not (reply and reply.is_direct):

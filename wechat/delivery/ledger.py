@@ -66,7 +66,7 @@ class Ledger(Entries):
 
     def slow_down(self, entry: Entry) -> bool:
         """Note that a slow handler goes on with the message, which is counted when it starts."""
-        return self._move(entry, (RUNNING,), self._owners.me, is_slow=True, starts=-1)
+        return self._move(entry, UNDER_WAY, self._owners.me, is_slow=True, starts=-1)
 
     def promise(self, entry: Entry, content: str, is_told: bool = False, document: bytes = b"") -> Record:
         """Note that the answer, or all but its document, comes later, unless it is there already; gives the record."""
@@ -74,13 +74,15 @@ class Ledger(Entries):
         self._move(entry, (RUNNING,), None, state=PROMISED, content=content, is_told=is_told, document=document)
         return entry.record
 
-    def further(self, entry: Entry, number: int, reply: Reply) -> Entry:
-        """A further reply to the message, for `add` or `end`."""
-        record = entry.record
-        further = Entry(f"{entry.key}/{record.starts}.{number}", record.ended(b"", reply), self._world.lock())
-        with self._lock:
-            self._known.add(further.key, further)
-        return further
+    def further(self, entry: Entry, replies: list[Reply], first: int) -> list[Entry]:
+        """Further replies to the message, for `add` or `end`, with numbers from the `first` on."""
+        made, record = [], entry.record
+        for number, reply in enumerate(replies, first):
+            key = f"{entry.key}/{record.starts}.{number}"
+            made.append(Entry(key, record.ended(b"", reply), self._world.lock()))
+            with self._lock:
+                self._known.add(key, made[-1])
+        return made
 
     def add(self, entry: Entry, further: Entry) -> bool:
         """Note that a further reply is ready to be sent. False where the message has gone to another process."""
@@ -102,7 +104,7 @@ class Ledger(Entries):
 
     def sent(self, entry: Entry, rest: Reply | None) -> bool:
         """Note that a part was sent, and what is left."""
-        left = entry.record.ended(entry.record.document, rest)
+        left = entry.record.ended(b"", rest)
         return self._move(entry, (READY,), self._owners.me, state=left.state, reply=left.reply, is_sending=False)
 
     def fetch(self, entry: Entry, waiting: Entry, seen: Record, document: bytes, rest: Reply | None) -> bool:
@@ -115,8 +117,8 @@ class Ledger(Entries):
 
     def adopt(self, entry: Entry, *states: str) -> bool:
         """Whether the caller goes on with a message whose owner is dead."""
-        dead = entry.record.owner
-        return bool(dead) and self._is_shared and self._owners.is_dead(dead) and self._take(entry, dead, states)
+        dead = self._is_shared and entry.record.owner
+        return bool(dead and self._owners.is_dead(dead) and self._take(entry, dead, states))
 
     def _take(self, entry: Entry, owner: str, states: tuple[str, ...]) -> bool:
         return self._move(entry, states, owner, owner=self._owners.me, is_sending=False)
@@ -157,8 +159,8 @@ class Ledger(Entries):
             found = sorted(self._found(f"owned:{dead}"), key=lambda entry: entry.record.starts)
             for entry in found:
                 if entry.record.state == RUNNING:  # nobody was told anything: it is left to WeChat's next attempt
-                    gone = tuple(indexes(entry.record))
-                    self._store.swap(Change(PREFIX + entry.key, entry.raw, entry.raw, KEPT, unlink=gone))
+                    links = tuple(indexes(entry.record))
+                    self._store.swap(Change(PREFIX + entry.key, entry.raw, entry.raw, KEPT, unlink=links))
                 elif self.adopt(entry, PROMISED, READY):
                     yield entry
             if not found:
@@ -197,8 +199,6 @@ class Ledger(Entries):
                     self._read(entry)  # and not what was found: this process may have adopted it since
             if entry.record.is_open:
                 yield entry
-
-    # What the store holds
 
     def _write(self, *moves: tuple[Entry, Record]) -> bool:
         try:
@@ -249,12 +249,11 @@ class Ledger(Entries):
                 self._put(entry, record)
             elif record.state == PROMISED and entry.whole:
                 # What was given here did not arrive: WeChat was told to wait.
-                self._put(entry, entry.record.ended(b"", entry.whole))
+                self._put(entry, record.ended(b"", entry.whole))
                 entry.whole = None
 
     def _is_ahead(self, entry: Entry, seen: Record) -> bool:
         """Whether this process went on with a message while the store was away, and what the store has is older."""
-        if entry.key not in self._unwritten:
-            return False
         here, there = STATES.index(entry.record.state), STATES.index(seen.state)
-        return here >= there if seen.owner == self._owners.me else here > there == STATES.index(RUNNING)
+        is_older = here >= there if seen.owner == self._owners.me else here > there == STATES.index(RUNNING)
+        return is_older and entry.key in self._unwritten

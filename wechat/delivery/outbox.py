@@ -167,8 +167,9 @@ class Outbox:
         if self._is_miniprogram:  # which has no passive reply to a 继续
             self._ledger.sent(entry, None)
             self._log(entry, reply, "lost")
-        elif self._ledger.keep(entry):
-            self._note_untold(entry)
+            return
+        self._note_untold(entry)  # first: nobody goes on with what is kept, where this process ends
+        if self._ledger.keep(entry):
             self._log(entry, reply, "kept")
 
     # 继续

@@ -103,10 +103,8 @@ class Runner(ABC):
         """Answer the message; whatever goes wrong, it ends, for others wait for it. LATER where one awaits."""
 
     @abstractmethod
-    def note(
-        self, entry: Entry, push: Push, answer: Answer, is_more: bool = False, further: Sequence[Entry] = ()
-    ) -> bool:
-        """Note the answer and the further replies, and send what of it is not direct. Whether it was still to be."""
+    def note(self, entry: Entry, push: Push, answer: Answer, further: Sequence[Entry] = ()) -> None:
+        """Note the answer and the further replies, and send what of it is not direct."""
 
     @abstractmethod
     def first(self, push: Push, reply: Reply | None, is_more: bool, is_due: bool) -> tuple[bytes, Reply | None]:
@@ -217,36 +215,26 @@ class Runner(ABC):
                 replies[:1] = [rest] if rest else []
                 pieces.next_at = self._world.monotonic() + BEHIND
         pieces.left = replies if is_more else []
-        if not is_more:
-            further = self._further(entry, push, replies, pieces)
-            self._deliver([each for each in further if self._ledger.add(entry, each)], pieces)
+        for further in () if is_more else self._further(entry, push, replies, pieces):
+            if self._ledger.add(entry, further):
+                self._outbox.deliver(further, pieces.after(self._world.monotonic()))
 
-    def _end_pieces(self, entry: Entry, push: Push, answer: Answer, pieces: Pieces) -> None:
+    def end_pieces(self, entry: Entry, push: Push, answer: Answer, pieces: Pieces) -> None:
+        """End the message with what its handler yielded last."""
         replies = join([*pieces.left, *([answer.reply] if answer.reply else [])])
         pieces.left = []
-        is_more = len(replies) > 1 and not self._outbox.can_push()
         # The message's own record is the first of all replies to it: what follows others cannot stand in it.
-        own = [] if pieces.number else replies[:1]
-        further = self._further(entry, push, replies[len(own) :], pieces)
-        if self.note(entry, push, Answer(answer.handler, own[0] if own else None), is_more, further):
-            self._deliver(further, pieces)
+        own = replies.pop(0) if replies and not pieces.number else None
+        self.note(entry, push, Answer(answer.handler, own), self._further(entry, push, replies, pieces))
 
     def _further(self, entry: Entry, push: Push, replies: list[Reply], pieces: Pieces) -> list[Entry]:
-        """Each of the replies as a message of its own, to be sent or kept for 继续."""
-        made = []
-        for reply in replies:
-            pieces.number += 1
-            if reply.is_direct:
-                say_too_late(Answer(push.answerer, reply), push)
-                continue
-            further = self._ledger.further(entry, pieces.number, reply)
+        for late in (reply for reply in replies if reply.is_direct):
+            say_too_late(Answer(push.answerer, late), push)
+        made = self._ledger.further(entry, [each for each in replies if not each.is_direct], pieces.number + 1)
+        pieces.number += len(made)
+        for further in made:
             further.handler, further.msg_id = push.answerer, push.message.get("MsgId", "")
-            made.append(further)
         return made
-
-    def _deliver(self, further: list[Entry], pieces: Pieces) -> None:
-        for entry in further:
-            self._outbox.deliver(entry, max(0.0, pieces.next_at - self._world.monotonic()))
 
     def slow_down(self, entry: Entry, push: Push) -> None:
         """Go on in a lane with a message that a fast handler was at."""
