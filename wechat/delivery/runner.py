@@ -41,27 +41,23 @@ class Crowd:
     def __init__(self, workers: int, world: World) -> None:
         self._most_users, self._most_others = workers * 3 // 4, workers // 8
         self._lock = world.lock()
-        self._held: dict[str, int] = {}  # for each user
-
-    def __len__(self) -> int:
-        return sum(self._held.values())
+        self._held: list[str] = []  # the user of each
 
     @contextmanager
     def join(self, openid: str) -> Iterator[bool]:
         """Whether there is room for an attempt of the user inside the block."""
         with self._lock:
-            held, users = self._held.get(openid, 0), len(self._held)
-            has_room = len(self) - users < self._most_others if held else users < self._most_users
+            users = len(set(self._held))
+            others = len(self._held) - users
+            has_room = others < self._most_others if openid in self._held else users < self._most_users
             if has_room:
-                self._held[openid] = held + 1
+                self._held.append(openid)
         try:
             yield has_room
         finally:
             if has_room:
                 with self._lock:
-                    self._held[openid] -= 1
-                    if not self._held[openid]:
-                        del self._held[openid]
+                    self._held.remove(openid)
 
 
 class Runner(ABC):
