@@ -26,6 +26,7 @@ KINDS = {
     "memory*": (*CRASHES, "freeze", "jump", *PLATFORM),
     "miniprogram": (*CRASHES, "freeze", "jump", *PLATFORM),
 }
+CROWDED = 16  # of so many seeds in one a user has a session while another one waits for the only thread
 WILD = {"handlers", "all but the store", "all but store and platform", "everything*", "memory*", "miniprogram"}
 
 NEXT = "继续"
@@ -62,6 +63,9 @@ class Plan:
         self.threads, self.slow_threads = random.choice([4, 8, 64]), random.choice([1, 2, 3, 64])
         self.waiting_per_user, self.waiting = random.choice([1, 8, 8]), random.choice([3, 10_000, 10_000])
         self.texts = random.choice([Texts(), OWN_TEXTS])
+        self.is_crowded = seed % CROWDED == 1
+        if self.is_crowded:
+            self.slow_threads = 1
         self.strikes = random.choice([1, 2, 4, 8]) if self.faults else 0
         self.odds = random.choice([0.01, 0.03, 0.1, 0.2])  # of a strike, at each step
         users = random.choice([1, 1, 2, 3])
@@ -78,18 +82,20 @@ class Plan:
 
     def _letter(self, number, users, random):
         word = random.choice(WORDS if self.has_credentials else WORDS_TO_FETCH)
+        if self.is_crowded:
+            word = ("session", "slow")[number % 2]
         durations = SHORT if word in SESSIONS else (0,) if word == "fast" else DURATIONS
         runs = [(random.choice(durations), self._end(random)) for _ in range(5)]
         return Letter(
             number=number,
-            user=f"u{random.randrange(users)}",
+            user=f"u{number % 2 if self.is_crowded else random.randrange(users)}",
             word=word,
             reply=random.choice(["text", "text", "text", "long", "long", "image", "none", "transfer"]),
             length=random.choice(PIECES),
             parts=[random.choice(LENGTHS) for _ in range(random.choice(PARTS))],
             texts=self.texts,
             runs=[runs[0]] * 5 if runs[0][1] == "kill" and random.random() < 0.7 else runs,
-            comes_at=random.choice([0, 1, 3, 5, 9, 20]) + random.random() * 2,
+            comes_at=(random.choice([0, 1, 3, 5, 9, 20]) + random.random() * 2) % (3 if self.is_crowded else 100),
             most_attempts=random.choice([4, 4, 4, 3, 1]),
         )
 
