@@ -43,6 +43,9 @@ class Crowd:
         self._lock = world.lock()
         self._held: list[str] = []  # the user of each
 
+    def __len__(self) -> int:
+        return len(self._held)
+
     @contextmanager
     def join(self, openid: str) -> Iterator[bool]:
         """Whether there is room for an attempt of the user inside the block."""
