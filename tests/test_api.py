@@ -462,6 +462,12 @@ def test_media_go_up_and_come_down_the_same(api, cloud, tmp_path, kind):
     assert len(list(tmp_path.iterdir())) == 1
 
 
+def test_the_voice_of_a_web_page_has_an_endpoint_of_its_own(api, cloud, tmp_path):
+    media_id = api.upload("voice", "a.mp3", io.BytesIO(b"sound"))
+    assert api.download(media_id, tmp_path, is_jssdk=True).exists()
+    assert cloud.journal[-1].path == "/cgi-bin/media/get/jssdk"
+
+
 def test_an_upload_is_begun_anew_where_the_platform_was_busy(api, cloud, tmp_path):
     cloud.fail("/cgi-bin/media/upload", "busy")
     media_id = api.upload("image", "a.jpg", io.BytesIO(b"picture"))

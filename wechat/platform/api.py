@@ -128,19 +128,20 @@ class Api:
         answer = self._call(call, read_json)
         return str(answer.get("media_id") or answer.get("thumb_media_id") or "")
 
-    def download(self, media_id: str, folder: str | Path) -> Path:
+    def download(self, media_id: str, folder: str | Path, is_jssdk: bool = False) -> Path:
         """Downloads a medium into the folder; gives the file, which is none that was there before.
 
-        It has the platform's name, made safe, or the next one that is free. Nothing is left behind where it fails; an
-        OSError says that the file cannot be written.
+        It has the platform's name, made safe, or the next one that is free. `is_jssdk` asks for the voice of a web
+        page, in its better quality. Nothing is left behind where it fails; an OSError says that the file cannot be
+        written.
         """
         from wechat.platform.files import save, save_from
 
         def read(received: Received) -> Path | dict[str, Any]:
             return save(received, Path(folder), media_id) if is_file(received) else read_json(received)
 
-        query = {"media_id": media_id}
-        call = Call("GET", "/cgi-bin/media/get", query, is_repeatable=True, timeout=TRANSFER_TIMEOUT)
+        path = "/cgi-bin/media/get/jssdk" if is_jssdk else "/cgi-bin/media/get"
+        call = Call("GET", path, {"media_id": media_id}, is_repeatable=True, timeout=TRANSFER_TIMEOUT)
         deadline = self._world.monotonic() + TRANSFER_TIMEOUT
         result = self._call(call, read)
         if isinstance(result, Path):
