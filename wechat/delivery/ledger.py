@@ -85,10 +85,10 @@ class Ledger(Entries):
         return made
 
     def add(self, entry: Entry, further: Entry) -> bool:
-        """Note that a further reply is ready to be sent. False where the message has gone to another process."""
-        with further.lock:
-            is_ours = entry.record.owner == self._owners.me and self._settle(further, further.record)
-        return is_ours or self._forget(further)
+        """Note that a further reply is ready to be sent. False where the message has gone on without its handler."""
+        with entry.lock, further.lock:
+            is_ours = entry.record.owner == self._owners.me and entry.record.state in UNDER_WAY
+            return (is_ours and self._settle(further, further.record)) or self._forget(further)
 
     def send(self, entry: Entry) -> bool:
         """Claim the next part of the reply before it is sent. False where another process, or 继续, has it."""
