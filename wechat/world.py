@@ -5,6 +5,8 @@ import time
 from collections.abc import Callable
 from math import inf
 
+LONGEST_WAIT = 3600.0  # seconds: an event takes no infinity, and nothing over threading.TIMEOUT_MAX
+
 
 class World:
     """What the code takes from the machine; a simulation hands in its own."""
@@ -53,4 +55,4 @@ class Timer:
                     return
                 self._sooner.clear()
                 seconds = self._next - now
-            self._sooner.wait(seconds)
+            self._sooner.wait(min(seconds, LONGEST_WAIT))

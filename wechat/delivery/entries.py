@@ -52,8 +52,8 @@ class Record:
 
     def ended(self, document: bytes, reply: Reply | None) -> "Record":
         """The record with its answer: ready where there is a reply left to send, else done."""
-        state, left, openid = (READY, pack(reply), self.openid) if reply else (DONE, "", "")
-        values = state, self.owner, self.attempts, self.starts, self.is_slow, False, openid, document, "", left
+        state, left = (READY, pack(reply)) if reply else (DONE, "")
+        values = state, self.owner, self.attempts, self.starts, self.is_slow, False, self.openid, document, "", left
         return Record(*values, is_told=self.is_told)
 
 
@@ -64,7 +64,7 @@ class Entry:
     pieces: Pieces | None = None  # of a handler of this process that yields
     msg_id = ""  # for the log
     raw: str | None = None  # what the store holds
-    linked: frozenset[str] = frozenset()  # the indexes that it has there
+    linked: tuple[str, ...] = ()  # the indexes that it has there
     moved: threading.Event | None = None
     tries, ends = 0, 0.0  # how often it was sent in vain, and until when that goes on
     is_told, parts = False, 0  # whether the user knows of 继续; customer messages that went out
@@ -241,8 +241,9 @@ class Entries(ABC):
         entry.record = record
         if record.state == DONE:
             entry.raw = None  # it never moves again
-        if entry.moved and record.state != RUNNING:
-            entry.moved.set()
+        if record.state != RUNNING and (moved := entry.moved):
+            entry.moved = None  # thousands that are promised need none
+            moved.set()
         if self._is_shared:
             with self._lock:
                 self._keep_or_drop(entry)

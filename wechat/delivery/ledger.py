@@ -13,7 +13,7 @@ Where the owner of a record is dead, another process puts itself in its place, a
 import json
 import logging
 from collections.abc import Iterator
-from dataclasses import replace
+from dataclasses import fields, replace
 
 from wechat.delivery.entries import DONE, PROMISED, READY, RUNNING, UNDER_WAY, Entries, Entry, Record
 from wechat.errors import StoreError
@@ -31,25 +31,25 @@ STATES = (*OPEN, DONE)
 
 
 def pack_record(record: Record) -> str:
-    """The record as JSON, for the store."""
-    fields = {name: getattr(record, name) for name in Record.__slots__}  # asdict() takes ten times as long
-    return json.dumps({**fields, "document": record.document.decode()}, ensure_ascii=False)
+    """The record as JSON, for the store: what it has beside its defaults."""
+    own = {field.name: value for field in fields(record) if (value := getattr(record, field.name)) != field.default}
+    return json.dumps({**own, "openid": record.openid}, ensure_ascii=False, default=bytes.decode)
 
 
 def unpack_record(packed: str) -> Record | None:
     """The record that was packed; None for one of another version, which goes after a day."""
     try:
-        fields = json.loads(packed)
-        return Record(**{**fields, "document": fields["document"].encode()})
+        own = json.loads(packed)
+        return Record(**{**own, "openid": own["openid"], "document": own.get("document", "").encode()})
     except (ValueError, TypeError, KeyError, AttributeError):
         return None
 
 
-def indexes(record: Record) -> frozenset[str]:
+def indexes(record: Record) -> tuple[str, ...]:
     """Where a record can be found: among its user's messages, and its owner's."""
     if not record.is_open:
-        return frozenset()
-    return frozenset((f"user:{record.openid}", *([f"owned:{record.owner}"] if record.owner else ())))
+        return ()
+    return (f"user:{record.openid}", *([f"owned:{record.owner}"] if record.owner else ()))
 
 
 class Ledger(Entries):
@@ -159,7 +159,7 @@ class Ledger(Entries):
             found = sorted(self._found(f"owned:{dead}"), key=lambda entry: entry.record.starts)
             for entry in found:
                 if entry.record.state == RUNNING:  # nobody was told anything: it is left to WeChat's next attempt
-                    links = tuple(indexes(entry.record))
+                    links = indexes(entry.record)
                     self._store.swap(Change(PREFIX + entry.key, entry.raw, entry.raw, KEPT, unlink=links))
                 elif self.adopt(entry, PROMISED, READY):
                     yield entry
@@ -207,7 +207,7 @@ class Ledger(Entries):
             logger.warning("other processes do not see how a message stands: %s", error)
             for entry, record in moves:
                 self._unwritten[entry.key] = entry
-                entry.linked |= indexes(record)  # the write may have come through
+                entry.linked = tuple({*entry.linked, *indexes(record)})  # the write may have come through
         return True
 
     def _swap(self, *moves: tuple[Entry, Record]) -> bool:
@@ -217,7 +217,7 @@ class Ledger(Entries):
         is_done = self._store.swap(*changes, *map(self._owners.recall, others))
         for (entry, _), change in zip(moves, changes, strict=True):
             if is_done:
-                entry.raw, entry.linked = change.new, frozenset(change.link)
+                entry.raw, entry.linked = change.new, change.link
             else:
                 self._read(entry)
         return is_done
@@ -237,7 +237,8 @@ class Ledger(Entries):
         links = entry.linked if links == entry.linked else links  # the same strings, for thousands that wait
         packed = pack_record(new) if self._is_shared or new.state != DONE else None
         ttl = self._seconds if new.state == DONE else KEPT
-        return Change(PREFIX + entry.key, entry.raw, packed, ttl, tuple(links), tuple(entry.linked - links))
+        gone = tuple(index for index in entry.linked if index not in links)
+        return Change(PREFIX + entry.key, entry.raw, packed, ttl, links, gone)
 
     def _read(self, entry: Entry) -> None:
         entry.raw = self._store.get(PREFIX + entry.key)
