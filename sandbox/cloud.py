@@ -14,20 +14,7 @@ from wsgiref.types import StartResponse, WSGIEnvironment
 
 from webob import Request, Response
 
-from sandbox.cloud_wire import (
-    FAULT,
-    LATE_FAULTS,
-    NO_ENDPOINT,
-    Answer,
-    Asked,
-    Call,
-    Endpoint,
-    Media,
-    public,
-    read,
-    respond,
-    staged,
-)
+from sandbox.cloud_wire import FAULT, LATE_FAULTS, Answer, Asked, Call, Endpoint, Media, public, read, respond, staged
 from sandbox.followers import DAY, Followers
 from sandbox.rules import Menus, file_errcode, is_openid, message_errcode
 
@@ -170,7 +157,7 @@ class Cloud:
         if video:
             return video.download("video")
         if asked.path not in self._endpoints:
-            return NO_ENDPOINT
+            return 40066
         method, endpoint = self._endpoints[asked.path]
         if token_errcode and asked.path not in OPEN:
             return token_errcode

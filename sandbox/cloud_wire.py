@@ -53,7 +53,6 @@ LATE_FAULTS = ("slow", "cut", "control")  # the call is carried out, and its ans
 
 ESCAPE = re.compile(rb"(?<!\\)(?:\\\\)*\\u(?!00[0-7])")  # of a character beyond ASCII, which needs none
 
-NO_ENDPOINT = 40066
 Answer: TypeAlias = dict[str, Any] | int | Response  # JSON, an errcode, or a response that is neither
 
 
