@@ -226,11 +226,46 @@ def test_the_page_is_for_this_machine_and_for_its_own_requests_alone(sandbox):
 
 
 @pytest.mark.parametrize(
+    "headers",
+    [
+        {"Origin": "http://evil.example"},
+        {"Origin": "null"},
+        {"Sec-Fetch-Site": "cross-site"},
+        {"Sec-Fetch-Site": "same-site"},
+    ],
+)
+def test_no_page_from_elsewhere_reaches_the_stand_in_api(sandbox_of_module, headers):
+    token = "/cgi-bin/token?grant_type=client_credential&appid=wx1234567890abcdef&secret=sandbox-secret"
+    assert "access_token" in json.loads(ask(sandbox_of_module, "GET", token)[1])
+    for path in (token, "/events?after=0", "/media/x", "/video/x"):
+        assert ask(sandbox_of_module, "GET", path, headers=headers)[0] == 403
+    assert ask(sandbox_of_module, "POST", "/push", json.dumps(ORDER), {**JSON, **headers})[0] == 403
+
+
+@pytest.mark.parametrize("path", ["/nowhere", "/sns/oauth2/access_token", "/cgi-bin/nothing", "/wxa/msg_sec_check"])
+def test_what_the_stand_in_lacks_has_an_errcode(sandbox_of_module, path):
+    status, body = ask(sandbox_of_module, "GET", path)
+    assert (status, json.loads(body)["errcode"]) == (200, 40066)
+
+
+@pytest.mark.parametrize("secret", ["", "my-own-secret"])
+def test_the_welcome_has_what_the_commands_need(sandbox, secret):
+    process = sandbox(**({"WECHAT_SECRET": secret} if secret else {}))
+    said = "\n".join(process.lines)
+    url, appid, shown = re.search(r"API +(\S+), .*, AppID: (\S+), secret: (.*)", said).groups()
+    assert secret == "" or (secret not in said and shown == "the one in WECHAT_SECRET")
+    account = {"WECHAT_API_URL": url, "WECHAT_APPID": appid, "WECHAT_SECRET": secret or shown}
+    command = [sys.executable, "-m", "wechat", "menu", "get"]
+    environ = {"PATH": "/usr/bin", "PYTHONUTF8": "1", **account}
+    done = subprocess.run(command, cwd=ROOT, env=environ, capture_output=True, text=True, timeout=30, check=False)
+    assert "怎么查书" in done.stdout, done
+
+
+@pytest.mark.parametrize(
     ("method", "path", "body", "headers", "status"),
     [
         ("GET", "/events?after=x", None, {}, 400),
         ("GET", "/events", None, {}, 400),
-        ("GET", "/nowhere", None, {}, 404),
         ("PUT", "/push", b"{}", JSON, 404),
         ("POST", "/push", b"{", JSON, 200),
         ("POST", "/push", b"[]", JSON, 200),
