@@ -18,7 +18,7 @@ from sandbox.chat import USERS, Chat, Order
 from sandbox.cloud import Cloud
 from sandbox.cloud_wire import Media
 from sandbox.rules import file_errcode
-from wechat.settings import Settings
+from wechat.settings import CRYPTOGRAPHY, Settings, package_fault
 
 PAGE = Path(__file__).with_name("console.html")
 LOOK = 5.0  # seconds for which a page waits for news; one that has gone holds a thread as long
@@ -45,6 +45,7 @@ class Console:
             "users": USERS,
             "accounts": KINDS,
             "modes": MODES,
+            "lacks": package_fault(CRYPTOGRAPHY),
             "defaults": {"mode": settings.mode, "account": settings.account},
         }
         self._answers: dict[tuple[str, str], Callable[[Request], Response]] = {

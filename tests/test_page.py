@@ -1,6 +1,9 @@
 """The chat page in a real browser, against a real `python -m sandbox`."""
 
 import json
+import os
+import subprocess
+import sys
 from urllib.parse import urlsplit
 
 import pytest
@@ -621,3 +624,181 @@ def test_each_tab_has_a_user_of_its_own(page):
     chat.sees("Hong", "#title")
     chat.browser.close()
     chat.browser.switch_to.window(first)
+
+
+# A bench for one's own handlers
+
+
+def copied(chat, label):
+    """What the button copies."""
+    chat.browser.execute_script(
+        "window.copied = ''; navigator.clipboard.writeText = async (text) => { window.copied = text; }"
+    )
+    chat.clicks(label)
+    return chat.until(lambda: chat.browser.execute_script("return window.copied"))
+
+
+def test_documents_are_indented_and_coloured_and_copied_as_they_went_over_the_wire(page):
+    chat = page()
+    chat.says("帮助")
+    chat.sees("发送书名", "#panel")
+    assert "<xml>\n  <ToUserName><![CDATA[" in chat.text("#panel pre")
+    assert chat.all("#panel pre .tag")
+    assert "<xml><ToUserName>" in copied(chat, "copy")
+    chat.chooses("format", "json")
+    chat.says("帮助")
+    chat.sees('{\n  "ToUserName": "gh_7f083739789a",', "#panel pre")
+    assert chat.all("#panel pre .string")
+
+
+@pytest.mark.parametrize("text", ["]]><a>", "a & b", "<b>", '"\\u4e09"'])
+def test_what_is_indented_still_says_all_that_was_typed(page, text):
+    chat = page()
+    chat.says(text)
+    chat.sees(f"<Content><![CDATA[{text}]]></Content>", "#panel pre")
+
+
+def test_a_message_is_sent_again(page):
+    chat = page()
+    chat.says("帮助")
+    chat.sees("发送书名")
+    chat.clicks("Send again")
+    chat.until(lambda: chat.text("#chat .mine .bubble").split() == ["帮助", "帮助"])
+
+
+def test_what_was_seen_is_copied_as_a_test_that_passes(page, tmp_path):
+    chat = page()
+    tests = []
+    for act in (lambda: chat.says("三体"), lambda: chat.clicks("我的账号"), lambda: chat.says("怪书名\"'\\")):
+        count = len(chat.all(".more"))
+        act()
+        chat.until(lambda count=count: len(chat.all(".more")) > count and "…" not in chat.all(".more")[-1].text)
+        tests.append(copied(chat, "Copy as a test"))
+    chat.reloads(MINE + "@on('text', 'later')\ndef later(msg, api):\n    api.send(msg.FromUserName, 'here')\n")
+    chat.says("later")
+    chat.sees("pushed after", ".more")
+    tests.append(copied(chat, "Copy as a test"))
+    chat.chooses("account", "miniprogram")
+    chat.does("Enter the chat")
+    chat.sees("你好，这里是图书查询。")
+    chat.sees("pushed after", "#panel")
+    folder = chat.sandbox.handlers.parent / "tests"
+    folder.mkdir()
+    (folder / "conftest.py").write_text('pytest_plugins = ["sandbox.testing"]\n')
+    (folder / "test_mine.py").write_text("\n\n".join(tests), "utf-8")
+    (folder / "test_mini.py").write_text(copied(chat, "Copy as a test"), "utf-8")
+    done = subprocess.run(
+        [sys.executable, "-m", "pytest", "-q", "-p", "no:cacheprovider", "tests"],
+        cwd=folder.parent,
+        env={**os.environ, "PYTHONPATH": str(folder.parent)},
+        capture_output=True,
+        text=True,
+        timeout=120,
+        check=False,
+    )
+    assert "5 passed" in done.stdout, done.stdout
+
+
+def test_a_voice_and_a_video_of_ones_own_are_sent(page, tmp_path):
+    chat = page()
+    media = "import tempfile\n@on('video')\n@on('shortvideo')\ndef film(msg):\n    return msg.MsgType\n"
+    chat.reloads(MINE + media)
+    (tmp_path / "a.mp3").write_bytes(b"sound")
+    (tmp_path / "a.mp4").write_bytes(b"film")
+    chat.does("Voice")
+    chat.one("dialog [name=file]").send_keys(str(tmp_path / "a.mp3"))
+    chat.fills(heard="")
+    chat.until(lambda: chat.all("#chat .mine audio"))
+    chat.sees("<Format><![CDATA[mp3]]></Format>", "#panel")
+    chat.does("Short video")
+    chat.one("dialog [name=file]").send_keys(str(tmp_path / "a.mp4"))
+    chat.fills()
+    chat.until(lambda: chat.all("#chat .mine video"))
+    chat.sees("shortvideo", "#chat .theirs")
+    chat.browser.execute_script("document.querySelectorAll('video').forEach((film) => film.remove())")
+    chat.browser.get_log("browser")  # what is no film cannot be shown
+
+
+def test_any_event_is_sent_with_the_fields_that_one_writes(page):
+    chat = page()
+    chat.reloads(ECHO)
+    chat.does("Any event")
+    chat.fills(name="kf_create_session", key="", more_fields='{"KfAccount": "a@b", "Nested": {"One": "1"}}')
+    chat.sees('"Event": "kf_create_session", "EventKey": "", "KfAccount": "a@b", "Nested": {"One": "1"}')
+    chat.does("Any event")
+    chat.fills(name="x", more_fields="[1]")
+    chat.sees("Not sent: further fields take a JSON object")
+
+
+@pytest.mark.parametrize(
+    ("language", "said"),
+    [("en", "the file has 11.0 MB, WeChat takes 10 MB"), ("zh", "文件有 11.0 MB，微信最多收 10 MB")],
+)
+def test_a_picture_of_11_mb_is_refused_in_words(page, tmp_path, language, said):
+    chat = page()
+    chat.chooses("language", language)
+    (tmp_path / "large.png").write_bytes(bytes(11 << 20))
+    chat.does({"en": "Image", "zh": "图片"}[language])
+    chat.one("dialog [name=file]").send_keys(str(tmp_path / "large.png"))
+    chat.fills()
+    chat.sees(said)
+    chat.hangs_up_after("9")
+    chat.says("x")
+    chat.sees({"en": "hang_up takes seconds", "zh": "断开时间要大于 0 秒"}[language])
+
+
+def test_a_conversation_outlives_the_sandbox_and_can_be_cleared_and_imported(page, tmp_path):
+    chat = page()
+    chat.says("帮助")
+    chat.sees("发送书名")
+    chat.until(lambda: chat.all("#log"))
+    exported = tmp_path / "conversation.json"
+    exported.write_text(chat.browser.execute_script("return JSON.stringify(conversation())"), "utf-8")
+    # As if it had been said to a sandbox that has been started anew since.
+    chat.browser.execute_script(
+        "localStorage.setItem('cleared', JSON.stringify({ run, seq: 1e9 }));"
+        "for (const event of events) { event.run = 'before'; event.id &&= event.id.replace(run, 'before'); }"
+    )
+    chat.browser.refresh()
+    chat.sees("发送书名")
+    chat.clicks("Clear")
+    chat.until(lambda: "发送书名" not in chat.text("#chat"))
+    chat.browser.refresh()
+    chat.until(lambda: chat.all("#menu button"))
+    assert "发送书名" not in chat.text("#chat")
+    chat.clicks("Import")
+    chat.one("dialog [name=file]").send_keys(str(exported))
+    chat.fills()
+    chat.sees("发送书名")
+    chat.one(".more").click()
+    chat.sees("text, direct", "#panel")
+
+
+def test_the_log_is_searched(page):
+    chat = page()
+    chat.reloads(
+        MINE + "@on('text', 'show')\ndef show(msg):\n    print('needle')\n    print('hay')\n    return 'shown'\n"
+    )
+    chat.says("show")
+    chat.sees("hay", "#log")
+    chat.one("#search").send_keys("NEEDLE")
+    chat.until(lambda: chat.text("#log").strip() == "needle")
+
+
+def test_dark_mode_is_that_of_the_system(page):
+    chat = page()
+
+    def background(scheme):
+        features = {"features": [{"name": "prefers-color-scheme", "value": scheme}]}
+        chat.browser.execute_cdp_cmd("Emulation.setEmulatedMedia", features)
+        return chat.browser.execute_script("return getComputedStyle(document.getElementById('panel')).backgroundColor")
+
+    assert (background("light"), background("dark")) == ("rgb(255, 255, 255)", "rgb(25, 25, 25)")
+    background("light")
+
+
+def test_the_list_of_modes_says_why_one_is_missing(page):
+    chat = page()
+    chat.browser.execute_script("seen = { ...seen, modes: ['plain'], lacks: 'needs the package cryptography' }; fill()")
+    assert "safe (not available: needs the package cryptography)" in chat.text("#mode")
+    assert len(chat.all("#mode option:disabled")) >= 2
