@@ -103,7 +103,12 @@ class Ledger(Entries):
             while (before := entry.record).owner == self._owners.me and before.state in UNDER_WAY:
                 is_direct = before.state == RUNNING
                 now, left = (document, rest) if is_direct else (before.document, whole)
-                if self._settle(entry, before.ended(now, left)):
+                after = before.ended(now, left)
+                if entry.raw and after.state == DONE and before.attempts == 1 and not before.is_open:
+                    entry.whole = whole
+                    self._settle_soon(entry, after)
+                    return before.state
+                if self._settle(entry, after):
                     entry.whole = whole if is_direct else None
                     return before.state
         return ""

@@ -1,18 +1,21 @@
 """A store in Redis; the package redis is imported where a setting asks for it."""
 
+import hashlib
 import threading
+import time
+from collections import Counter
 from contextlib import suppress
 from typing import Any
 
-from wechat.store.base import Change, Entries, Store
+from wechat.store.base import Change, Changes, Entries, Store
 
 LIMITS = {"max_connections": 16, "timeout": 0.5, "socket_timeout": 0.5, "socket_connect_timeout": 0.5}  # seconds
 
-# ARGV holds the channel, then for each key: the rule, `old`, `new`, the time to live in ms, and the numbers of indexes
+# ARGV holds for each key: the rule, `old`, `new`, the time to live in ms, and the numbers of indexes
 # that the key enters and leaves. KEYS holds the keys, then the names of those indexes.
 SWAP = """
-local count = (#ARGV - 1) / 6
-local function argument(i, n) return ARGV[1 + (i - 1) * 6 + n] end
+local count = #ARGV / 6
+local function argument(i, n) return ARGV[(i - 1) * 6 + n] end
 for i = 1, count do
   local value, rule = redis.call('GET', KEYS[i]), argument(i, 1)
   if rule == 'absent' and value or rule == 'equal' and value ~= argument(i, 2) then return 0 end
@@ -30,9 +33,11 @@ for i = 1, count do
     at = at + 1
     redis.call('SREM', KEYS[at], key)
   end
-  redis.call('PUBLISH', ARGV[1], key)
+  redis.call('PUBLISH', key, '')
 end
 return 1"""
+
+SWAP_SHA = hashlib.sha1(SWAP.encode()).hexdigest()
 
 LINKED = """
 local found = {}
@@ -48,29 +53,39 @@ end
 return found"""
 
 
+IDLE = 1.0  # seconds after which a connection may have been closed at the other end
+
+
 class RedisStore(Store):
-    """A store for many machines; its keys begin with the `account`. From the first `wait` on, one thread listens."""
+    """A store for many machines; its keys begin with the `account`. While somebody waits, one thread listens."""
 
     name = "Redis"
     advice = "is the server up, and are host, port and password right?"
-    listening, deaf = 1.0, 0.1  # seconds to look again, with and without the listener
+    listening, deaf = 1.0, 0.1  # seconds to look again, with and without the listener; of an `add` nobody is told
 
     def __init__(self, url: str, account: str = "") -> None:
         import redis  # the package is optional
 
-        super().__init__()
-        self.failures = (redis.RedisError, OSError)
-        self.look_again = self.deaf
-        self._prefix = f"wxserver:{account}:"
-        self._channel = self._prefix + "changes"  # carries the name of each key that changes
+        self._errors = redis.exceptions
         # A second try of an `add` whose answer got lost would find the first one's value, and nobody would win.
         retry = redis.retry.Retry(redis.backoff.NoBackoff(), 0)
         pool = redis.BlockingConnectionPool.from_url(url, decode_responses=True, protocol=2, retry=retry, **LIMITS)
         self._client: Any = redis.Redis.from_pool(pool)  # Any: redis-py types most answers for asyncio, too
-        self._swap_script: Any = self._client.register_script(SWAP)
         self._linked_script: Any = self._client.register_script(LINKED)
+        self._prefix = f"wxserver:{account}:"
+        super().__init__()
+        self.failures = (redis.RedisError, OSError)
+
+    def _prepare(self) -> None:
+        super()._prepare()
+        pool = self._client.connection_pool
+        self._connection: Any = pool.connection_class(**pool.connection_kwargs)  # of whoever writes
+        self._used = 0.0  # when that was
         self._listener: threading.Thread | None = None
+        self._pubsub: Any = None  # while it listens
+        self._waited: Counter[str] = Counter()  # channels, which are named like the keys, by how many wait
         self._closed = threading.Event()
+        self.look_again = self.deaf
 
     def get(self, key: str) -> str | None:
         with self._doing("get"):
@@ -84,43 +99,119 @@ class RedisStore(Store):
         return dict(sorted((key.removeprefix(self._prefix), value) for key, value in pairs))
 
     def wait(self, key: str, seen: str | None, seconds: float) -> str | None:
-        with self._lock:
-            if not (self._listener and self._listener.is_alive()):  # a process that was forked has none
-                self._listener = threading.Thread(target=self._listen, name="redis", daemon=True)
-                self._listener.start()
-        return super().wait(key, seen, seconds)
+        channel = self._prefix + key
+        self._listen_for(channel)
+        try:
+            return super().wait(key, seen, seconds)
+        finally:
+            self._mind_no_more(channel)
 
     def close(self) -> None:
+        self.flush()
         self._closed.set()
-        if self._listener:
+        if listener := self._listener:
             with suppress(*self.failures):
-                self._client.publish(self._channel, "")  # the listener wakes, and ends
-            self._listener.join()
+                self._client.publish(self._prefix, "")  # the listener wakes, and ends
+            listener.join()
+        self._connection.disconnect()
         self._client.close()
 
-    def _swap(self, changes: tuple[Change, ...]) -> bool:
+    # Writing: one round trip for all that threads want at a time
+
+    def _swap_each(self, groups: list[Changes]) -> list[bool]:
+        answers = self._talk([self._command(changes) for changes in groups])
+        if any(isinstance(answer, self._errors.NoScriptError) for answer in answers):
+            self._talk([("SCRIPT", "LOAD", SWAP)])
+            unknown = [n for n, answer in enumerate(answers) if isinstance(answer, self._errors.NoScriptError)]
+            for n, answer in zip(unknown, self._talk([self._command(groups[n]) for n in unknown]), strict=True):
+                answers[n] = answer
+        for answer in answers:
+            if isinstance(answer, Exception):
+                raise answer
+        return [bool(answer) for answer in answers]
+
+    def _talk(self, commands: list[tuple[str | int, ...]]) -> list[Any]:
+        """The answers to the commands, errors included."""
+        connection, now = self._connection, time.monotonic()
+        try:
+            if now - self._used > IDLE and connection.is_connected and connection.can_read():
+                connection.disconnect()  # it was closed
+            self._used = now
+            connection.send_packed_command(connection.pack_commands(commands))
+            return [self._read() for _ in commands]
+        except BaseException:
+            connection.disconnect()  # nobody may read what another one asked for
+            raise
+
+    def _read(self) -> Any:
+        try:
+            return self._connection.read_response()
+        except self._errors.ResponseError as error:
+            return error
+
+    def _command(self, changes: Changes) -> tuple[str | int, ...]:
+        change = changes[0]
+        if len(changes) == 1 and change.old is None and change.new is not None and not change.link + change.unlink:
+            return "SET", self._prefix + change.key, change.new, "NX", "PX", _milliseconds(change)
         keys = [change.key for change in changes]
-        arguments: list[str | int] = [self._channel]
+        arguments: list[str | int] = []
         for change in changes:
             rule = "any" if change.old is ... else "absent" if change.old is None else "equal"
             old = change.old if isinstance(change.old, str) else ""
-            ttl = 0 if change.new is None else max(1, round(change.ttl * 1000))
+            ttl = 0 if change.new is None else _milliseconds(change)
             arguments += [rule, old, change.new or "", ttl, len(change.link), len(change.unlink)]
             keys += [*change.link, *change.unlink]
-        return bool(self._swap_script([self._prefix + key for key in keys], arguments))
+        return "EVALSHA", SWAP_SHA, len(keys), *(self._prefix + key for key in keys), *arguments
+
+    # Listening: one connection and one thread, for as long as somebody waits
+
+    def _listen_for(self, channel: str) -> None:
+        with self._lock:
+            self._waited[channel] += 1
+            if not (self._listener and self._listener.is_alive()):
+                self._listener = threading.Thread(target=self._listen, name="redis", daemon=True)
+                self._listener.start()
+            elif self._pubsub and self._waited[channel] == 1:
+                with suppress(Exception):  # the listener connects anew
+                    self._pubsub.subscribe(channel)
+
+    def _mind_no_more(self, channel: str) -> None:
+        with self._lock:
+            self._waited[channel] -= 1
+            if not self._waited[channel]:
+                del self._waited[channel]
+                with suppress(Exception):
+                    if self._pubsub:
+                        self._pubsub.unsubscribe(channel)
 
     def _listen(self) -> None:
         while not self._closed.is_set():
             # Whatever happens to the connection, a new one follows.
             with suppress(Exception), self._client.pubsub() as pubsub:
-                pubsub.subscribe(self._channel)
+                pubsub.subscribe(self._prefix)  # which connects; nobody is to wait for that with the lock
+                with self._lock:
+                    if self._waited:
+                        pubsub.subscribe(*self._waited)
+                    self._pubsub = pubsub
                 while not self._closed.is_set():
                     message = pubsub.get_message(timeout=1.0)
-                    if message and message["type"] == "message":
-                        self._wake(message["data"].removeprefix(self._prefix))
-                    elif message:
-                        self.look_again = self.listening
-                        self._wake()  # what changed before the subscription was not heard
-            self.look_again = self.deaf
+                    if not (message or self._waited):
+                        break
+                    self._hear(message)
+            with self._lock:
+                self._pubsub, self.look_again = None, self.deaf
+                if not self._waited:
+                    self._listener = None
+                    return
             self._wake()
             self._closed.wait(0.5)  # seconds
+
+    def _hear(self, message: Any) -> None:
+        if message and message["type"] != "unsubscribe":
+            self.look_again = self.listening
+            # What changed before a subscription was not heard: whoever waits looks once.
+            self._wake(message["channel"].removeprefix(self._prefix))
+
+
+def _milliseconds(change: Change) -> int:
+    return max(1, round(change.ttl * 1000))
