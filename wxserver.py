@@ -4,7 +4,7 @@
 imports. Importing this module reads no environment.
 """
 
-import wechat  # noqa: F401, it tells an old Python which one is needed; newer syntax must not stand here
+import wechat.lean  # noqa: F401, before WebOb; `wechat` tells an old Python which one is needed, so no newer syntax here
 
 # isort: split
 import logging

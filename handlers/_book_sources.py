@@ -7,7 +7,6 @@ import re
 import unicodedata
 from contextlib import closing, suppress
 from dataclasses import dataclass
-from http.client import HTTPConnection, HTTPException, HTTPSConnection
 from pathlib import Path
 from socket import SHUT_RDWR
 from threading import Timer
@@ -204,6 +203,8 @@ def fetch_json(url):
 
     Raises SourceFailed, or its NotFound for a 404.
     """
+    from http.client import HTTPException  # and ssl, which the bundled list does without
+
     try:
         status, body = _fetch(urlsplit(url))
         answer = json.loads(body) if status == 200 else {}
@@ -217,6 +218,8 @@ def fetch_json(url):
 
 
 def _fetch(url):
+    from http.client import HTTPConnection, HTTPSConnection
+
     connect = HTTPSConnection if url.scheme == "https" else HTTPConnection
     connection = connect(url.netloc, timeout=TIMEOUT)
     with closing(connection):

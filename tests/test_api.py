@@ -18,8 +18,8 @@ from sandbox.testing import APPID, SECRET
 from tests.conftest import ROOT, TOKEN, FaultyStore, Machine
 from wechat.errors import ApiError, TransportError, WeChatError
 from wechat.platform.access_token import TokenCache
-from wechat.platform.answers import HINTS, hint_for
-from wechat.platform.api import Api, Call, read_json
+from wechat.platform.answers import HINTS, hint_for, read_json
+from wechat.platform.api import Api, Call
 from wechat.platform.files import LARGEST_FILE, LONGEST_NAME, multipart, safe_name
 from wechat.reply import Article, Image, Music, News, Raw, Text, Transfer, Video, Voice
 from wechat.settings import read

@@ -19,7 +19,7 @@ from wxserver import Application
 # <- platform <- delivery <- serving <- the commands.
 ORDER = str.split(
     """
-    errors settings system log world loop
+    lean errors settings system log world workers loop
     store.base store.memory store.sqlite store.redis store.opening store.owners store.remembered
     message web protocol.envelope protocol.typed protocol.parser pieces plain reply packing
     texts importing routing
@@ -92,12 +92,24 @@ def test_a_room_imports_only_from_the_rooms_below_it():
     below = {
         "store": {"errors", "system", "log", "world"},
         "protocol": {"errors", "settings", "message"},
-        "platform": {"errors", "log", "settings", "world", "store", "protocol", "message", "reply", "routing"},
+        "platform": {
+            "errors",
+            "log",
+            "settings",
+            "world",
+            "workers",
+            "store",
+            "protocol",
+            "message",
+            "reply",
+            "routing",
+        },
         "delivery": {
             "errors",
             "log",
             "settings",
             "world",
+            "workers",
             "loop",
             "store",
             "protocol",

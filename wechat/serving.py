@@ -23,6 +23,7 @@ from wechat.errors import StartError
 from wechat.settings import Settings
 from wechat.system import END_SIGNALS, MOST_CONNECTIONS, allow_open_files, check_port
 from wechat.web import MAX_BODY
+from wechat.workers import Workers
 
 logger = logging.getLogger("wxserver")
 
@@ -207,7 +208,7 @@ def bind(app: Served) -> dict[int, Any]:
             sockets,
             host=settings.host,
             port=settings.port,
-            threads=settings.threads,
+            _dispatcher=Workers(settings.threads),
             max_request_header_size=MAX_HEAD,
             max_request_body_size=MAX_BODY + 1,  # waitress refuses a body of this size
             connection_limit=MOST_CONNECTIONS,

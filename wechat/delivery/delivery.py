@@ -9,7 +9,7 @@ import math
 from collections.abc import Iterator
 from contextlib import contextmanager
 
-from wechat.delivery.answering import NEXT, NOBODY, Answer, Answering, Push
+from wechat.delivery.answering import NEXT, NOBODY, Answering, Push
 from wechat.delivery.entries import READY, Entry
 from wechat.delivery.ledger import Ledger
 from wechat.delivery.outbox import Outbox
@@ -20,6 +20,7 @@ from wechat.protocol.envelope import Clock
 from wechat.reply import Text
 from wechat.routing import describe
 from wechat.settings import Settings
+from wechat.workers import standing_aside
 from wechat.world import REAL, World
 
 logger = logging.getLogger("wxserver")
@@ -174,9 +175,10 @@ class Delivery:
         With its number, it is held until WeChat asks again.
         """
         end = self._world.monotonic() + seconds
-        while entry.is_running and entry.record.attempts <= attempt and (left := end - self._world.monotonic()) > 0:
-            if self._ledger.wait(entry, left):
-                self._runner.do_in_lane(entry, push)
+        with standing_aside():
+            while entry.is_running and entry.record.attempts <= attempt and (left := end - self._world.monotonic()) > 0:
+                if self._ledger.wait(entry, left):
+                    self._runner.do_in_lane(entry, push)
         return not entry.is_running
 
     def _promise(self, entry: Entry, push: Push, attempt: int, document: bytes) -> bytes:
@@ -190,12 +192,12 @@ class Delivery:
         if logger.isEnabledFor(logging.INFO):
             milliseconds = (self._world.monotonic() - push.started) * 1000
             found = push.found
-            answer = entry.answer or (Answer(found.handler.name) if found else NOBODY)
+            handler = entry.handler or (found.handler.name if found else NOBODY.handler)
             hint = ""
-            if answer.handler != NEXT and (not found or found.handler is self._answering.router.default):
+            if handler != NEXT and (not found or found.handler is self._answering.router.default):
                 hint = f"; to answer these: @on({describe(kind_of(push.message).split('/'))})"
             tries = f" at attempt {attempt}" if attempt > 1 else ""
-            how = (how or ("direct" if attempt == 1 else "retry")) if document or not answer.reply else "later"
-            said = f"{answer.kind}, {how}{tries}, {milliseconds:.1f} ms{hint}"
-            logger.info(f"{label(push.message)} -> {answer.handler}: {said}")
+            how = (how or ("direct" if attempt == 1 else "retry")) if document or entry.kind == NOBODY.kind else "later"
+            said = f"{entry.kind}, {how}{tries}, {milliseconds:.1f} ms{hint}"
+            logger.info(f"{label(push.message)} -> {handler}: {said}")
         return document

@@ -8,7 +8,7 @@ from dataclasses import dataclass, fields, replace
 from operator import attrgetter
 from typing import Any
 
-from wechat.delivery.answering import Answer
+from wechat.delivery.answering import NOBODY, Answer
 from wechat.errors import StoreError
 from wechat.packing import Pieces, pack
 from wechat.reply import Reply
@@ -61,8 +61,8 @@ class Record:
 
     def ended(self, document: bytes, reply: Reply | None) -> "Record":
         """The record with its answer: ready where there is a reply left to send, else done."""
-        state, left = (READY, pack(reply)) if reply else (DONE, "")
-        values = state, self.owner, self.attempts, self.starts, self.is_slow, False, self.openid, document, "", left
+        state, left, openid = (READY, pack(reply), self.openid) if reply else (DONE, "", "")
+        values = state, self.owner, self.attempts, self.starts, self.is_slow, False, openid, document, "", left
         return Record(*values, is_told=self.is_told)
 
     @property
@@ -97,7 +97,7 @@ def unpack_record(packed: str) -> Record | None:
 class Entry:
     """A message in this process: its record as it was last read, and those who wait for it to move."""
 
-    answer: Answer | None = None  # of this process, for the log
+    handler, kind = "", NOBODY.kind  # of what this process answers, for the log
     pieces: Pieces | None = None  # of a handler of this process that yields
     msg_id = ""  # for the log
     raw: str | None = None  # what the store holds
@@ -110,6 +110,10 @@ class Entry:
 
     def __init__(self, key: str, record: Record, lock: threading.Lock) -> None:
         self.key, self.record, self.lock = key, record, lock
+
+    def note(self, answer: Answer) -> None:
+        """Note for the log who answers, and with what kind of reply; that itself is kept as long as it is owed."""
+        self.handler, self.kind = answer.handler, answer.kind
 
     @property
     def is_running(self) -> bool:
@@ -193,18 +197,18 @@ class Entries:
                 entry.linked |= record.indexes  # the write may have come through
         return True
 
-    def _settle_soon(self, entry: Entry, new: Record) -> None:
-        """Have a direct answer written with what is written next: until then it is seen as running, here.
+    def _settle_soon(self, entry: Entry, new: Record, whole: Reply | None) -> None:
+        """Have a direct answer written with what is written next: until then others see a message that runs.
 
-        A retry that another process has counted meanwhile waits for it, and is given the same answer.
+        A retry that another process has counted meanwhile waits, and is given the same answer.
         """
         (change,) = self._changes(entry, new)
         self._put(entry, new)
-        self._store.swap_soon(change, lambda: self._write_late(entry))
+        self._store.swap_soon(change, lambda: self._write_late(entry, whole))
 
-    def _write_late(self, entry: Entry) -> None:
+    def _write_late(self, entry: Entry, whole: Reply | None) -> None:
         """Write what could not be written soon; the heartbeat does what is left of that."""
-        self._unwritten[entry.key] = entry
+        self._unwritten[entry.key], entry.whole = entry, whole
         try:
             self._write_again(entry)
         except StoreError as error:

@@ -105,11 +105,10 @@ class Ledger(Entries):
                 now, left = (document, rest) if is_direct else (before.document, whole)
                 after = before.ended(now, left)
                 if entry.raw and after.state == DONE and before.attempts == 1 and not before.is_open:
-                    entry.whole = whole
-                    self._settle_soon(entry, after)
+                    self._settle_soon(entry, after, whole)
                     return before.state
                 if self._settle(entry, after):
-                    entry.whole = whole if is_direct else None
+                    entry.whole = whole if is_direct and entry.key in self._unwritten else None
                     return before.state
         return ""
 

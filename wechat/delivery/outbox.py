@@ -208,5 +208,5 @@ class Outbox:
 
 def _who(entry: Entry) -> str:
     """Whose reply it is, for the log."""
-    said = f"{entry.answer.handler if entry.answer else 'a process that died'} for {shorten(entry.record.openid)}"
+    said = f"{entry.handler or 'a process that died'} for {shorten(entry.record.openid)}"
     return f"{said}, MsgId {printable(entry.msg_id)}" if entry.msg_id else said

@@ -126,7 +126,7 @@ class Runner:
 
     def _note(self, entry: Entry, push: Push, answer: Answer, is_more: bool = False) -> None:
         """Note the answer, and send what is not the direct one."""
-        entry.answer = answer
+        entry.note(answer)
         is_due = bool(self._outbox.untold) and entry.is_running and self._outbox.is_due(push.openid)
         now, rest = self._fit(answer.reply, is_more, is_due)
         document = self.to_xml(now, push.message) if now else b""
@@ -161,7 +161,7 @@ class Runner:
 
     def _give_ready(self, entry: Entry, push: Push, pieces: Pieces, is_more: bool) -> None:
         replies = join(pieces.left)
-        entry.answer = Answer(push.found.handler.name if push.found else NOBODY.handler, replies[0])
+        entry.note(Answer(push.found.handler.name if push.found else NOBODY.handler, replies[0]))
         if entry.is_running:
             now, rest = self._fit(replies[0], is_more)
             document = self.to_xml(now, push.message) if now else b""
@@ -182,12 +182,12 @@ class Runner:
     def _send(self, entry: Entry, push: Push, replies: list[Reply], pieces: Pieces) -> None:
         """Have each of the replies sent as a message of its own, or kept for 继续."""
         for reply in replies:
-            answer = Answer(entry.answer.handler if entry.answer else NOBODY.handler, reply)
+            answer = Answer(entry.handler, reply)
             pieces.number += 1
             if reply.is_direct:
                 _say_too_late(answer, push)
             elif added := self._ledger.add(entry, pieces.number, reply):
-                added.answer, added.msg_id = answer, push.message.get("MsgId", "")
+                added.handler, added.msg_id = entry.handler, push.message.get("MsgId", "")
                 self._outbox.deliver(added, max(0.0, pieces.next_at - self._world.monotonic()))
 
     def _slow_down(self, entry: Entry, push: Push) -> None:
@@ -216,7 +216,7 @@ class Runner:
                 seen = [(other, other.record) for other in others]
                 waiting = [pair for pair in seen if pair[1].state == READY and not pair[1].is_sending]
                 not_ready = Text(self.texts.not_ready)
-                entry.answer = Answer(NEXT, not_ready)
+                entry.note(Answer(NEXT, not_ready))
                 if not waiting:
                     self._ledger.end(entry, self.to_xml(not_ready, push.message), None, None)
                 elif self._fetch(entry, push, *waiting[0], is_more=len(waiting) > 1):
@@ -232,7 +232,7 @@ class Runner:
         if reply == NOTHING:
             reply = Text(self.texts.nothing)
         now, rest = self._fit(reply, is_more or (isinstance(reply, Text) and is_long(reply)))  # the rest waits, too
-        entry.answer = Answer(NEXT, reply)
+        entry.note(Answer(NEXT, reply))
         return self._ledger.fetch(entry, waiting, seen, self.to_xml(now or reply, push.message), rest)
 
     def _fit(self, reply: Reply | None, is_more: bool, is_due: bool = False) -> tuple[Reply | None, Reply | None]:

@@ -3,18 +3,24 @@
 https://developers.weixin.qq.com/doc/oplatform/developers/errCode/errCode.html
 """
 
+from __future__ import annotations
+
 import json
 import re
 import reprlib
 from collections.abc import Mapping
 from contextlib import suppress
 from math import inf
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-from wechat.errors import WeChatError
+from wechat.errors import TransportError, WeChatError
+
+if TYPE_CHECKING:
+    from wechat.platform.transport import Received
 
 NUMBER = re.compile(r"[+-]?\d{1,15}(\.\d{1,15})?")
 BREAKS = re.compile(r"[\x00-\x1f\x7f-\x9f\u2028\u2029\ud800-\udfff]+")  # what could break a line of the log
+LARGEST_JSON = 16 * 1024 * 1024  # bytes
 LONGEST_ERRMSG = 200  # characters
 MOST_DIGITS = 640  # which each Python turns into a number: sys.set_int_max_str_digits
 
@@ -116,3 +122,21 @@ def hint_for(errcode: int, errmsg: str, call: str = "") -> str:
     if errcode == 45009 and call.endswith("token"):
         return NO_CALL_LEFT
     return HINTS.get(errcode, "")
+
+
+def is_file(received: Received) -> bool:
+    """Whether the answer is a file; an error, or the address of a video, is JSON."""
+    kind = received.headers.get_content_maintype()
+    return bool(received.headers["Content-Disposition"]) or kind in ("image", "audio", "voice", "video")
+
+
+def read_json(received: Received) -> dict[str, Any]:
+    """The JSON object in an answer; raises WeChatError where it holds an errcode."""
+    answer = parse(received.read(LARGEST_JSON))
+    if isinstance(answer, dict):
+        check_errcode(answer, received.what)
+    if received.status != 200:
+        raise TransportError(f"{received.what}: it answered {received.status}")
+    if not isinstance(answer, dict):
+        raise TransportError(f"{received.what}: the answer is {'not JSON' if answer is None else 'no JSON object'}")
+    return answer

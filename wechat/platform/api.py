@@ -3,34 +3,44 @@
 https://developers.weixin.qq.com/doc/service/api/
 """
 
+from __future__ import annotations
+
 import json
 import time
 from collections.abc import Callable, Mapping
 from pathlib import Path
-from typing import Any, BinaryIO, NamedTuple, TypeVar
+from typing import TYPE_CHECKING, Any, BinaryIO, NamedTuple, TypeVar
 from urllib.parse import parse_qsl, urlencode
 
 from wechat.errors import ApiError, TransportError, WeChatError
 from wechat.platform.access_token import TokenCache
-from wechat.platform.answers import check_errcode, parse
-from wechat.platform.files import multipart, save, save_from
-from wechat.platform.transport import Body, Received, Transport
+from wechat.platform.answers import is_file, read_json
 from wechat.protocol.envelope import Clock
 from wechat.reply import Reply, Text
 from wechat.settings import Settings
 from wechat.store.base import Store
 from wechat.store.owners import Owners
+from wechat.workers import standing_aside
 from wechat.world import REAL, World
+
+if TYPE_CHECKING:
+    from wechat.platform.transport import Body, Received, Transport
 
 T = TypeVar("T")
 
 STALE_TOKEN = frozenset({40001, 40014, 42001})
 BUSY = -1
 PAUSES = (0.5, 1.5)  # seconds before the second and the third try
-LARGEST_JSON = 16 * 1024 * 1024  # bytes
 TIMEOUT = 10.0  # seconds for the whole of a call, its retries included
 TRANSFER_TIMEOUT = 60.0  # the same with a file
 TOKENLESS = ("/sns/", "/cgi-bin/clear_quota/v2", "/cgi-bin/stable_token", "/cgi-bin/token")  # have keys of their own
+
+
+def connect(url: str) -> Transport:
+    """The transport to an address."""
+    from wechat.platform.transport import Transport  # and ssl: megabytes, which an account without a secret spares
+
+    return Transport(url)
 
 
 class Call(NamedTuple):
@@ -60,20 +70,22 @@ class Api:
         owners: Owners | None = None,
         clock: Clock = time.time,
         world: World = REAL,
-        connect: Callable[[str], Transport] = Transport,
+        connect: Callable[[str], Transport] = connect,
     ) -> None:
         self._settings, self._store, self._owners = settings, store, owners or Owners(store)
+        self._has_keys = bool(settings.appid and settings.secret)
         self._clock, self._world, self._connect = clock, world, connect
         self.begin()
 
     def begin(self) -> None:
         """Makes its connections anew in a process that was forked: those of its parent are not its own."""
-        self._transport = self._connect(self._settings.api_url)
+        self._transport = self._connect(self._settings.api_url) if self._has_keys else None
         self._tokens = TokenCache(self._store, self._owners, self._fetch_token, self._clock, self._world)
 
     def close(self) -> None:
         """Closes the connections that are kept."""
-        self._transport.close()
+        if self._transport:
+            self._transport.close()
 
     # Every endpoint
 
@@ -87,7 +99,7 @@ class Api:
 
     def token(self) -> str:
         """The current access token, from the store or from the platform."""
-        if not (self._settings.appid and self._settings.secret):
+        if not self._has_keys:
             raise ApiError("WECHAT_APPID and WECHAT_SECRET are missing: calls to the platform need them")
         return self._tokens.get()
 
@@ -121,6 +133,8 @@ class Api:
 
     def upload(self, kind: str, filename: str, file: BinaryIO) -> str:
         """Uploads an image, voice, video or thumb; gives its media_id, which ends after three days."""
+        from wechat.platform.files import multipart
+
         body, headers = multipart(filename, file)
         call = Call("POST", "/cgi-bin/media/upload", {"type": kind}, body, headers, True, TRANSFER_TIMEOUT)
         answer = self._call(call, read_json)
@@ -133,6 +147,7 @@ class Api:
         page, in its better quality. Nothing is left behind where it fails; an OSError says that the file cannot be
         written.
         """
+        from wechat.platform.files import save, save_from
 
         def read(received: Received) -> Path | dict[str, Any]:
             return save(received, Path(folder), media_id) if is_file(received) else read_json(received)
@@ -199,7 +214,9 @@ class Api:
         separator = "&" if "?" in call.path else "?"
         target = call.path + (separator + urlencode(query, errors="replace") if query else "")
         left = deadline - self._world.monotonic()
-        with self._transport.open(call.method, target, call.body, call.headers, left, call.is_repeatable) as received:
+        self._transport = self._transport or self._connect(self._settings.api_url)
+        request = call.method, target, call.body, call.headers, left, call.is_repeatable
+        with standing_aside(), self._transport.open(*request) as received:
             return read(received)
 
     def _fetch_token(self, is_forced: bool) -> dict[str, Any]:
@@ -224,21 +241,3 @@ def takes_our_token(call: Call) -> bool:
     path, _, query = call.path.partition("?")
     names = [*call.query, *(name for name, _ in parse_qsl(query, keep_blank_values=True))]
     return not (path.startswith(TOKENLESS) or any(name.endswith("access_token") for name in names))
-
-
-def is_file(received: Received) -> bool:
-    """Whether the answer is a file; an error, or the address of a video, is JSON."""
-    kind = received.headers.get_content_maintype()
-    return bool(received.headers["Content-Disposition"]) or kind in ("image", "audio", "voice", "video")
-
-
-def read_json(received: Received) -> dict[str, Any]:
-    """The JSON object in an answer; raises WeChatError where it holds an errcode."""
-    answer = parse(received.read(LARGEST_JSON))
-    if isinstance(answer, dict):
-        check_errcode(answer, received.what)
-    if received.status != 200:
-        raise TransportError(f"{received.what}: it answered {received.status}")
-    if not isinstance(answer, dict):
-        raise TransportError(f"{received.what}: the answer is {'not JSON' if answer is None else 'no JSON object'}")
-    return answer

@@ -1,0 +1,114 @@
+"""The threads that answer requests."""
+
+import subprocess
+import sys
+import threading
+import time
+
+import pytest
+
+from wechat.workers import ENOUGH, Workers, standing_aside
+
+
+class Request:
+    """A request that stays at work until it is let go."""
+
+    def __init__(self, stands_aside=False):
+        self.stands_aside = stands_aside
+        self.is_at_work, self.may_go, self.is_answered = (threading.Event() for _ in range(3))
+        self.worker = None
+
+    def service(self):
+        self.worker = threading.get_ident()
+        self.is_at_work.set()
+        if self.stands_aside:
+            with standing_aside():
+                self.may_go.wait(10)
+        else:
+            self.may_go.wait(10)
+        self.is_answered.set()
+
+
+class Bad:
+    def service(self):
+        raise SystemExit
+
+
+@pytest.fixture
+def workers():
+    return Workers(8)
+
+
+def answer(workers, request):
+    request.may_go.set()
+    workers.add_task(request)
+    assert request.is_answered.wait(5)
+    time.sleep(0.01)  # until its thread rests
+    return request.worker
+
+
+def test_no_thread_is_started_before_a_request_comes(workers):
+    assert workers._threads == 0
+
+
+def test_one_request_after_the_other_is_answered_by_one_thread(workers):
+    assert len({answer(workers, Request()) for _ in range(20)}) == 1
+
+
+def test_a_request_is_answered_while_all_at_work_are_blocked(workers):
+    blocked = [Request() for _ in range(5)]
+    for request in blocked:
+        workers.add_task(request)
+    assert all(request.is_at_work.wait(5) for request in blocked)
+    answer(workers, Request())
+    for request in blocked:
+        request.may_go.set()
+
+
+def test_one_that_stands_aside_makes_room_at_once(workers, monkeypatch):
+    monkeypatch.setattr("wechat.workers.PATIENCE", 60)  # so that nobody else calls another
+    blocked = [Request(stands_aside=True) for _ in range(ENOUGH * 3)]
+    for request in blocked:
+        workers.add_task(request)
+    assert all(request.is_at_work.wait(5) for request in blocked)
+    for request in blocked:
+        request.may_go.set()
+    assert all(request.is_answered.wait(5) for request in blocked)
+
+
+def test_no_more_threads_are_started_than_there_may_be(workers):
+    requests = [Request(stands_aside=True) for _ in range(12)]
+    for request in requests:
+        workers.add_task(request)
+    time.sleep(0.3)
+    assert sum(request.is_at_work.is_set() for request in requests) == 8
+    for request in requests:
+        request.may_go.set()
+    assert all(request.is_answered.wait(5) for request in requests)
+
+
+def test_whatever_a_request_raises_its_thread_goes_on(workers, caplog):
+    workers.add_task(Bad())
+    time.sleep(0.05)
+    answer(workers, Request())
+    assert workers._threads == 1
+    assert "a request failed in waitress" in caplog.text
+
+
+def test_standing_aside_means_nothing_in_another_thread():
+    with standing_aside():
+        pass
+
+
+def loaded(*statements):
+    code = "; ".join([*statements, "import sys; print('ssl' in sys.modules)"])
+    return subprocess.check_output([sys.executable, "-W", "ignore", "-c", code], text=True)
+
+
+def test_an_account_without_a_secret_does_without_ssl():
+    make = "wxserver.make_application({'WECHAT_TOKEN': 'a-token-of-the-test'})"
+    assert loaded("import wxserver", make) == "False\n"
+
+
+def test_the_real_urllib_is_there_for_whoever_imports_it_later():
+    assert loaded("import wxserver", "from urllib.request import urlopen", "assert urlopen.__doc__") == "True\n"
