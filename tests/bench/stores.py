@@ -110,7 +110,11 @@ def measure(names):
     with tempfile.TemporaryDirectory() as folder, ExitStack() as stack:
         lua = Path(folder, "push.lua")
         redis_port = stack.enter_context(redis_server(folder))
-        urls = {"memory": "memory:", "sqlite": f"sqlite:{folder}/store.db", "redis": f"redis://127.0.0.1:{redis_port}/0"}
+        urls = {
+            "memory": "memory:",
+            "sqlite": f"sqlite:{folder}/store.db",
+            "redis": f"redis://127.0.0.1:{redis_port}/0",
+        }
         ports = {name: FIRST_PORT + number for number, name in enumerate(names)}
         pids = {name: stack.enter_context(serving(name, urls.get(name, ""), ports[name])) for name in names}
         for number in range(ROUNDS + 1):

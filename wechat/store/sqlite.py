@@ -3,6 +3,7 @@
 import logging
 import os
 import sqlite3
+import threading
 from contextlib import closing, suppress
 from pathlib import Path
 from tempfile import TemporaryDirectory
@@ -14,19 +15,21 @@ from wechat.world import REAL, World
 logger = logging.getLogger("wxserver")
 
 SCHEMA = """
-PRAGMA journal_mode = WAL; PRAGMA synchronous = NORMAL;
+PRAGMA journal_mode = WAL; PRAGMA synchronous = NORMAL; PRAGMA wal_autocheckpoint = 8000;
 CREATE TABLE IF NOT EXISTS records (key TEXT PRIMARY KEY, value TEXT NOT NULL, expires REAL NOT NULL) WITHOUT ROWID;
-CREATE INDEX IF NOT EXISTS records_expires ON records (expires);
 CREATE TABLE IF NOT EXISTS links (name TEXT, key TEXT, PRIMARY KEY (name, key)) WITHOUT ROWID;
 CREATE INDEX IF NOT EXISTS links_key ON links (key);
 CREATE TABLE IF NOT EXISTS clock (id INTEGER PRIMARY KEY, now REAL NOT NULL);
 INSERT OR IGNORE INTO clock VALUES (1, 0);
-DROP TABLE IF EXISTS entries;"""  # of the first version
+DROP TABLE IF EXISTS entries; DROP INDEX IF EXISTS records_expires;"""  # of older versions
 GET = "SELECT value FROM records WHERE key = ? AND expires > ?"
 LINKED = """
 SELECT links.key, value FROM links JOIN records ON records.key = links.key
 WHERE name = ? AND expires > ? ORDER BY links.key"""
-EXPIRED = "SELECT key FROM records WHERE expires <= ? LIMIT ?"
+# An index by time would cost each write two pages more.
+END_OF_SWEEP = "SELECT max(key), count(*) FROM (SELECT key FROM records WHERE key > ? ORDER BY key LIMIT ?)"
+IN_SWEEP = "FROM records WHERE key > ? AND key <= ? AND expires <= ?"
+SWEEP = f"DELETE FROM links WHERE key IN (SELECT key {IN_SWEEP})", f"DELETE {IN_SWEEP}"
 
 SET = "REPLACE INTO records VALUES (:key, :new, :ends)"
 ADD = """
@@ -53,7 +56,7 @@ class SQLiteStore(Store):
     failures = (sqlite3.Error, OSError)
     look_again = 0.05  # nobody tells of changes by other processes
     tick_every = 1.0  # seconds
-    swept = 256  # entries at once, so that no lock takes long; under load two for each that came
+    swept = 256  # entries looked at in a sweep, so that no lock takes long; under load four for each that came
 
     def __init__(self, file: str, account: str = "", world: World = REAL) -> None:
         super().__init__(world)
@@ -62,7 +65,7 @@ class SQLiteStore(Store):
         self._abandoned: list[sqlite3.Connection] = []  # to close one would delete what its successor writes
         self._identity: tuple[int, ...] = ()  # of the file
         self._looked = 0.0  # at that, by the monotonic clock
-        self._written = 0  # since the last sweep
+        self._written, self._swept = 0, ""  # changes since the last sweep, and the key at which that ended
         self._clock: tuple[float, float] = 0.0, -self.tick_every  # what the clock of the file was, and when that was
 
     def get(self, key: str) -> str | None:
@@ -102,7 +105,7 @@ class SQLiteStore(Store):
             for change in changes:
                 if change.old is not ... and self._value(connection, change.key) != change.old:
                     return False
-        return all([self._make(connection, change) for change in changes])
+        return [self._make(connection, change) for change in changes] == [True] * len(changes)
 
     def _make(self, connection: sqlite3.Connection, change: Change) -> bool:
         """Make the change, where the old value is there. Whether it was."""
@@ -133,10 +136,20 @@ class SQLiteStore(Store):
     def _keep_time(self, connection: sqlite3.Connection) -> None:
         """Set the clock of the file forward, and sweep out what has expired."""
         self._look_at_clock(connection, self._now())
-        most, self._written = max(self.swept, 2 * self._written), 0
-        for expired in connection.execute(EXPIRED, (self._clock[0], most)).fetchall():
-            connection.execute("DELETE FROM records WHERE key = ?", expired)
-            connection.execute("DELETE FROM links WHERE key = ?", expired)
+        most, self._written = max(self.swept, 4 * self._written), 0
+        end, count = connection.execute(END_OF_SWEEP, (self._swept, most)).fetchone()
+        for statement in SWEEP if count else ():
+            connection.execute(statement, (self._swept, end, self._clock[0]))
+        self._swept = end if count == most else ""
+        threading.Thread(target=self._checkpoint, name="checkpoint", daemon=True).start()
+
+    def _checkpoint(self) -> None:
+        """Copy what was written from the log into the file: SQLite would have a write wait for the disk every second."""
+        with (
+            suppress(sqlite3.Error),
+            closing(sqlite3.connect(f"{Path(self._file).as_uri()}?mode=rw", uri=True)) as other,
+        ):
+            other.execute("PRAGMA wal_checkpoint(PASSIVE)")
 
     def _look_at_clock(self, connection: sqlite3.Connection, at_least: float) -> None:
         connection.execute("UPDATE clock SET now = max(now, ?)", (at_least,))
