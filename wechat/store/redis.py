@@ -7,36 +7,40 @@ from collections import Counter
 from contextlib import suppress
 from typing import Any
 
-from wechat.store.base import Change, Changes, Entries, Store
+from wechat.store.base import Changes, Entries, Store
 
 LIMITS = {"max_connections": 16, "timeout": 0.5, "socket_timeout": 0.5, "socket_connect_timeout": 0.5}  # seconds
 
-# ARGV holds for each key: the rule, `old`, `new`, the time to live in ms, and the numbers of indexes
-# that the key enters and leaves. KEYS holds the keys, then the names of those indexes.
+# Makes groups of changes, each as a whole or not at all, and says which. ARGV holds for each key: the rule, `old`,
+# `new`, the time to live in ms, the numbers of indexes that the key enters and leaves, and, with the first key of a
+# group, the number of keys in it. KEYS holds the keys, then the names of those indexes.
 SWAP = """
-local count = #ARGV / 6
-local function argument(i, n) return ARGV[(i - 1) * 6 + n] end
-for i = 1, count do
-  local value, rule = redis.call('GET', KEYS[i]), argument(i, 1)
-  if rule == 'absent' and value or rule == 'equal' and value ~= argument(i, 2) then return 0 end
-end
+local count, made, first = #ARGV / 7, {}, 1
 local at = count
-for i = 1, count do
-  local key, ttl = KEYS[i], tonumber(argument(i, 4))
-  if ttl > 0 then redis.call('SET', key, argument(i, 3), 'PX', ttl) else redis.call('DEL', key) end
-  for n = 1, tonumber(argument(i, 5)) do
-    at = at + 1
-    redis.call('SADD', KEYS[at], key)
-    if redis.call('PTTL', KEYS[at]) < ttl then redis.call('PEXPIRE', KEYS[at], ttl) end
+local function argument(i, n) return ARGV[(i - 1) * 7 + n] end
+while first <= count do
+  local last, is_made = first + argument(first, 7) - 1, 1
+  for i = first, last do
+    local value, rule = redis.call('GET', KEYS[i]), argument(i, 1)
+    if rule == 'absent' and value or rule == 'equal' and value ~= argument(i, 2) then is_made = 0 end
   end
-  for n = 1, tonumber(argument(i, 6)) do
-    at = at + 1
-    redis.call('SREM', KEYS[at], key)
+  for i = first, last do
+    local key, ttl, links, unlinks = KEYS[i], argument(i, 4), argument(i, 5), argument(i, 6)
+    if is_made == 1 then
+      if ttl == '0' then redis.call('DEL', key) else redis.call('SET', key, argument(i, 3), 'PX', ttl) end
+      for n = at + 1, at + links do
+        redis.call('SADD', KEYS[n], key)
+        if redis.call('PTTL', KEYS[n]) < tonumber(ttl) then redis.call('PEXPIRE', KEYS[n], ttl) end
+      end
+      for n = at + links + 1, at + links + unlinks do redis.call('SREM', KEYS[n], key) end
+      redis.call('PUBLISH', key, '')
+    end
+    at = at + links + unlinks
   end
-  redis.call('PUBLISH', key, '')
+  made[#made + 1] = is_made
+  first = last + 1
 end
-return 1"""
-
+return made"""
 SWAP_SHA = hashlib.sha1(SWAP.encode()).hexdigest()
 
 LINKED = """
@@ -61,12 +65,12 @@ class RedisStore(Store):
 
     name = "Redis"
     advice = "is the server up, and are host, port and password right?"
-    listening, deaf = 1.0, 0.1  # seconds to look again, with and without the listener; of an `add` nobody is told
+    listening, deaf = 1.0, 0.1  # seconds to look again, with and without the listener
 
     def __init__(self, url: str, account: str = "") -> None:
         import redis  # the package is optional
 
-        self._errors = redis.exceptions
+        self._unknown = redis.exceptions.NoScriptError
         # A second try of an `add` whose answer got lost would find the first one's value, and nobody would win.
         retry = redis.retry.Retry(redis.backoff.NoBackoff(), 0)
         pool = redis.BlockingConnectionPool.from_url(url, decode_responses=True, protocol=2, retry=retry, **LIMITS)
@@ -119,49 +123,36 @@ class RedisStore(Store):
     # Writing: one round trip for all that threads want at a time
 
     def _swap_each(self, groups: list[Changes]) -> list[bool]:
-        answers = self._talk([self._command(changes) for changes in groups])
-        if any(isinstance(answer, self._errors.NoScriptError) for answer in answers):
-            self._talk([("SCRIPT", "LOAD", SWAP)])
-            unknown = [n for n, answer in enumerate(answers) if isinstance(answer, self._errors.NoScriptError)]
-            for n, answer in zip(unknown, self._talk([self._command(groups[n]) for n in unknown]), strict=True):
-                answers[n] = answer
-        for answer in answers:
-            if isinstance(answer, Exception):
-                raise answer
-        return [bool(answer) for answer in answers]
+        keys, indexes, arguments = list[str](), list[str](), list[str | int]()
+        for changes in groups:
+            size = len(changes)
+            for key, old, new, ttl, link, unlink in changes:
+                rule = "any" if old is ... else "absent" if old is None else "equal"
+                expires = 0 if new is None else max(1, round(ttl * 1000))
+                arguments += rule, old if isinstance(old, str) else "", new or "", expires, len(link), len(unlink), size
+                keys.append(self._prefix + key)
+                indexes += [self._prefix + index for index in (*link, *unlink)]
+                size = 0
+        numbered = len(keys) + len(indexes), *keys, *indexes, *arguments
+        try:
+            made = self._ask("EVALSHA", SWAP_SHA, *numbered)
+        except self._unknown:
+            made = self._ask("EVAL", SWAP, *numbered)
+        return list(map(bool, made))
 
-    def _talk(self, commands: list[tuple[str | int, ...]]) -> list[Any]:
-        """The answers to the commands, errors included."""
+    def _ask(self, *command: Any) -> Any:
         connection, now = self._connection, time.monotonic()
         try:
             if now - self._used > IDLE and connection.is_connected and connection.can_read():
                 connection.disconnect()  # it was closed
             self._used = now
-            connection.send_packed_command(connection.pack_commands(commands))
-            return [self._read() for _ in commands]
+            connection.send_command(*command, check_health=False)
+            return connection.read_response()
+        except self._unknown:
+            raise
         except BaseException:
             connection.disconnect()  # nobody may read what another one asked for
             raise
-
-    def _read(self) -> Any:
-        try:
-            return self._connection.read_response()
-        except self._errors.ResponseError as error:
-            return error
-
-    def _command(self, changes: Changes) -> tuple[str | int, ...]:
-        change = changes[0]
-        if len(changes) == 1 and change.old is None and change.new is not None and not change.link + change.unlink:
-            return "SET", self._prefix + change.key, change.new, "NX", "PX", _milliseconds(change)
-        keys = [change.key for change in changes]
-        arguments: list[str | int] = []
-        for change in changes:
-            rule = "any" if change.old is ... else "absent" if change.old is None else "equal"
-            old = change.old if isinstance(change.old, str) else ""
-            ttl = 0 if change.new is None else _milliseconds(change)
-            arguments += [rule, old, change.new or "", ttl, len(change.link), len(change.unlink)]
-            keys += [*change.link, *change.unlink]
-        return "EVALSHA", SWAP_SHA, len(keys), *(self._prefix + key for key in keys), *arguments
 
     # Listening: one connection and one thread, for as long as somebody waits
 
@@ -211,7 +202,3 @@ class RedisStore(Store):
             self.look_again = self.listening
             # What changed before a subscription was not heard: whoever waits looks once.
             self._wake(message["channel"].removeprefix(self._prefix))
-
-
-def _milliseconds(change: Change) -> int:
-    return max(1, round(change.ttl * 1000))

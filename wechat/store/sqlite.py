@@ -28,8 +28,10 @@ SELECT links.key, value FROM links JOIN records ON records.key = links.key
 WHERE name = ? AND expires > ? ORDER BY links.key"""
 # An index by time would cost each write two pages more.
 END_OF_SWEEP = "SELECT max(key), count(*) FROM (SELECT key FROM records WHERE key > ? ORDER BY key LIMIT ?)"
-IN_SWEEP = "FROM records WHERE key > ? AND key <= ? AND expires <= ?"
-SWEEP = f"DELETE FROM links WHERE key IN (SELECT key {IN_SWEEP})", f"DELETE {IN_SWEEP}"
+SWEEP = (
+    "DELETE FROM links WHERE key IN (SELECT key FROM records WHERE key > ? AND key <= ? AND expires <= ?)",
+    "DELETE FROM records WHERE key > ? AND key <= ? AND expires <= ?",
+)
 
 SET = "REPLACE INTO records VALUES (:key, :new, :ends)"
 ADD = """
@@ -144,7 +146,7 @@ class SQLiteStore(Store):
         threading.Thread(target=self._checkpoint, name="checkpoint", daemon=True).start()
 
     def _checkpoint(self) -> None:
-        """Copy what was written from the log into the file: SQLite would have a write wait for the disk every second."""
+        """Copy what was written from the log into the file, so that no write has to wait for the disk."""
         with (
             suppress(sqlite3.Error),
             closing(sqlite3.connect(f"{Path(self._file).as_uri()}?mode=rw", uri=True)) as other,
