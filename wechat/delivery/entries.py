@@ -277,7 +277,7 @@ class Entries:
                 self._put(entry, record)
             elif record.state == PROMISED and entry.whole:
                 # What was given here did not arrive: WeChat was told to wait.
-                self._put(entry, entry.record.ended(b"", entry.whole))
+                self._put(entry, record.ended(b"", entry.whole))
                 entry.whole = None
 
     def _is_ahead(self, entry: Entry, seen: Record) -> bool:
