@@ -146,7 +146,7 @@ def start(environ: Mapping[str, str]) -> Application:
     """Build the application for a process of its own: log to stderr, and exit with status 2 where it cannot start."""
     try:
         settings, routes = prepare(environ, HANDLERS)
-        configure_log(settings.log_level)
+        configure_log(settings.log_level, settings.log_format)
         check_uwsgi(sys.modules.get("uwsgi"))
         return Application(settings, routes)
     except StartError as error:

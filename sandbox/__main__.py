@@ -105,7 +105,7 @@ def start(environ: Mapping[str, str]) -> Folder:
     settings, routes = prepare(environ, wxserver.HANDLERS)
     server, beside = listen(settings.port), listen(settings.port and settings.port + 1)
     settings = replace(settings, port=server.getsockname()[1], api_url=f"http://{HOST}:{beside.getsockname()[1]}")
-    configure(settings.log_level)
+    configure(settings.log_level, settings.log_format)
 
     make = partial(wxserver.Application, store=open_store(settings.store))
     accounts = Accounts(settings, routes, make)

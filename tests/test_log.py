@@ -1,4 +1,5 @@
 import io
+import json
 import logging
 import os
 import subprocess
@@ -9,7 +10,7 @@ import pytest
 
 from tests.conftest import QUIET, ROOT
 from tests.fuzz.hostile import FORGED, LINE
-from wechat.log import BatchHandler, LineFormatter, log_error, printable, shorten, trace
+from wechat.log import BatchHandler, LineFormatter, log_error, note, printable, shorten, trace
 from wechat.message import Message, kind_of, label
 
 pytestmark = pytest.mark.interpreter
@@ -91,6 +92,47 @@ def test_a_warning_is_written_at_once_after_what_came_before_it():
     assert [line.split(": ")[1] for line in written.getvalue().splitlines()] == ["before", "now"]
 
 
+def test_a_note_is_written_as_any_other_line(monkeypatch):
+    written = io.StringIO()
+    monkeypatch.setattr(logging.root, "handlers", [BatchHandler(written)])
+    logger = logging.getLogger("wxserver")
+    note(logger, "100% \x1b[31m")
+    logger.error("100%% %s", "\x1b[31m")
+    assert all(LINE.match(line) for line in written.getvalue().splitlines())
+    assert [line.split(" ", 2)[2] for line in written.getvalue().splitlines()] == [
+        "INFO wxserver: 100% \\x1b[31m",
+        "ERROR wxserver: 100% \\x1b[31m",
+    ]
+
+
+@pytest.mark.parametrize("place", ["root", "wxserver"])
+def test_a_note_goes_to_whatever_handler_somebody_has_added(caplog, monkeypatch, place):
+    monkeypatch.setattr(logging.root, "handlers", [BatchHandler(io.StringIO())])
+    logging.getLogger("" if place == "root" else place).addHandler(caplog.handler)
+    try:
+        with caplog.at_level(logging.INFO, "wxserver"):
+            note(logging.getLogger("wxserver"), "100% said")
+    finally:
+        logging.getLogger("" if place == "root" else place).removeHandler(caplog.handler)
+    assert caplog.messages == ["100% said"]
+
+
+def test_as_json_each_record_is_an_object_on_one_line(monkeypatch):
+    written = io.StringIO()
+    monkeypatch.setattr(logging.root, "handlers", [BatchHandler(written, "json")])
+    logger = logging.getLogger("wxserver")
+    note(logger, "答 \x1b\ud800\n" + FORGED)
+    log_error(logger, "it failed", error_about(WORDS))
+    first, second = map(json.loads, written.getvalue().splitlines())
+    assert written.getvalue().isascii()
+    assert list(first) == ["time", "level", "logger", "message"]
+    assert (first["level"], first["logger"]) == ("INFO", "wxserver")
+    assert first["message"] == "答 \x1b\ud800\n" + FORGED
+    assert (second["level"], second["message"]) == ("ERROR", "it failed")
+    assert "RuntimeError" in second["traceback"]
+    assert WORDS not in written.getvalue()
+
+
 def test_a_record_that_cannot_be_formatted_is_a_line_without_its_values(capsys):
     """logging itself would print the values, over many lines."""
     written = io.StringIO()
@@ -122,7 +164,7 @@ def line_of(record):
 
 def test_a_line_begins_as_that_of_the_standard_library():
     made = record(logging.INFO, "listening")
-    made.msecs = 7.0
+    made.created, made.msecs = int(made.created) + 0.0075, 7.0
     assert line_of(made) == logging.Formatter("%(asctime)s %(levelname)s %(name)s: %(message)s").format(made)
 
 

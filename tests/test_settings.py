@@ -43,12 +43,13 @@ def test_every_setting_reaches_its_field():
         "HOST": "::1",
         "PORT": "9000",
         "LOG_LEVEL": "debug",
+        "LOG_FORMAT": "JSON",
     }
     assert set(environ) == set(NAMES)
     keys = (bytes(32), b64decode("B" * 43 + "="))
     credentials = (("newtoken", "oldtoken"), "wx1234567890abcdef", "5" * 32, keys, "compat", "miniprogram")
     where = ("redis://127.0.0.1:6379/0", "http://127.0.0.1:9090", "/bot")
-    assert read(environ) == Settings(*credentials, *where, 0, 0.5, 8, 9, 0, 500, 3, "::1", 9000, "debug")
+    assert read(environ) == Settings(*credentials, *where, 0, 0.5, 8, 9, 0, 500, 3, "::1", 9000, "debug", "json")
 
 
 def test_an_empty_value_counts_as_none():
@@ -91,6 +92,7 @@ def test_a_wrong_token_is_refused_without_being_shown(token):
         ("PORT", "http"),
         ("HOST", "http://localhost"),
         ("LOG_LEVEL", "LOUD"),
+        ("LOG_FORMAT", "xml"),
         ("WECHAT_MODE", "secure"),
         ("WECHAT_ACCOUNT", "service"),
     ],

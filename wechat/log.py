@@ -3,12 +3,13 @@
 A record begins with its time at the start of a line; all further lines of it, those of a traceback, are indented.
 """
 
+import json
 import logging
 import threading
 import time
 import traceback
 from collections import deque
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import suppress
 from functools import lru_cache
 from io import TextIOWrapper
@@ -23,18 +24,34 @@ class LineFormatter(logging.Formatter):
     """`TIME LEVEL LOGGER: MESSAGE`, control characters escaped; below it the lines of a traceback, indented."""
 
     def format(self, record: logging.LogRecord) -> str:
-        begin = f"{_written(int(record.created))},{int(record.msecs):03} {record.levelname} {record.name}: "
-        line = escape(begin + record.getMessage())
         below = record.exc_text or (self.formatException(record.exc_info) if record.exc_info else "")
-        if below or record.stack_info:
-            lines = f"{below}\n{record.stack_info or ''}".strip("\n").splitlines()
-            line += "".join(f"\n{INDENT}{escape(each)}" for each in lines)
-        return line
+        lines = f"{below}\n{record.stack_info or ''}".strip("\n").splitlines()
+        return self.line(record.created, record.levelname, record.name, record.getMessage(), lines)
+
+    def line(self, created: float, level: str, name: str, said: str, below: Sequence[str] = ()) -> str:
+        """What is written of a record; `created` in seconds since 1970."""
+        line = escape(f"{_written(int(created))},{int(created % 1 * 1000):03} {level} {name}: {said}")
+        return line + "".join(f"\n{INDENT}{escape(each)}" for each in below) if below else line
+
+
+class JsonFormatter(LineFormatter):
+    """A JSON object on one line: time, level, logger, message and, where there is one, traceback."""
+
+    def line(self, created: float, level: str, name: str, said: str, below: Sequence[str] = ()) -> str:
+        time = f"{_written(int(created))},{int(created % 1 * 1000):03}"
+        fields = {"time": time, "level": level, "logger": name, "message": said}
+        if below:
+            fields["traceback"] = "\n".join(below)
+        return json.dumps(fields)
 
 
 @lru_cache(maxsize=1)  # it would be half of the cost, and most lines are of the second before
 def _written(second: int) -> str:
     return time.strftime("%Y-%m-%d %H:%M:%S", time.localtime(second))
+
+
+FORMATTERS = {"text": LineFormatter, "json": JsonFormatter}
+Note = tuple[float, str, str, str]  # what LineFormatter.line takes
 
 
 class BatchHandler(logging.StreamHandler[TextIO]):
@@ -45,17 +62,19 @@ class BatchHandler(logging.StreamHandler[TextIO]):
 
     interval = 0.1  # seconds
 
-    def __init__(self, stream: TextIO | None = None) -> None:
+    def __init__(self, stream: TextIO | None = None, style: str = "text") -> None:
         super().__init__(stream)
         if isinstance(self.stream, TextIOWrapper):  # a console may have another encoding, as GBK
             self.stream.reconfigure(errors="backslashreplace")
-        self.setFormatter(LineFormatter())
+        formatter = FORMATTERS[style]()
+        self.setFormatter(formatter)
+        self.line = formatter.line
         self._begin()
         # A forked worker has no threads of its parent's, and may have locks that one of those held.
         at_fork(self._begin)
 
     def _begin(self) -> None:
-        self.records: deque[logging.LogRecord] = deque(maxlen=100_000)  # while nobody reads, the oldest lines go
+        self.records: deque[logging.LogRecord | Note] = deque(maxlen=100_000)  # while nobody reads, the oldest go
         self.are_there_records = threading.Event()
         self.writing = threading.Lock()
         threading.Thread(target=self._write_in_batches, name="log", daemon=True).start()
@@ -68,10 +87,14 @@ class BatchHandler(logging.StreamHandler[TextIO]):
         return is_wanted
 
     def emit(self, record: logging.LogRecord) -> None:
-        self.records.append(record)
+        self.add(record)
         if record.levelno >= logging.WARNING:
             self.flush()
-        elif not self.are_there_records.is_set():
+
+    def add(self, record: "logging.LogRecord | Note") -> None:
+        """Have it written with the others."""
+        self.records.append(record)
+        if not self.are_there_records.is_set():
             self.are_there_records.set()
 
     def flush(self) -> None:
@@ -85,6 +108,9 @@ class BatchHandler(logging.StreamHandler[TextIO]):
     def _take_lines(self) -> Iterator[str]:
         while self.records:
             record = self.records.popleft()
+            if isinstance(record, tuple):
+                yield self.line(*record) + self.terminator
+                continue
             try:
                 yield self.format(record) + self.terminator
             except Exception as error:  # somebody's "%d" for a text; logging itself would print the text too
@@ -99,8 +125,17 @@ class BatchHandler(logging.StreamHandler[TextIO]):
             self.flush()
 
 
-def configure(level: str, stream: TextIO | None = None) -> None:
-    """Log to stderr from `level` on, a name like `info`.
+def note(logger: logging.Logger, said: str) -> None:
+    """Log at INFO; where the line goes to our own handler alone, without what only a LogRecord holds."""
+    handlers = logging.root.handlers
+    if len(handlers) == 1 and type(handlers[0]) is BatchHandler and not (logger.handlers or logger.filters):
+        handlers[0].add((time.time(), "INFO", logger.name, said))
+    else:
+        logger.info("%s", said)
+
+
+def configure(level: str, style: str = "text", stream: TextIO | None = None) -> None:
+    """Log to stderr from `level` on, a name like `info`; as `text`, or as `json`, an object a line.
 
     A process that has logging set up keeps it; what the server and waitress say there is escaped as well.
     """
@@ -108,7 +143,7 @@ def configure(level: str, stream: TextIO | None = None) -> None:
         for name in ("wxserver", "waitress"):
             logging.getLogger(name).addFilter(_escape_message)
         return
-    logging.basicConfig(level=level.upper(), handlers=[BatchHandler(stream)])
+    logging.basicConfig(level=level.upper(), handlers=[BatchHandler(stream, style)])
     # One line for each request that waits a moment would hide all others.
     logging.getLogger("waitress.queue").setLevel(logging.ERROR)
 

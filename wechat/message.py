@@ -72,6 +72,6 @@ def kind_of(message: Message) -> str:
 
 def label(message: Message) -> str:
     """The message as lines of the log name it: `text from …iE3bGY, MsgId 24563189712345678`; an event has no MsgId."""
-    msg_id = message.get("MsgId")
-    said = f"{kind_of(message)} from {shorten(str(message.get('FromUserName', '')))}"
-    return f"{said}, MsgId {printable(str(msg_id))}" if msg_id else said
+    openid, msg_id = str(message.get("FromUserName", "")), str(message.get("MsgId") or "")
+    said = f"{kind_of(message)} from {shorten(openid)}"
+    return f"{said}, MsgId {printable(msg_id)}" if msg_id else said

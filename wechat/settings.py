@@ -128,6 +128,7 @@ class Settings:
     host: str = setting("HOST", "0.0.0.0", _matching, HOST, "an address like 0.0.0.0 or 127.0.0.1, without a port")
     port: int = setting("PORT", 8080, _whole_number, 0, 65_535, "a TCP port")
     log_level: str = setting("LOG_LEVEL", "info", _one_of, "debug", "info", "warning", "error", "critical")
+    log_format: str = setting("LOG_FORMAT", "text", _one_of, "text", "json")
 
     @property
     def account_key(self) -> str:

@@ -111,7 +111,7 @@ def main():
     is_good &= print_table("safe mode, no log", microseconds(sealed), "ours, safe", SAFE_BARS)
     counts = {f"{count:,} handlers": caller(with_handlers(count)) for count in (10_000, 1_000, 10)}
     is_good &= print_table("exact handlers", microseconds(counts), "10,000 handlers", HANDLERS_BARS)
-    configure("info", open(os.devnull, "w"))  # noqa: SIM115
+    configure("info", stream=open(os.devnull, "w"))  # noqa: SIM115
     collect_less()
     logged = microseconds({name: caller(servers.SERVERS[name]()) for name in sides})
     print_table("plain mode, our log on; the peers have none", logged, "ours", {})

@@ -15,6 +15,7 @@ from wechat.delivery.ledger import Ledger
 from wechat.delivery.outbox import Outbox
 from wechat.delivery.runner import Runner
 from wechat.errors import Unreadable
+from wechat.log import note
 from wechat.message import delivery_key, kind_of, label
 from wechat.protocol.envelope import Clock
 from wechat.reply import Text
@@ -199,5 +200,5 @@ class Delivery:
             tries = f" at attempt {attempt}" if attempt > 1 else ""
             how = (how or ("direct" if attempt == 1 else "retry")) if document or entry.kind == NOBODY.kind else "later"
             said = f"{entry.kind}, {how}{tries}, {milliseconds:.1f} ms{hint}"
-            logger.info(f"{label(push.message)} -> {handler}: {said}")
+            note(logger, f"{label(push.message)} -> {handler}: {said}")
         return document
