@@ -74,10 +74,16 @@ class MortalStore(Store):
             return self.store.swap(*changes)
         return self.fate.do(f"write {changes[0].key.partition(':')[0]}", lambda: self.store.swap(*changes))
 
+    def swap_soon(self, change, missed):
+        self.fate.do("write message soon", lambda: self.store.swap_soon(change, missed))
+
+    def flush(self):
+        self.store.flush()
+
     def close(self):
         self.store.close()
 
-    def _swap(self, changes):
+    def _swap_each(self, groups):
         raise NotImplementedError
 
 

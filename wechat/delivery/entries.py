@@ -197,43 +197,20 @@ class Entries:
                 entry.linked |= record.indexes  # the write may have come through
         return True
 
-    def _settle_soon(self, entry: Entry, new: Record, whole: Reply | None) -> None:
-        """Have a direct answer written with what is written next: until then others see a message that runs.
-
-        A retry that another process has counted meanwhile waits, and is given the same answer.
-        """
-        (change,) = self._changes(entry, new)
-        self._put(entry, new)
-        self._store.swap_soon(change, lambda: self._write_late(entry, whole))
-
-    def _write_late(self, entry: Entry, whole: Reply | None) -> None:
-        """Write what could not be written soon; the heartbeat does what is left of that."""
-        self._unwritten[entry.key], entry.whole = entry, whole
-        try:
-            self._write_again(entry)
-        except StoreError as error:
-            logger.warning("other processes do not see how a message stands: %s", error)
-        if entry.record.state == READY:  # it was promised elsewhere meanwhile, and is to be sent
-            self._unwritten[entry.key] = entry
-
     def _catch_up(self) -> Iterator[Entry]:
         """Write what the store did not take while it was away, unless another process has gone further with it.
 
         Gives what has to be sent.
         """
-        for entry in list(self._unwritten.values()):
-            self._write_again(entry)
-            if entry.record.state == READY and entry.record.owner == self._owners.me:
-                yield entry
-
-    def _write_again(self, entry: Entry) -> None:
-        with entry.lock:
-            while entry.key in self._unwritten:
+        for key, entry in list(self._unwritten.items()):
+            with entry.lock:
                 self._read(entry)
-                changes = self._changes(entry, entry.record) if entry.key in self._unwritten else []
+                changes = self._changes(entry, entry.record) if key in self._unwritten else []
                 if changes and self._store.swap(*changes):
                     entry.raw, entry.linked = changes[0].new, frozenset(changes[0].link)
-                    del self._unwritten[entry.key]
+                    del self._unwritten[key]
+            if entry.record.state == READY and entry.record.owner == self._owners.me:
+                yield entry
 
     def _changes(self, entry: Entry, new: Record) -> list[Change]:
         links = new.indexes

@@ -105,12 +105,31 @@ class Ledger(Entries):
                 now, left = (document, rest) if is_direct else (before.document, whole)
                 after = before.ended(now, left)
                 if entry.raw and after.state == DONE and before.attempts == 1 and not before.is_open:
-                    self._settle_soon(entry, after, whole)
+                    self._end_soon(entry, after, whole)
                     return before.state
                 if self._settle(entry, after):
                     entry.whole = whole if is_direct and entry.key in self._unwritten else None
                     return before.state
         return ""
+
+    def _end_soon(self, entry: Entry, after: Record, whole: Reply | None) -> None:
+        """Have the end written with what is written next: until then, for others, the message runs."""
+        (change,) = self._changes(entry, after)
+        self._put(entry, after)
+        self._store.swap_soon(change, lambda: self._end_again(entry, after.document, whole))
+
+    def _end_again(self, entry: Entry, document: bytes, whole: Reply | None) -> None:
+        """Note the answer once more: another process has counted a retry meanwhile, or the store failed."""
+        try:
+            with entry.lock:
+                self._read(entry)
+            is_promised = self.end(entry, document, None, whole) == PROMISED
+        except StoreError as error:
+            logger.warning("other processes do not see how a message stands: %s", error)
+            self._unwritten[entry.key], entry.whole = entry, whole
+        else:
+            if is_promised:
+                self._unwritten[entry.key] = entry  # the heartbeat has it sent
 
     def send(self, entry: Entry) -> bool:
         """Claim the next part of the reply before it is sent. False where another process, or 继续, has it."""
