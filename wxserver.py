@@ -11,7 +11,7 @@ import logging
 import os
 import sys
 import time
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, MutableMapping
 from pathlib import Path
 from typing import Any, NoReturn
 from wsgiref.types import StartResponse, WSGIEnvironment
@@ -32,6 +32,7 @@ from wechat.protocol.parser import is_probe
 from wechat.routing import Router, Routes, prepare
 from wechat.serving import serve
 from wechat.settings import Settings
+from wechat.startup import read_env_file
 from wechat.store.base import Store
 from wechat.store.opening import open_store
 from wechat.store.owners import Heartbeat, Owners
@@ -42,7 +43,6 @@ from wechat.web import JSON, TEXT, XML, acknowledge, check_method, read_body, re
 
 logger = logging.getLogger("wxserver")
 
-HANDLERS = Path(__file__).with_name("handlers")
 HEALTHZ = "/healthz"
 
 
@@ -137,15 +137,19 @@ class Application:
         return respond_with(sealed, JSON if sealed.startswith(b"{") else XML)
 
 
-def make_application(environ: Mapping[str, str], handlers: str | Path = HANDLERS) -> Application:
-    """The application that the environment asks for; raises StartError with every fault at once."""
+def make_application(environ: Mapping[str, str], handlers: str | Path | None = None) -> Application:
+    """The application that the environment asks for, with the handlers in another folder than WECHAT_HANDLERS if given.
+
+    Raises StartError with every fault at once.
+    """
     return Application(*prepare(environ, handlers))
 
 
-def start(environ: Mapping[str, str]) -> Application:
+def start(environ: MutableMapping[str, str], handlers: Path | None = None) -> Application:
     """Build the application for a process of its own: log to stderr, and exit with status 2 where it cannot start."""
     try:
-        settings, routes = prepare(environ, HANDLERS)
+        read_env_file(environ)
+        settings, routes = prepare(environ, handlers)
         configure_log(settings.log_level, settings.log_format)
         check_uwsgi(sys.modules.get("uwsgi"))
         return Application(settings, routes)
@@ -182,9 +186,15 @@ def __getattr__(name: str) -> Any:
 
 def main(arguments: list[str]) -> NoReturn:
     """Serve until it is stopped: `python wxserver.py`."""
-    Parser(description="Serve the account; all settings come from the environment.").parse_args(arguments)
-    run(start(os.environ))
+    about = "Serve the account; all settings come from the environment, and from a file .env in this folder."
+    options = Parser(description=about).parse_args(arguments)
+    run(start(os.environ, vars(options).get("handlers")))
+
+
+def command() -> NoReturn:
+    """The script that an installed package puts on PATH: `wxserver`."""
+    run_command(main)
 
 
 if __name__ == "__main__":
-    run_command(main)
+    command()

@@ -13,6 +13,7 @@ import time
 from collections.abc import Mapping
 from dataclasses import replace
 from functools import partial
+from pathlib import Path
 from typing import NoReturn
 
 import waitress
@@ -30,6 +31,7 @@ from wechat.errors import StartError
 from wechat.log import configure
 from wechat.routing import prepare
 from wechat.settings import Settings
+from wechat.startup import handlers_folder
 from wechat.store.opening import open_store
 from wechat.system import END_SIGNALS
 from wechat.terminal import Parser, complain
@@ -60,7 +62,9 @@ def main(arguments: list[str]) -> int:
 def make_parser(environ: Mapping[str, str]) -> argparse.ArgumentParser:
     """The parser of all commands, whose defaults are the settings."""
     parser = Parser(prog="python -m sandbox", description=__doc__)
-    parser.set_defaults(run=lambda _: serve({**environ, **ALWAYS}))
+    parser.set_defaults(
+        run=lambda options: serve({**environ, **ALWAYS}, options.handlers), handlers=handlers_folder(environ)
+    )
     commands = parser.add_subparsers(
         metavar="COMMAND", title="commands", description="without one: the server, its chat page, and a stand-in API"
     )
@@ -78,12 +82,12 @@ def make_parser(environ: Mapping[str, str]) -> argparse.ArgumentParser:
     return parser
 
 
-def serve(environ: Mapping[str, str]) -> NoReturn:
+def serve(environ: Mapping[str, str], handlers: Path) -> NoReturn:
     """Serves on loopback, loading handlers anew as they change, until it is stopped."""
     for number in END_SIGNALS:
         signal.signal(number, end)
     try:
-        folder = start(environ)
+        folder = start(environ, handlers)
     except StartError as error:
         wxserver.give_up(error)
     while True:
@@ -97,12 +101,12 @@ def end(*_: object) -> NoReturn:
     os._exit(0)
 
 
-def start(environ: Mapping[str, str]) -> Folder:
+def start(environ: Mapping[str, str], handlers: Path) -> Folder:
     """The server, the stand-in API and the page, each listening; gives what looks after the handlers."""
     # A file that changes twice within a second would come from the cache the second time.
     sys.dont_write_bytecode = True
-    seen = snapshot(wxserver.HANDLERS)
-    settings, routes = prepare(environ, wxserver.HANDLERS)
+    seen = snapshot(handlers)
+    settings, routes = prepare(environ, handlers)
     server, beside = listen(settings.port), listen(settings.port and settings.port + 1)
     settings = replace(settings, port=server.getsockname()[1], api_url=f"http://{HOST}:{beside.getsockname()[1]}")
     configure(settings.log_level, settings.log_format)
@@ -118,10 +122,10 @@ def start(environ: Mapping[str, str]) -> Folder:
         complain(*faults or ["the handlers are loaded"])
         timeline.add("handlers", faults=faults)
 
-    folder = Folder(wxserver.HANDLERS, seen, environ, accounts.use, chat.show_menu, tell)
+    folder = Folder(handlers, seen, environ, accounts.use, chat.show_menu, tell)
     run(accounts, server, settings.threads)
     run(Console(chat, cloud, settings), beside, THREADS)
-    print(welcome(settings, is_token_ours=environ["WECHAT_TOKEN"] == DEFAULTS["WECHAT_TOKEN"]), flush=True)
+    print(welcome(settings, handlers, is_token_ours=environ["WECHAT_TOKEN"] == DEFAULTS["WECHAT_TOKEN"]), flush=True)
     return folder
 
 
@@ -143,7 +147,7 @@ def run(app: Accounts | Console, listener: socket.socket, threads: int) -> None:
     threading.Thread(target=server.run, daemon=True).start()
 
 
-def welcome(settings: Settings, is_token_ours: bool) -> str:
+def welcome(settings: Settings, handlers: Path, is_token_ours: bool) -> str:
     """What is printed once all is well."""
     url = f"http://{HOST}:{settings.port}{settings.path}"
     token = DEFAULTS["WECHAT_TOKEN"] if is_token_ours else "the one in WECHAT_TOKEN"
@@ -154,7 +158,7 @@ Server      {url}, token: {token}
 API         {settings.api_url}, a stand-in for api.weixin.qq.com
 
 From another terminal: python -m sandbox push text 三体{where}
-A change in handlers/ is loaded at once. Ctrl-C ends this.
+A change in {handlers}/ is loaded at once. Ctrl-C ends this.
 """
 
 

@@ -73,6 +73,7 @@ class Cloud:
             "menu/delconditional": ("POST", lambda asked: menus.delete_conditional(asked.body)),
             "menu/trymatch": ("POST", lambda asked: menus.try_match(asked.body)),
             "get_current_selfmenu_info": ("GET", lambda _: menus.current()),
+            "get_current_autoreply_info": ("GET", lambda _: menus.console["autoreply"]),
             "media/upload": ("POST", self._upload),
             "media/get": ("GET", self._get_media),
             "media/get/jssdk": ("GET", lambda asked: self._get_media(asked, speex=True)),

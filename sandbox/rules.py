@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import json
 import re
+from pathlib import Path
 from typing import Any
 
 from wechat.platform.menu import LIMITS, MOST_BUTTONS, MOST_SUB_BUTTONS, NEEDS, SUB_NAME, TOP_NAME
@@ -12,6 +14,7 @@ SUB = 7  # 40017 to 40020 are about the bar; 40024 to 40027 say the same of a su
 REFUSED_RULES = {"sex", "gender", "country", "province", "city", "language"}
 RULES = ("tag_id", "client_platform_type")
 
+CONSOLE = Path(__file__).with_name("console.json")  # the samples in the documents of both calls
 OPENID = re.compile(r"[\w-]+", re.ASCII)
 CUSTOMER_TEXT_LIMIT = 2048  # bytes of UTF-8
 MESSAGES = {  # what each msgtype must have
@@ -133,6 +136,8 @@ class Menus:
 
     def __init__(self) -> None:
         self.users: dict[str, dict[str, str]] = {}
+        # What was set on the console; the menu gives way to the first one that is made, or deleted, by a call.
+        self.console = json.loads(CONSOLE.read_text("utf-8"))
         self._default: dict[str, Any] | None = None
         self._conditional: list[dict[str, Any]] = []  # newest first, as they are matched
         self._menuid = 208379532
@@ -142,6 +147,7 @@ class Menus:
         errcode = menu_errcode(menu)
         if not errcode:
             self._default = {"button": _shaped(menu["button"]), "menuid": self._next_menuid()}
+            self.console["selfmenu"] = None
         return errcode
 
     def get(self) -> dict[str, Any] | int:
@@ -153,7 +159,7 @@ class Menus:
 
     def delete(self) -> int:
         """Removes the default menu, and the conditional ones with it."""
-        self._default, self._conditional = None, []
+        self._default, self._conditional, self.console["selfmenu"] = None, [], None
         return 0
 
     def add_conditional(self, menu: dict[str, Any]) -> dict[str, Any] | int:
@@ -194,7 +200,12 @@ class Menus:
         return {"button": self._default["button"]}
 
     def current(self) -> dict[str, Any]:
-        """The default menu as get_current_selfmenu_info has it: submenus as objects with a `list`."""
+        """The console's menu, or the default one as that call has it: submenus are objects with a `list`.
+
+        https://developers.weixin.qq.com/doc/service/api/custommenu/api_getcurrentselfmenuinfo
+        """
+        if self.console["selfmenu"]:
+            return dict(self.console["selfmenu"])
         buttons = self._default["button"] if self._default else []
         return {"is_menu_open": int(bool(buttons)), "selfmenu_info": {"button": list(map(_listed, buttons))}}
 

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import io
 import logging
+import os
 import threading
 from collections.abc import Iterator
 from socketserver import ThreadingMixIn
@@ -24,6 +25,7 @@ from sandbox.platform import Endpoint, Platform
 from sandbox.verdict import BANNER, judge
 from wechat.message import Message
 from wechat.protocol.parser import read_fields
+from wechat.startup import HANDLERS, handlers_folder
 
 SECRET = "5ec4e7" * 5
 SETTINGS = {"WECHAT_TOKEN": "testtoken", "WECHAT_APPID": APPID, "WECHAT_SECRET": SECRET}
@@ -84,7 +86,7 @@ def account_settings() -> dict[str, str]:
 def user(cloud: Cloud, account_settings: dict[str, str], caplog: pytest.LogCaptureFixture) -> Iterator[User]:
     """A user of the account that `handlers/` makes, with the real application and a stand-in for the platform."""
     caplog.set_level(logging.DEBUG, "wechat.log")  # so that a traceback has what the error says
-    settings = {**SETTINGS, "WECHAT_API_URL": cloud.url, **account_settings}
+    settings = {**SETTINGS, "WECHAT_API_URL": cloud.url, HANDLERS: str(handlers_folder(os.environ)), **account_settings}
     app = wxserver.make_application(settings)
     yield User(app, cloud)
     app.close()

@@ -168,10 +168,10 @@ def http_server():
 class Process:
     """`python wxserver.py` in a process of its own, on a free port; or another command that says so in a like line."""
 
-    def __init__(self, *command, cwd=ROOT, sign="listening on ", **environ):
+    def __init__(self, *command, python=sys.executable, cwd=ROOT, sign="listening on ", **environ):
         clean = {name: value for name, value in os.environ.items() if not name.startswith(("WECHAT_", "BOOKS_"))}
         self.process = subprocess.Popen(
-            [sys.executable, *(command or ["wxserver.py"])],
+            [python, *(command or ["wxserver.py"])],
             cwd=cwd,
             env={**clean, "WECHAT_TOKEN": TOKEN, "HOST": "127.0.0.1", "PORT": "0", **environ},
             stdout=subprocess.PIPE,

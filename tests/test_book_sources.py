@@ -13,7 +13,8 @@ import pytest
 from conftest import TOKEN, Account
 
 from wechat.errors import StartError
-from wxserver import HANDLERS, make_application
+from wechat.startup import ROOT
+from wxserver import make_application
 
 KEY = "0df993c66c0c636e29ecbb5344252a4a"
 FAILED = "书目服务暂时连不上，请稍后再试。"
@@ -566,7 +567,7 @@ def test_a_bad_header_is_refused_with_the_file_and_the_right_one(catalogue, head
 
 
 def test_a_bad_row_stops_the_start_with_its_file_and_line(tmp_path):
-    folder = shutil.copytree(HANDLERS, tmp_path / "handlers", ignore=shutil.ignore_patterns("__pycache__"))
+    folder = shutil.copytree(ROOT / "handlers", tmp_path / "handlers", ignore=shutil.ignore_patterns("__pycache__"))
     (folder / "books.csv").write_text(f"{HEADER}\n{row(isbn='9787536692931')}\n", encoding="utf-8")
     with pytest.raises(StartError) as caught:
         make_application({"WECHAT_TOKEN": TOKEN}, folder)

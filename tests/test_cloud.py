@@ -235,7 +235,9 @@ def test_a_menu_is_given_back_with_an_empty_sub_button_on_each_leaf(client):
     assert client.post("menu/create", menu["menu"])["errcode"] == 0
 
 
-def test_the_current_menu_has_its_submenus_in_a_list(client):
+def test_the_current_menu_is_the_consoles_until_a_call_changes_it_and_has_its_submenus_in_a_list(client):
+    assert client.get("get_current_selfmenu_info")["selfmenu_info"]["button"][1]["value"] == "This is text!"
+    client.get("menu/delete")
     assert client.get("get_current_selfmenu_info") == {"is_menu_open": 0, "selfmenu_info": {"button": []}}
     client.post("menu/create", {"button": [CLICK, *branch(VIEW)["button"]]})
     buttons = [CLICK, {"name": "更多", "sub_button": {"list": [VIEW]}}]

@@ -148,10 +148,10 @@ def test_check_opens_the_store_that_the_start_would_open():
     assert done.stderr.startswith("WECHAT_STORE: ")
 
 
-def test_the_line_of_a_broken_module_is_named_also_in_the_default_folder(tmp_path):
+def test_the_line_of_a_broken_module_is_named_also_in_a_relative_folder(tmp_path):
     (tmp_path / "handlers").mkdir()
     (tmp_path / "handlers/zz.py").write_text("import os\n\n1 / 0\n")
-    command = [sys.executable, "-m", "wechat", "routes"]
+    command = [sys.executable, "-m", "wechat", "routes", "--handlers", "handlers"]
     done = subprocess.run(
         command, cwd=tmp_path, env={**os.environ, "PYTHONPATH": str(ROOT)}, capture_output=True, text=True, check=False
     )

@@ -3,6 +3,7 @@
 import argparse
 import configparser
 import os
+import re
 import shlex
 import signal
 import subprocess
@@ -95,24 +96,40 @@ def test_the_procfile_serves_on_port_under_honcho_and_ends_with_status_0_once_al
 # The unit
 
 
+class EveryLine(dict):
+    """The lines of a section; systemd reads each of those that have one name."""
+
+    def __setitem__(self, name, value):
+        super().__setitem__(name, [*self[name], *value] if name in self and isinstance(value, list) else value)
+
+
 def unit():
-    parser = configparser.ConfigParser(interpolation=None)
+    """The unit's sections; a name that stands more than once has its lines joined by line ends."""
+    parser = configparser.ConfigParser(interpolation=None, strict=False, dict_type=EveryLine)
     parser.optionxform = str
     parser.read(ROOT / "deploy/wxserver@.service", "utf-8")
     return parser
 
 
+def environment_of(folder, port, *files):
+    """What a process of the unit finds in its environment, where /etc is in the folder and has these files."""
+    service = unit()["Service"]
+    state = {"/var/lib/" + service["StateDirectory"]: folder, "%i": port}
+    lines = shlex.split(replaced(service["Environment"], state))
+    named = [line.removeprefix("-").replace("%i", str(port)) for line in service["EnvironmentFile"].split("\n")]
+    assert named == ["/etc/wxserver.env", f"/etc/wxserver/{port}.env"]
+    lines += [line for content in files for line in content.split()]
+    return {**clean_environ(), **dict(line.split("=", 1) for line in lines)}
+
+
 def test_the_unit_starts_a_server_waits_until_it_answers_and_stops_it(tmp_path):
     port, service = free_port(), unit()["Service"]
-    (tmp_path / "env").write_text(f"WECHAT_TOKEN={TOKEN}\n")
-    places = {"/opt/wxserver/.venv/bin/python": sys.executable, "/opt/wxserver": ROOT}
-    start = shlex.split(replaced(service["ExecStart"], places))
+    start = shlex.split(replaced(service["ExecStart"], {"/opt/wxserver/.venv/bin/python": sys.executable}))
     wait = shlex.split(replaced(service["ExecStartPost"], {"%i": port}))
-    state = {"/var/lib/" + service["StateDirectory"]: tmp_path, "%i": port}
-    lines = [*shlex.split(replaced(service["Environment"], state)), *(tmp_path / "env").read_text().split()]
-    environ = {**clean_environ(), **dict(line.split("=", 1) for line in lines)}
+    environ = environment_of(tmp_path, port, f"WECHAT_TOKEN={TOKEN}\n")
     program("curl")  # for ExecStartPost
-    process = subprocess.Popen(start, cwd="/", env=environ, stderr=subprocess.DEVNULL)
+    folder = replaced(service["WorkingDirectory"], {"/opt/wxserver": ROOT})
+    process = subprocess.Popen(start, cwd=folder, env=environ, stderr=subprocess.DEVNULL)
     try:
         environ["MAINPID"] = str(process.pid)  # systemd sets it
         assert subprocess.run(wait, env=environ, timeout=30, check=False).returncode == 0
@@ -138,7 +155,7 @@ def test_the_unit_gives_the_drain_its_time_and_tries_again_until_its_store_answe
 def test_systemd_finds_nothing_wrong_with_the_unit(tmp_path):
     text = (ROOT / "deploy/wxserver@.service").read_text("utf-8")
     file = tmp_path / "wxserver@.service"
-    file.write_text(replaced(text, {"/opt/wxserver/.venv/bin/python": sys.executable, "/opt/wxserver": ROOT}))
+    file.write_text(replaced(text, {"/opt/wxserver/.venv/bin/python": sys.executable, "=/opt/wxserver": f"={ROOT}"}))
     done = subprocess.run([program("systemd-analyze"), "verify", file], capture_output=True, text=True, check=False)
     said = [line for line in (done.stdout + done.stderr).splitlines() if "wxserver" in line]  # not what others lack
     assert (done.returncode, said) == (0, [])
@@ -150,7 +167,7 @@ def test_systemd_finds_nothing_wrong_with_the_unit(tmp_path):
 class Nginx:
     """The real nginx with the site of `deploy/`, in front of two ports."""
 
-    def __init__(self, folder, ports):
+    def __init__(self, folder, ports, second):
         self.folder, self.port = folder, free_port()
         self.url = f"https://localhost:{self.port}/weixin"
         folder.mkdir()
@@ -165,6 +182,9 @@ class Nginx:
             "127.0.0.1:8081": f"127.0.0.1:{ports[0]}",
             "127.0.0.1:8082": f"127.0.0.1:{ports[1]}",
         }
+        if second:
+            site = re.sub(r"^( *)#(?! \S)", r"\1", site, flags=re.MULTILINE)  # prose has one blank behind the mark
+            places |= {f"127.0.0.1:{8091 + number}": f"127.0.0.1:{port}" for number, port in enumerate(second)}
         (folder / "site.conf").write_text(replaced(site, places))
         (folder / "nginx.conf").write_text(NGINX)
         command = [program("nginx"), "-p", folder, "-c", "nginx.conf", "-e", "main.log"]
@@ -184,8 +204,8 @@ def nginx(tmp_path, monkeypatch):
     """A function that starts nginx in front of two ports; the tests' side trusts its certificate."""
     started = []
 
-    def start(*ports):
-        started.append(Nginx(tmp_path / "nginx", ports))
+    def start(*ports, second=()):
+        started.append(Nginx(tmp_path / "nginx", ports, second))
         monkeypatch.setenv("SSL_CERT_FILE", str(tmp_path / "nginx/cert.pem"))
         return started[-1]
 
@@ -218,6 +238,42 @@ def test_what_nobody_has_to_see_is_404_without_asking_the_server(nginx):
     front = nginx(1, 1)
     for path in ("/", "/weixin/x", "/weixinx", "/metrics"):
         assert Endpoint(front.url.replace("/weixin", path)).request("GET", "").status == 404
+
+
+TWICE = """
+from wechat.routing import on
+from wechat.settings import own
+
+@on("text", slow=True)
+def count(msg, session):
+    session["seen"] = session.get("seen", 0) + 1
+    return f"{own('NAME')} {session['seen']}"
+"""
+
+
+def test_two_accounts_on_one_host_share_nginx_and_a_store_and_nothing_else(serve, nginx, tmp_path):
+    """Each process has the environment that the unit gives it; the same user writes the same to both accounts."""
+    (tmp_path / "handlers").mkdir()
+    (tmp_path / "handlers/mine.py").write_text(TWICE)
+    ports = [free_port() for _ in range(4)]
+    shared = f"WECHAT_HANDLERS={tmp_path}/handlers\n"
+    first = f"WECHAT_TOKEN={TOKEN}\nNAME=first\n"
+    second = "WECHAT_TOKEN=secondtoken\nWECHAT_PATH=/second\nNAME=second\n"
+    for port, own in zip(ports, (first, first, second, second), strict=True):
+        environ = environment_of(tmp_path, port, shared, own)
+        assert environ["WECHAT_STORE"] == f"sqlite:{tmp_path}/store.db"
+        serve("-m", "wxserver", **environ)
+    front = nginx(*ports[:2], second=ports[2:])
+
+    def say(path, token, number):
+        push = signed_query(token, openid=f"o{number:027}"), text_message("hello", f"o{number:027}").encode()
+        return [shown(attempt.body) for attempt in Endpoint(front.url.replace("/weixin", path)).deliver(*push)][-1]
+
+    users = range(8)  # so that each process gets some
+    for count in "12":
+        assert {say("/weixin", TOKEN, user) for user in users} == {f"first {count}"}
+        assert {say("/second", "secondtoken", user) for user in users} == {f"second {count}"}
+    assert Endpoint(front.url.replace("/weixin", "/second")).request("POST", signed_query(TOKEN)).status == 403
 
 
 HANDLERS = """

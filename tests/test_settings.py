@@ -10,6 +10,7 @@ from sandbox.messages import APPID
 from tests.conftest import ROOT
 from wechat.errors import SettingsError
 from wechat.settings import NAMES, Settings, environment, own, read
+from wechat.startup import HANDLERS
 
 
 def faults(**environ):
@@ -45,7 +46,7 @@ def test_every_setting_reaches_its_field():
         "LOG_LEVEL": "debug",
         "LOG_FORMAT": "JSON",
     }
-    assert set(environ) == set(NAMES)
+    assert {*environ, HANDLERS} == set(NAMES)
     keys = (bytes(32), b64decode("B" * 43 + "="))
     credentials = (("newtoken", "oldtoken"), "wx1234567890abcdef", "5" * 32, keys, "compat", "miniprogram")
     where = ("redis://127.0.0.1:6379/0", "http://127.0.0.1:9090", "/bot")

@@ -7,7 +7,7 @@ import time
 
 import pytest
 
-from wechat.workers import ENOUGH, Workers, standing_aside
+from wechat.workers import FEWEST, Workers, standing_aside
 
 
 class Request:
@@ -67,7 +67,7 @@ def test_a_request_is_answered_while_all_at_work_are_blocked(workers):
 
 def test_one_that_stands_aside_makes_room_at_once(workers, monkeypatch):
     monkeypatch.setattr("wechat.workers.PATIENCE", 60)  # so that nobody else calls another
-    blocked = [Request(stands_aside=True) for _ in range(ENOUGH * 3)]
+    blocked = [Request(stands_aside=True) for _ in range(FEWEST * 3)]
     for request in blocked:
         workers.add_task(request)
     assert all(request.is_at_work.wait(5) for request in blocked)
@@ -112,3 +112,15 @@ def test_an_account_without_a_secret_does_without_ssl():
 
 def test_the_real_urllib_is_there_for_whoever_imports_it_later():
     assert loaded("import wxserver", "from urllib.request import urlopen", "assert urlopen.__doc__") == "True\n"
+
+
+def test_once_workers_have_been_blocked_more_are_called_at_once(workers):
+    for request in (blocked := [Request() for _ in range(5)]):
+        workers.add_task(request)
+    assert all(request.is_at_work.wait(5) for request in blocked)
+    assert workers._enough > FEWEST
+    for request in blocked:
+        request.may_go.set()
+    workers._lower_at = 0.0
+    answer(workers, Request())
+    assert FEWEST <= workers._enough < 5

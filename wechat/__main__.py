@@ -10,6 +10,7 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
+from wechat.account import run_import, run_new
 from wechat.errors import Error, StartError
 from wechat.message import Message
 from wechat.platform.api import Api
@@ -17,6 +18,7 @@ from wechat.platform.menu import menu_lines, menu_warnings, read_menu, unhandled
 from wechat.reply import Text
 from wechat.routing import Router, describe, load, prepare, where
 from wechat.settings import NAMES, read
+from wechat.startup import handlers_folder
 from wechat.store.opening import open_store
 from wechat.terminal import Parser, api_path, complain, json_value, run, to_json
 
@@ -36,7 +38,7 @@ def main(arguments: list[str]) -> int:
 
 def _parser() -> argparse.ArgumentParser:
     parser = Parser(prog="python -m wechat", description=__doc__)
-    parser.add_argument("--handlers", type=Path, default=Path("handlers"), metavar="FOLDER", help="default: handlers")
+    parser.set_defaults(handlers=handlers_folder(os.environ))
     commands = parser.add_subparsers(required=True, metavar="COMMAND")
 
     _add(commands, "check", run_check)
@@ -44,6 +46,8 @@ def _parser() -> argparse.ArgumentParser:
     explain = _add(commands, "explain", run_explain)
     explain.add_argument("text", nargs="?", metavar="TEXT", help="what a user sends; with --event: the EventKey")
     explain.add_argument("--event", metavar="EVENT", help="ask about an event: CLICK, SCAN, subscribe, ...")
+    new = _add(commands, "new", run_new)
+    new.add_argument("folder", type=Path, metavar="FOLDER")
     _add_calls(commands)
     return parser
 
@@ -64,6 +68,7 @@ def _add_calls(commands: Any) -> None:
     upload.add_argument("kind", choices=("image", "voice", "video", "thumb"))
     upload.add_argument("file", type=Path, metavar="FILE")
 
+    _add_call(commands, "import", run_import)
     send = _add_call(commands, "send", run_send)
     send.add_argument("openid", metavar="OPENID")
     send.add_argument("text", metavar="TEXT")

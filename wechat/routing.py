@@ -11,6 +11,7 @@ from wechat.errors import RoutingError, StartError, short
 from wechat.importing import import_all
 from wechat.message import Message
 from wechat.settings import Settings, environment, read
+from wechat.startup import handlers_folder
 from wechat.texts import hand_out, texts_of
 
 Part = str | re.Pattern[str]
@@ -107,7 +108,7 @@ def load(folder: str | Path, environ: Mapping[str, str] = os.environ) -> Routes:
     """
     folder = Path(folder).resolve()
     if not folder.is_dir():
-        raise RoutingError([f"{folder} is no folder: the handlers belong there"])
+        raise RoutingError([f"WECHAT_HANDLERS, --handlers: {folder} is no folder: the handlers belong there"])
     routes: Routes = {}
     faults: list[str] = []
     with environment(environ):
@@ -122,8 +123,11 @@ def load(folder: str | Path, environ: Mapping[str, str] = os.environ) -> Routes:
     return routes
 
 
-def prepare(environ: Mapping[str, str], folder: str | Path) -> tuple[Settings, Routes]:
-    """The settings and the routes; raises StartError with every fault of both."""
+def prepare(environ: Mapping[str, str], folder: str | Path | None = None) -> tuple[Settings, Routes]:
+    """The settings and the routes, of another folder than WECHAT_HANDLERS if one is given.
+
+    Raises StartError with every fault of both.
+    """
     faults: list[str] = []
     settings, routes = None, None
     try:
@@ -131,7 +135,7 @@ def prepare(environ: Mapping[str, str], folder: str | Path) -> tuple[Settings, R
     except StartError as error:
         faults += error.faults
     try:
-        routes = load(folder, environ)
+        routes = load(folder or handlers_folder(environ), environ)
     except StartError as error:
         faults += error.faults
     if settings is None or routes is None:

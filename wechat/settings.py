@@ -13,6 +13,7 @@ from typing import Any, TypeVar
 from urllib.parse import urlsplit
 
 from wechat.errors import SettingsError
+from wechat.startup import HANDLERS
 
 T = TypeVar("T")
 
@@ -136,7 +137,7 @@ class Settings:
         return self.appid or sha256(self.tokens[-1].encode()).hexdigest()[:16]
 
 
-NAMES = tuple(rule.metadata["name"] for rule in fields(Settings))  # in the environment
+NAMES = (*(rule.metadata["name"] for rule in fields(Settings)), HANDLERS)  # in the environment
 
 
 def read(environ: Mapping[str, str]) -> Settings:

@@ -8,14 +8,32 @@ import os
 import sys
 from collections.abc import Callable
 from contextlib import suppress
+from pathlib import Path
 from typing import Any, NoReturn
+
+from wechat.errors import StartError
+from wechat.startup import read_env_file, version
 
 LOST = (errno.EPIPE, errno.EINVAL)  # what writing to a closed pipe gives; EINVAL is Windows' own
 INTERRUPTED = 130  # the exit status that shells give a program ended by Ctrl-C
 
 
 class Parser(argparse.ArgumentParser):
-    """A parser that tells how to pass a value that begins with a dash, as a media_id may."""
+    """A parser with the options of all commands; it tells how to pass a value that begins with a dash.
+
+    The outermost one takes the default of `handlers`: options may stand before or after a command's name.
+    """
+
+    def __init__(self, *arguments: Any, **more: Any) -> None:
+        super().__init__(*arguments, **more)
+        self.add_argument("--version", action="version", version=f"wxserver {version()}")
+        self.add_argument(
+            "--handlers",
+            type=Path,
+            default=argparse.SUPPRESS,
+            metavar="FOLDER",
+            help="default: WECHAT_HANDLERS, or else handlers",
+        )
 
     def error(self, message: str) -> NoReturn:
         known = {"--", *self._option_string_actions}
@@ -62,12 +80,17 @@ def to_json(value: Any, indent: int | None = None) -> str:
 def run(main: Callable[[list[str]], int]) -> NoReturn:
     """Run a command as this process, and exit with the status that it gives.
 
-    The status is 1 where the output could not be written, and 130 after Ctrl-C; neither prints a traceback.
+    A file `.env` in the working directory is read first. The status is 1 where the output could not be written, 2 where
+    that file or a setting is wrong, and 130 after Ctrl-C; none of them prints a traceback.
     """
     _prepare()
     status: int | str | None = 1
     try:
+        read_env_file(os.environ)
         status = main(sys.argv[1:])
+    except StartError as error:
+        complain(error)
+        status = 2
     except SystemExit as end:
         status = end.code
     except KeyboardInterrupt:

@@ -14,8 +14,9 @@ from typing import Protocol
 
 logger = logging.getLogger("waitress")
 
-ENOUGH = 2  # at work; more of them take the interpreter from each other
+FEWEST = 2  # at work while requests come; more of them take the interpreter from each other
 PATIENCE = 0.005  # seconds without a request taken, after which those at work count as blocked
+MEMORY = 1.0  # seconds; after each of them one less counts as blocked
 
 
 class Task(Protocol):
@@ -37,7 +38,8 @@ class Workers:
         self._tasks: deque[Task] = deque()
         self._resting: list[threading.Lock] = []  # each is released to wake its thread
         self._threads, self._at_work = 0, 0
-        self._taken = 0.0  # when a task was last taken
+        self._enough = FEWEST  # at work: more where those that are have been blocked lately
+        self._taken = self._lower_at = 0.0  # when a task was last taken, and when fewer are enough
         self._has_tasks = threading.Event()
         threading.Thread(target=self._watch, name="workers", daemon=True).start()
 
@@ -45,7 +47,7 @@ class Workers:
         """Have the request answered."""
         with self._lock:
             self._tasks.append(task)
-            if self._at_work < ENOUGH:
+            if self._at_work < self._enough:
                 self._call_one()
             elif not self._has_tasks.is_set():
                 self._has_tasks.set()
@@ -54,7 +56,7 @@ class Workers:
         """Note that a thread at work is about to wait."""
         with self._lock:
             self._at_work -= 1
-            if self._tasks and self._at_work < ENOUGH:
+            if self._tasks and self._at_work < self._enough:
                 self._call_one()
 
     def come_back(self) -> None:
@@ -88,7 +90,9 @@ class Workers:
     def _take(self, bell: threading.Lock) -> Task | None:
         with self._lock:
             if self._tasks:
-                self._taken = time.monotonic()
+                self._taken = now = time.monotonic()
+                if self._enough > FEWEST and now >= self._lower_at:
+                    self._enough, self._lower_at = self._enough - 1, now + MEMORY
                 return self._tasks.popleft()
             self._at_work -= 1
             self._resting.append(bell)
@@ -101,8 +105,9 @@ class Workers:
             with self._lock:
                 if not self._tasks:
                     self._has_tasks.clear()
-                elif time.monotonic() - self._taken >= PATIENCE:
+                elif (now := time.monotonic()) - self._taken >= PATIENCE:
                     self._call_one()
+                    self._enough, self._lower_at = min(self._enough + 1, self._most), now + MEMORY
 
 
 class _Mine(threading.local):

@@ -18,7 +18,7 @@ from wechat.errors import Unreadable
 from wechat.protocol.parser import is_probe, parse
 from wechat.routing import prepare
 from wechat.web import MAX_BODY
-from wxserver import HANDLERS, HEALTHZ, Application
+from wxserver import HEALTHZ, Application
 
 TOKEN, APPID, AES_KEY = "testtoken", "wx1234567890abcdef", "abcdefghijklmnopqrstuvwxyz0123456789ABCDEFG"
 NOW = 1714037059
@@ -27,8 +27,8 @@ DOCUMENTED = {200, 400, 403, 404, 405, 413}
 OUR_FAULTS = ("a request failed", "a message is not answered", "a reply is lost")
 PLAIN, SAFE = Platform(TOKEN), Platform(TOKEN, "safe", b64decode(AES_KEY + "="), APPID)
 PREPARED = {
-    PLAIN: prepare({"WECHAT_TOKEN": TOKEN}, HANDLERS),
-    SAFE: prepare({"WECHAT_TOKEN": TOKEN, "WECHAT_AES_KEY": AES_KEY, "WECHAT_APPID": APPID}, HANDLERS),
+    PLAIN: prepare({"WECHAT_TOKEN": TOKEN}),
+    SAFE: prepare({"WECHAT_TOKEN": TOKEN, "WECHAT_AES_KEY": AES_KEY, "WECHAT_APPID": APPID}),
 }
 
 

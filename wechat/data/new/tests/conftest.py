@@ -1,0 +1,1 @@
+pytest_plugins = ["sandbox.testing"]  # the fixture `user`
