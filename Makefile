@@ -30,6 +30,7 @@ bench: $(VENV)/bench.done  ## the benchmarks, beside the peers
 	@command -v wrk >/dev/null || { echo "wrk is missing; on Debian or Ubuntu: sudo apt-get install wrk"; exit 1; }
 	$(BIN)/python tests/bench/inprocess.py
 	$(BIN)/python tests/bench/served.py
+	$(BIN)/python tests/bench/stores.py
 	$(BIN)/python tests/bench/footprint.py
 	$(BIN)/python tests/bench/slow.py
 	$(BIN)/python tests/bench/pending.py
