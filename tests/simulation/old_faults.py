@@ -76,4 +76,14 @@ class TakenOutFirst(Parts):
             return is_taken and bool(self.end(entry, document, None, None))
 
 
-OLD_FAULTS = (DirectAndPushed, WithoutLimit, LockWithoutOwner, ByTheWallClock, WithoutFence, TakenOutFirst)
+class EndsBlindly(Parts):
+    """The end that goes along with another write takes the place of whatever another process wrote meanwhile."""
+
+    class Ledger(Ledger):
+        def _end_soon(self, entry, after, whole):
+            (change,) = self._changes(entry, after)
+            self._put(entry, after)
+            self._store.swap_soon(change._replace(old=...), lambda: None)
+
+
+OLD_FAULTS = (EndsBlindly, DirectAndPushed, WithoutLimit, LockWithoutOwner, ByTheWallClock, WithoutFence, TakenOutFirst)
