@@ -349,6 +349,38 @@ def test_an_index_costs_what_is_in_it_and_not_what_else_there_is(place):
         assert len(looked) == 3
 
 
+# What is written soon
+
+
+def test_what_is_to_be_written_soon_goes_along_with_the_next_write(store, monkeypatch):
+    monkeypatch.setattr("wechat.store.base.SOON", LONG)
+    missed = []
+    store.swap_soon(Change("a", None, "1", LONG), lambda: missed.append("a"))
+    assert store.get("a") is None
+    assert store.swap(Change("b", "not there", "2", LONG)) is False, "each for itself"
+    assert (store.get("a"), store.get("b"), missed) == ("1", None, [])
+
+
+def test_what_is_to_be_written_soon_is_written_in_20_ms_by_itself(store):
+    store.swap_soon(Change("a", None, "1", LONG), lambda: None)
+    eventually(lambda: store.get("a") == "1")
+
+
+def test_who_wanted_it_soon_is_told_where_another_value_was_there(store):
+    told = threading.Event()
+    store.set("a", "other", LONG)
+    store.swap_soon(Change("a", "old", "new", LONG), told.set)
+    assert told.wait(5)
+    assert store.get("a") == "other"
+
+
+def test_the_end_writes_what_was_to_be_written_soon(shared_place, monkeypatch):
+    monkeypatch.setattr("wechat.store.base.SOON", LONG)
+    with closing(shared_place.open()) as other:
+        other.swap_soon(Change("a", None, "1", LONG), lambda: None)
+    assert shared_place.store.get("a") == "1"
+
+
 # Accounts
 
 
