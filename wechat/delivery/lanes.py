@@ -222,7 +222,7 @@ class Lanes:
     # A thread
 
     def _work(self, is_patient: bool = True) -> None:
-        while lane := self._next(is_patient):
+        while (lane := self._next(is_patient)) is not None:
             job = self._lanes[lane][0]
             again = self._do(job)
             with self._lock:
@@ -235,7 +235,7 @@ class Lanes:
         has_waited = False
         while True:
             with self._lock:
-                if lane := self._choose():
+                if (lane := self._choose()) is not None:
                     return lane
                 self._rush.end()
                 # Whoever began a pause looks when it ends; those who began to wait before that know nothing of it.
