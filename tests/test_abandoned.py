@@ -12,10 +12,10 @@ from sandbox.testing import APPID, SECRET
 from tests.conftest import TOKEN, FaultyStore, Known
 from tests.test_ledger import STRANGE
 from tests.test_promises import wait_until
-from wechat.delivery.entries import READY, unpack_record
-from wechat.delivery.ledger import Ledger
+from wechat.delivery.delivery import MOST_STARTS
+from wechat.delivery.entries import READY
+from wechat.delivery.ledger import Ledger, unpack_record
 from wechat.delivery.outbox import NOTHING
-from wechat.delivery.runner import MOST_STARTS
 from wechat.errors import GivenUp
 from wechat.message import delivery_key
 from wechat.packing import unpack

@@ -78,7 +78,7 @@ def test_no_thread_waits_for_a_coroutine(make_account, cloud):
         meanwhile(says, account, "wait 1", f"o{number}")
     assert wait_until(lambda: len({openid for openid, _ in cloud.sent}) == 40)
     assert time.monotonic() - begun < 5
-    assert account.app.delivery._runner.lanes._alive <= 4
+    assert account.app.delivery.lanes._alive <= 4
 
 
 def test_a_coroutine_has_what_it_asks_for(make_account):
@@ -286,7 +286,7 @@ def test_without_an_answer_of_the_error_handler_there_is_silence(make_account, l
     assert account.say("raise") == {}
     assert "the error handler, failed" in log.text
     assert "nobody is waited for" not in log.text
-    assert not len(account.app.delivery._runner.lanes)
+    assert not len(account.app.delivery.lanes)
 
 
 TIMED = (
@@ -385,6 +385,49 @@ async def wait(msg):
     assert len(lines) == 1
     assert lines[0].startswith("handlers.mine.block holds up")
     assert "mine.py:" in lines[0]
+
+
+def test_who_blocks_the_loop_for_ever_holds_up_nobody_else(make_account, monkeypatch):
+    monkeypatch.setattr("wechat.loop.STUCK", 0.2)
+    account = make_account(
+        HEAD
+        + """
+GATE = threading.Event()
+
+@on("text", "block", timeout=0.5)
+async def block(msg):
+    GATE.wait(30)
+    return "too late"
+
+@on("text", re.compile("wait (.*)"))
+async def wait(msg, match):
+    await asyncio.sleep(float(match[1]))
+    return "waited"
+
+@on("text", "open")
+def open_gate(msg):
+    GATE.set()
+
+@on("error")
+def error(msg, error):
+    return str(error)
+""",
+        WECHAT_REPLY_WITHIN="4",
+    )
+    said = []
+    others = [meanwhile(lambda: said.append(says(account, "wait 0.1", "o-before")))]
+    time.sleep(0.05)
+    others.append(meanwhile(lambda: said.append(says(account, "block"))))
+    time.sleep(0.1)
+    others.append(meanwhile(lambda: said.append(says(account, "wait 0", "o-behind"))))
+    time.sleep(0.3)
+    assert says(account, "wait 0", "o-another") == "waited"
+    assert wait_until(lambda: said == ["no answer within 0.5 s"])
+    says(account, "open", "o-another")
+    for other in others:
+        other.join()
+    assert said == ["no answer within 0.5 s", "waited", "waited"]
+    assert wait_until(lambda: [thread.name for thread in threading.enumerate()].count("loop") == 1)
 
 
 def test_many_short_steps_are_nobodys_fault(make_account, log):

@@ -162,7 +162,7 @@ def test_without_customer_messages_the_last_attempt_gets_what_is_there_and_the_r
     assert said.startswith("piece 0")
     assert said.endswith("\n\n回复“继续”查看下文")
     assert "piece 3" not in said
-    assert wait_until(lambda: len(account.app.delivery._runner.lanes) == 0)
+    assert wait_until(lambda: len(account.app.delivery.lanes) == 0)
     rest = account.say("继续")["Content"]
     assert [f"piece {number}" in said for number in range(4)] == [f"piece {number}" not in rest for number in range(4)]
     assert rest.endswith("piece 3")
@@ -334,13 +334,13 @@ def test_what_is_yielded_last_is_kept_though_what_came_before_is_nobodys_already
     delivery._outbox.deliver = lambda entry, after=0.0: delivery._outbox._go_on(entry)
     entries, begin = [], delivery._ledger.begin
     delivery._ledger.begin = lambda *key: entries.append(begin(*key)[0]) or (entries[-1], True)
-    give = delivery._runner._give
+    give = delivery._give
 
     def promise_first(entry, push, reply):
         delivery._ledger.promise(entry, push.text, True)
         give(entry, push, reply)
 
-    delivery._runner._give = promise_first
+    delivery._give = promise_first
     account.say("parts")
     assert settled(account)
     del delivery._ledger.begin

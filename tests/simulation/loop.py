@@ -21,6 +21,8 @@ class Sleep:
 class SimulatedLoop:
     """As `wechat.loop.Loop`, and what a `wechat.loop.Call` takes of asyncio."""
 
+    is_stuck = False
+
     def __init__(self, simulation, process):
         self._scheduler, self._process = simulation.scheduler, process
         self._due, self._calls, self._tasks = [], [], []
@@ -34,7 +36,17 @@ class SimulatedLoop:
             self.task = self._scheduler.spawn(self._process, self._serve)
             self.task.is_at_work = False
         self._calls.append(call)
-        self.call_soon(lambda: call.begin(self, done, key, lambda: None))
+        call.line_up(done, key)
+        call._ends = 0.0  # by the machine's clock: over when the simulated one says so
+        self.call_soon(lambda: self._begin(call))
+
+    def _begin(self, call):
+        self._seconds = call.seconds
+        call.begin(self, bool)
+
+    def call_at(self, _, function):
+        """Have it called when the call that begins has had its time."""
+        return self.call_later(self._seconds, function)
 
     def create_task(self, coroutine, name):
         """Run the coroutine from now on."""

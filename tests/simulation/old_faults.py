@@ -9,7 +9,6 @@ from wechat.delivery.entries import READY
 from wechat.delivery.lanes import Lanes
 from wechat.delivery.ledger import Ledger
 from wechat.delivery.outbox import Outbox
-from wechat.delivery.runner import Runner
 from wechat.delivery.sessions import Sessions
 from wechat.platform.access_token import LOCK_KEY
 from wechat.store.base import Change
@@ -102,7 +101,7 @@ def with_lanes(**other):
     class Other(Delivery):
         def __init__(self, *parts):
             super().__init__(*parts)
-            self._runner.lanes.__class__ = type("Other", (Lanes,), other)
+            self.lanes.__class__ = type("Other", (Lanes,), other)
 
     return Other
 
@@ -199,9 +198,7 @@ class UsualWords(Parts):
     """The server says its own words, whatever the account's are."""
 
     class Delivery(Delivery):
-        def __init__(self, *parts):
-            super().__init__(*parts)
-            self._runner.__class__ = type("Usual", (Runner,), {"texts": Texts()})
+        texts = Texts()
 
 
 OLD_FAULTS = (

@@ -13,7 +13,8 @@ from tests.simulation.lanes import LaneWatch
 from tests.simulation.plan import PLATFORM, STORE
 from tests.simulation.story import Planned, Run, Story
 from tests.simulation.words import WordWatch
-from wechat.delivery.entries import DONE, PREFIX, PROMISED, READY, RUNNING, unpack_record
+from wechat.delivery.entries import DONE, PROMISED, READY, RUNNING
+from wechat.delivery.ledger import PREFIX, unpack_record
 from wechat.delivery.outbox import NOTHING
 from wechat.packing import unpack
 from wechat.store.owners import LIFE
@@ -312,6 +313,8 @@ class Watch:
         """An operation on these keys failed: what it is about counts for its process alone."""
         self._last_failure = self._scheduler.now
         stories = [story for key in keys if (story := self.of_key(key))]
+        if not stories and self._scheduler.current.letter:  # on the way to a write, as where its owner is recalled
+            stories = [self.story(self._scheduler.current.letter)]
         for story in stories:
             story.store_failures += 1
             story.failed_fetches += len(stories) > 1
@@ -463,7 +466,7 @@ class Watch:
 
 def under_way(ledger):
     """The keys of the messages that a process knows and that have not ended."""
-    return [key for key, entry in ledger._known._messages.items() if not entry.has_ended()]
+    return [key for key, entry in ledger._known.messages.items() if not entry.has_ended()]
 
 
 def _is_given(before, after):
