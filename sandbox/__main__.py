@@ -14,7 +14,7 @@ from collections.abc import Mapping
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
-from typing import NoReturn
+from typing import NoReturn, TextIO, cast
 
 import waitress
 
@@ -116,7 +116,7 @@ def start(environ: Mapping[str, str], handlers: Path) -> Folder:
     cloud, timeline = Cloud(settings.appid, settings.secret), Timeline()
     accounts = Accounts(settings, routes, partial(make, open_store(settings.store)), cloud.note_action)
     logging.getLogger().addHandler(LogLines(timeline, accounts.where))
-    sys.stdout, sys.stderr = Printed(sys.stdout, timeline), Printed(sys.stderr, timeline)
+    sys.stdout, sys.stderr = (cast(TextIO, Printed(stream, timeline)) for stream in (sys.stdout, sys.stderr))
     chat = Chat(f"http://{HOST}:{settings.port}{settings.path}", settings, cloud, timeline)
 
     def tell(faults: list[str]) -> None:

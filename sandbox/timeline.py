@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import io
 import logging
 import re
 import threading
@@ -83,22 +82,19 @@ class LogLines(logging.Handler):
             self.handleError(record)
 
 
-class Printed(io.TextIOBase):
+class Printed:
     """Stands in for stdout or stderr: what is printed while a message is answered also goes to its log."""
 
     def __init__(self, stream: TextIO, timeline: Timeline) -> None:
-        super().__init__()
         self._stream, self._timeline, self._begun = stream, timeline, threading.local()
 
     def __getattr__(self, name: str) -> Any:
         return getattr(self._stream, name)
 
     def write(self, text: str) -> int:
+        """Writes it, and shows each line that is whole."""
         if number := answering.get():
             *lines, self._begun.line = (getattr(self._begun, "line", "") + text).split("\n")
             for line in lines:
                 self._timeline.add("log", id=number, level="PRINT", line=line)
         return self._stream.write(text)
-
-    def flush(self) -> None:
-        self._stream.flush()
