@@ -116,7 +116,8 @@ def start(environ: Mapping[str, str], handlers: Path) -> Folder:
     cloud, timeline = Cloud(settings.appid, settings.secret), Timeline()
     accounts = Accounts(settings, routes, partial(make, open_store(settings.store)), cloud.note_action)
     logging.getLogger().addHandler(LogLines(timeline, accounts.where))
-    sys.stdout, sys.stderr = (cast(TextIO, Printed(stream, timeline)) for stream in (sys.stdout, sys.stderr))
+    streams = (sys.stdout, sys.stderr)  # which pythonw.exe has not
+    sys.stdout, sys.stderr = (stream and cast(TextIO, Printed(stream, timeline)) for stream in streams)
     chat = Chat(f"http://{HOST}:{settings.port}{settings.path}", settings, cloud, timeline)
 
     def tell(faults: list[str]) -> None:
