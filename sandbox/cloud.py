@@ -128,10 +128,6 @@ class Cloud:
         self.media[media_id] = media
         return media_id
 
-    def answer(self, path: str, answer: dict[str, Any]) -> None:
-        """Lets the POSTs of a path give this JSON, also one that is not known here."""
-        self._endpoints[path] = ("POST", lambda _: answer)
-
     def messages_to(self, openid: str, count: int, seconds: float) -> list[dict[str, Any]]:
         """The customer messages to this user, as soon as there are so many, or when the seconds are over."""
         with self._lock:

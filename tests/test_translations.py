@@ -23,7 +23,10 @@ def levels(text):
 
 def test_the_documents_that_chinese_users_read_are_there():
     names = {file.relative_to(ROOT).as_posix() for file in TRANSLATED}
-    assert names >= {"README.zh-CN.md", *(f"docs/{name}.zh-CN.md" for name in ("handlers", "troubleshooting", "deploy"))}
+    assert names >= {
+        "README.zh-CN.md",
+        *(f"docs/{name}.zh-CN.md" for name in ("handlers", "troubleshooting", "deploy")),
+    }
 
 
 @each_translated
