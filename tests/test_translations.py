@@ -6,7 +6,7 @@ import pytest
 
 from tests.conftest import ROOT
 
-TRANSLATED = sorted([*ROOT.glob("*.zh-CN.md"), *ROOT.glob("docs/*.zh-CN.md")])
+TRANSLATED = sorted([*ROOT.glob("*.zh-CN.md"), *ROOT.glob("docs/*.zh-CN.md"), *ROOT.glob("examples/*/*.zh-CN.md")])
 each_translated = pytest.mark.parametrize("file", TRANSLATED, ids=lambda file: file.name)
 CODE = re.compile(r"^ *```.*?^ *```$", re.MULTILINE | re.DOTALL)
 
