@@ -299,13 +299,13 @@ def sandbox_of_module(tmp_path_factory):
 TYPES = {
     ("GET", "/"): "text/html; charset=utf-8",
     ("GET", "/events?after=0"): "application/json",
-    ("GET", "/nowhere"): "application/json",
+    ("GET", "/nowhere"): "application/json; encoding=utf-8",
     ("POST", "/push"): "application/json",
     ("GET", "/media/nothing"): "application/json",
     ("POST", "/media?image/a.png"): "application/json",
     ("GET", "/cgi-bin/token"): "application/json; encoding=utf-8",
-    ("GET", "/cgi-bin/nowhere"): "text/html; charset=UTF-8",
-    ("GET", "/video/nothing"): "text/html; charset=UTF-8",
+    ("GET", "/cgi-bin/nowhere"): "application/json; encoding=utf-8",
+    ("GET", "/video/nothing"): "application/json; encoding=utf-8",
 }
 
 
