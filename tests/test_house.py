@@ -23,7 +23,7 @@ ORDER = str.split(
     store.base store.memory store.sqlite store.redis store.opening store.owners store.remembered
     message web protocol.envelope protocol.typed protocol.parser pieces plain reply packing
     texts importing routing
-    platform.transport platform.answers platform.files
+    platform.connecting platform.transport platform.answers platform.files
     platform.access_token platform.api platform.menu platform.pushing
     delivery.sessions delivery.answering delivery.lanes delivery.entries delivery.ledger
     delivery.outbox delivery.runner delivery.delivery
