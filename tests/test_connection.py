@@ -30,6 +30,16 @@ def addresses(*hosts, port):
     return [(socket.AF_INET, socket.SOCK_STREAM, 0, "", (host, port)) for host in hosts]
 
 
+def noting(heads):
+    """Answers one request of each connection, and keeps its head."""
+
+    def talk(connection, _):
+        heads.append(read_head(connection))
+        connection.sendall(b"HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\nok")
+
+    return talk
+
+
 @pytest.fixture
 def server():
     with RawServer(lambda connection, _: answer(connection)) as started:
@@ -251,7 +261,7 @@ def test_a_connection_through_a_proxy_is_used_again(connect_by_tls, proxy):
 
 def test_what_it_takes_to_log_in_goes_to_the_proxy_alone(server, guarded):
     heads = []
-    server._talk = lambda connection, _: heads.append(answer(connection))
+    server._talk = noting(heads)
     assert get(Transport(server.url, proxy=guarded.url.replace("//", f"//{LOGIN}"))) == b"ok"
     assert b"Proxy-Authorization" not in heads[0]
     assert guarded.heads[0].startswith(b"CONNECT 127.0.0.1:%d HTTP/1.1\r\n" % server.port)
@@ -369,7 +379,7 @@ def test_another_server_is_asked_where_the_first_cannot_be_reached(server, caplo
 
 def test_each_server_has_a_path_of_its_own(server):
     heads = []
-    server._talk = lambda connection, _: heads.append(answer(connection))
+    server._talk = noting(heads)
     get(Transport(f"{NOBODY}/first", f"{server.url}/second"))
     assert heads[0].startswith(b"GET /second/x ")
 

@@ -84,7 +84,7 @@ def _api_urls(text: str) -> tuple[str, ...]:
 
 def _proxy(text: str) -> str:
     with suppress(ValueError):
-        if re.fullmatch(r"http://([^\s/@?#:]+(:[^\s/@?#]*)?@)?[^\s/@?#]+/?", text) and urlsplit(text).port:
+        if re.fullmatch(r"http://([^\s/@?#:]+(:[^\s/@?#]*)?@)?[^\s/@?#:][^\s/@?#]*/?", text) and urlsplit(text).port:
             return text
     raise ValueError("is no proxy: it takes http://host:port or http://user:password@host:port, an @ in those as %40")
 
