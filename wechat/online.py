@@ -14,8 +14,7 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from wechat.errors import ApiError, StartError, TransportError, WeChatError
-from wechat.log import printable
-from wechat.platform.answers import CONSOLE, HINTS, number, read_json
+from wechat.platform.answers import BREAKS, CONSOLE, HINTS, number, read_json
 from wechat.platform.api import Api
 from wechat.platform.menu import menu_lines, plain_menu, read_menu
 from wechat.platform.pushing import ABOUT_ONE_USER
@@ -67,7 +66,7 @@ def check_online(settings: Settings, handlers: Path, openid: str) -> int:
     with closing(Api(settings, MemoryStore())) as api:
         for tried, came, mark, cure in _findings(Account(settings, api, handlers, openid)):
             marks[mark] += 1
-            print(f"{mark:4}  {tried}: {came}{cure and ' -> ' + cure}", flush=True)
+            print(BREAKS.sub(" ", f"{mark:4}  {tried}: {came}{cure and ' -> ' + cure}"), flush=True)
     print(f"{marks.total()} checks: {marks[OK]} ok, {marks[WARN]} warn, {marks[FAIL]} FAIL")
     return 1 if marks[FAIL] else 0
 
@@ -176,7 +175,7 @@ def _compared(wanted: Any, there: Any) -> Finding:
     pairs = zip_longest(*(menu_lines({"menu": plain_menu(menu)}) for menu in (there, wanted)), fillvalue="nothing")
     theirs, ours = next((pair for pair in pairs if pair[0] != pair[1]), ("another button", "others"))
     said = f"the platform has {theirs.strip()}, where menu.json has {ours.strip()}"
-    return Finding("menu", printable(said), FAIL, PUSH_MENU)
+    return Finding("menu", said, FAIL, PUSH_MENU)
 
 
 def _check_callback(account: Account) -> Iterator[Finding]:
