@@ -26,15 +26,10 @@ simulate: $(VENV)/dev.done  ## SEEDS schedules of processes that crash, freeze a
 fuzz: $(VENV)/fuzz.done  ## SECONDS of it for each target, all at once
 	$(BIN)/python -m tests.fuzz $(SECONDS)
 
-bench: $(VENV)/bench.done  ## the benchmarks, beside the peers
-	@command -v wrk >/dev/null || { echo "wrk is missing; on Debian or Ubuntu: sudo apt-get install wrk"; exit 1; }
-	$(BIN)/python tests/bench/inprocess.py
-	$(BIN)/python tests/bench/served.py
-	$(BIN)/python tests/bench/footprint.py
-	$(BIN)/python tests/bench/slow.py
-	$(BIN)/python tests/bench/pending.py
-	$(BIN)/python tests/bench/crowd.py
-	$(BIN)/python tests/bench/picture.py
+bench: $(VENV)/bench.done  ## every benchmark with a bar, some beside the peers; ends with the bars that are missed
+	@for program in wrk redis-server; do command -v $$program >/dev/null || \
+		{ echo "$$program is missing; on Debian or Ubuntu: sudo apt-get install wrk redis-server"; exit 1; }; done
+	$(BIN)/python -m tests.bench
 
 $(BIN)/python:
 	@$(PYTHON) wechat/__init__.py  # ends here with a line where it is too old
@@ -60,8 +55,8 @@ $(VENV)/fuzz.done: tests/fuzz/requirements.txt $(VENV)/dev.done
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check -r tests/fuzz/requirements.txt
 	touch $@
 
-$(VENV)/bench.done: requirements.txt tests/bench/requirements.txt $(BIN)/python
-	$(BIN)/python -m pip install --quiet --disable-pip-version-check -r requirements.txt -r tests/bench/requirements.txt
+$(VENV)/bench.done: tests/bench/requirements.txt $(VENV)/dev.done
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check -r tests/bench/requirements.txt
 	touch $@
 
 clean:

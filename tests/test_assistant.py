@@ -158,6 +158,13 @@ class ModelServer(BaseHTTPRequestHandler):
         message = {"role": "assistant", "content": "At **once**."}
         self.send(200, json.dumps({"choices": [{"message": message}]}).encode())
 
+    def halves(self, question):
+        """As a server does that cuts between UTF-16 code units, and says in each event that there is no error."""
+        self.begin()
+        for half in ("\ud83d", "\ude00", " and \ud83d"):
+            self.event(error=None, choices=[{"index": 0, "delta": {"content": half}}])
+        self.end()
+
     def html(self, question):
         self.send(200, b"<html>a portal</html>", "text/html")
 
@@ -250,6 +257,11 @@ def test_what_the_model_thinks_is_not_said_and_not_told_again(follower, model):
 def test_who_only_thinks_has_no_answer_and_that_costs_no_question(follower):
     assert follower.asks("ponder") == [module().NOTHING]
     assert follower.session == {}
+
+
+def test_a_character_that_comes_in_halves_is_one(follower):
+    assert follower.asks("halves") == ["😀 and \ufffd"]
+    assert follower.session["turns"] == [["halves", "😀 and \ufffd"]]
 
 
 def test_an_api_that_does_not_stream_answers_all_the_same(follower):

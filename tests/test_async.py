@@ -387,6 +387,49 @@ async def wait(msg):
     assert "mine.py:" in lines[0]
 
 
+def test_who_blocks_the_loop_for_ever_holds_up_nobody_else(make_account, monkeypatch):
+    monkeypatch.setattr("wechat.loop.STUCK", 0.2)
+    account = make_account(
+        HEAD
+        + """
+GATE = threading.Event()
+
+@on("text", "block", timeout=0.5)
+async def block(msg):
+    GATE.wait(30)
+    return "too late"
+
+@on("text", re.compile("wait (.*)"))
+async def wait(msg, match):
+    await asyncio.sleep(float(match[1]))
+    return "waited"
+
+@on("text", "open")
+def open_gate(msg):
+    GATE.set()
+
+@on("error")
+def error(msg, error):
+    return str(error)
+""",
+        WECHAT_REPLY_WITHIN="4",
+    )
+    said = []
+    others = [meanwhile(lambda: said.append(says(account, "wait 0.1", "o-before")))]
+    time.sleep(0.05)
+    others.append(meanwhile(lambda: said.append(says(account, "block"))))
+    time.sleep(0.1)
+    others.append(meanwhile(lambda: said.append(says(account, "wait 0", "o-behind"))))
+    time.sleep(0.3)
+    assert says(account, "wait 0", "o-another") == "waited"
+    assert wait_until(lambda: said == ["no answer within 0.5 s"])
+    says(account, "open", "o-another")
+    for other in others:
+        other.join()
+    assert said == ["no answer within 0.5 s", "waited", "waited"]
+    assert wait_until(lambda: [thread.name for thread in threading.enumerate()].count("loop") == 1)
+
+
 def test_many_short_steps_are_nobodys_fault(make_account, log):
     account = make_account(
         HEAD

@@ -2,6 +2,7 @@
 
 import sys
 import threading
+import time
 from concurrent.futures import ThreadPoolExecutor
 
 import pytest
@@ -133,6 +134,26 @@ def test_a_busy_handler_that_fails_is_answered_by_the_error_handler(make_crowd, 
     assert "-> handlers.mine.sorry: text, direct" in log.text
 
 
+def test_an_error_handler_that_wants_a_session_in_use_holds_no_worker(make_crowd):
+    source = """
+@on("text", "slow", slow=True)
+def slow(msg, session): return f"done {GATE.wait(30)}"
+@on("error")
+def sorry(msg, error, session): return threading.current_thread().name
+@on("busy")
+def busy(msg): raise KeyError
+@on("text")
+def fail(msg): raise KeyError
+"""
+    account = make_crowd("import threading\nGATE = threading.Event()\n" + source, WECHAT_WAITING_PER_USER="1")
+    begun = time.monotonic()
+    assert [send(account, content) for content in ("slow", "fail", "slow")] == ["success", "success", BUSY]
+    assert time.monotonic() - begun < 3
+    module().GATE.set()
+    assert wait_until(account.app.delivery.is_idle)
+    assert [send(account, CONTINUE).split()[0] for _ in range(2)] == ["done", "slow"]
+
+
 def test_a_mini_programs_user_is_told_by_a_customer_message(make_crowd, cloud):
     mini = {"WECHAT_ACCOUNT": "miniprogram", "WECHAT_API_URL": cloud.url, **PUSHING}
     account = make_crowd(WECHAT_WAITING_PER_USER="0", **mini)
@@ -228,6 +249,14 @@ def test_who_was_told_to_wait_gets_the_error_handlers_reply_as_a_customer_messag
     account = make_crowd(HANGING + SORRY, WECHAT_API_URL=cloud.url, **PUSHING)
     assert send(account, "hang") == "success"
     assert wait_until(lambda: [message["text"]["content"] for _, message in cloud.sent] == [LATE])
+
+
+def test_a_handler_with_all_the_time_in_the_world_takes_nobody_elses_end(make_crowd):
+    """A thread waits for 292 years at most: threading.TIMEOUT_MAX."""
+    endless = '@on("text", re.compile("(inf|1e10)"), timeout={})\ndef endless(msg): return "done"\n'
+    for seconds in ("float('inf')", "1e10"):
+        account = make_crowd(HANGING + SORRY + endless.format(seconds), WECHAT_REPLY_WITHIN="4")
+        assert [send(account, content) for content in ("inf", "1e10", "hang")] == ["done", "done", LATE]
 
 
 def test_an_error_handler_that_hangs_too_ends_after_its_time(make_crowd, log):

@@ -83,6 +83,17 @@ def test_the_words_of_another_language_leave_the_usual_one_to_the_handlers(make_
     assert wait_until(lambda: account.say("next")["Content"].startswith("the reply"))
 
 
+def test_the_usual_words_name_the_accounts_own_word():
+    texts = Texts(next="more", busy="One moment")
+    assert {texts.waiting, texts.not_ready, texts.more, texts.announce} == {
+        "还在处理，稍后回复“more”获取结果",
+        "还没好，请稍后再回复“more”",
+        "回复“more”查看下文",
+        "有一条回复在等你，回复“more”查看",
+    }
+    assert (texts.busy, texts.nothing) == ("One moment", Texts.nothing)
+
+
 def test_words_are_loaded_anew_with_the_handlers(make_account, tmp_path):
     account = make_account(HANDLERS, **UNABLE)
     assert account.say("slow 0.1")["Content"] == Texts.waiting
@@ -128,7 +139,19 @@ def test_words_that_are_none_stop_the_start_with_their_line(tmp_path, source, li
 
 
 @pytest.mark.parametrize(
-    "said", [" 继续\n", "“继续”", "「继续」", '"继续"', "继续。", "『继续.』", "\u3000《继续》 。"]
+    "said",
+    [
+        " 继续\n",
+        "“继续”",
+        "「继续」",
+        '"继续"',
+        "继续。",
+        "『继续.』",
+        "\u3000《继续》 。",
+        "继续！",
+        "，继续？",
+        "继续…~",
+    ],
 )
 def test_what_stands_around_the_word_does_not_count_typed_or_spoken(make_account, said):
     account = make_account(HANDLERS, **UNABLE)

@@ -8,7 +8,7 @@ import logging
 import sys
 import threading
 import time
-from collections.abc import AsyncGenerator, Awaitable, Callable, Coroutine, Sequence
+from collections.abc import AsyncGenerator, Awaitable, Callable, Coroutine
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import AbstractContextManager, aclosing, suppress
 from contextvars import copy_context
@@ -22,6 +22,7 @@ logger = logging.getLogger("wxserver")
 
 THREADS = 64  # for calls that block, as those to the platform
 BLOCKED = 0.1  # seconds for which a handler may keep all others from going on, before it is named
+STUCK = 30.0  # seconds of that after which what comes next gets another loop
 LOOK = 0.02  # seconds between two looks at that
 CLOSING = 1.0  # seconds in which what is cancelled at the end may clean up
 
@@ -46,7 +47,7 @@ class Call:
             "_timer",
             "_value",
         ),
-        *("_yielded", "held", "name", "seconds"),
+        *("_ends", "_yielded", "held", "name", "seconds"),
     )
 
     def __init__(
@@ -60,11 +61,11 @@ class Call:
         self.name, self.seconds, self.held = name, seconds, held
         self._coroutine, self._check, self._lock = coroutine, check, threading.Lock()
         self._is_done = self._is_told = False
-        self._yielded: Sequence[Any] = ()
+        self._yielded: tuple[Any, ...] = ()
         self._value: Any = None
         self._error: BaseException | None = None
 
-    def take(self) -> tuple[Sequence[Any], bool]:
+    def take(self) -> tuple[tuple[Any, ...], bool]:
         """What was yielded since then, and whether that is all; if not, `done` is called once there is more."""
         with self._lock:
             yielded, self._yielded, self._is_told = self._yielded, (), False
@@ -77,20 +78,23 @@ class Call:
             raise error
         return self._value
 
+    def line_up(self, done: Callable[[str], object], key: str) -> None:
+        """Begin the time it has; `done` is called with the key when that is over, or something was yielded."""
+        self._done, self._key, self._ends = done, key, time.monotonic() + self.seconds
+
+    def expire(self) -> None:
+        """End it, if its time is over. Any thread may do that, where the loop is held up."""
+        if time.monotonic() >= self._ends:
+            self._tell((), (None, TimeoutError(f"no answer within {self.seconds:g} s")))
+
     # On the loop
 
-    def begin(
-        self, loop: asyncio.AbstractEventLoop, done: Callable[[str], object], key: str, ended: Callable[[], object]
-    ) -> None:
-        """Start the coroutine, and the time it has.
-
-        `done` is called with the key when that is over, or something was yielded; `ended` with the coroutine's end.
-        """
-        self._done, self._key = done, key
+    def begin(self, loop: asyncio.AbstractEventLoop, ended: Callable[["Call"], object]) -> None:
+        """Start the coroutine; `ended` is called with its end."""
         self._task = loop.create_task(self._run(ended), name=self.name)
-        self._timer = loop.call_later(self.seconds, self._expire)
+        self._timer = loop.call_at(self._ends, self._cancel)
 
-    async def _run(self, ended: Callable[[], object]) -> None:
+    async def _run(self, ended: Callable[["Call"], object]) -> None:
         try:
             if isinstance(self._coroutine, Coroutine):
                 self._end(await self._coroutine, None)
@@ -98,36 +102,40 @@ class Call:
                 await self._follow(self._coroutine)
         except BaseException as error:  # SystemExit would end the loop
             self._end(None, error)
-        ended()
+        ended(self)
 
     async def _follow(self, generator: AsyncGenerator[Any, Any]) -> None:
         async with aclosing(generator) as values:
             async for value in values:
-                self._tell([self._check(value)])
+                self._tell((self._check(value),))
         self._end(None, None)
 
-    def _expire(self) -> None:
-        self._end(None, TimeoutError(f"no answer within {self.seconds:g} s"))
+    def _cancel(self) -> None:
+        self.expire()
         self._task.cancel()  # which it may put off: nobody waits for it any more
 
     def _end(self, value: Any, error: BaseException | None) -> None:
-        if not self._is_done:
-            self._value, self._error = value, error
-            self._timer.cancel()
-            self._tell([], is_done=True)
+        self._timer.cancel()
+        self._tell((), (value, error))
 
-    def _tell(self, values: list[Any], is_done: bool = False) -> None:
+    def _tell(self, values: tuple[Any, ...], end: tuple[Any, BaseException | None] | None = None) -> None:
         with self._lock:
             if self._is_done:  # its time is over, and it goes on
                 return
-            self._yielded = [*self._yielded, *values] if values else self._yielded
-            self._is_done, is_told, self._is_told = is_done, self._is_told, True
+            if end:
+                self._is_done, (self._value, self._error) = True, end
+            self._yielded += values
+            is_told, self._is_told = self._is_told, True
         if not is_told:
             self._done(self._key)
 
 
 class Loop:
-    """One loop for a process, made when it is first needed."""
+    """The loop of a process, made when it is first needed.
+
+    A call may hold it up for ever. Once it `is_stuck`, what comes next is for another one; what it has goes on if that
+    ends, and has its time as it would.
+    """
 
     def __init__(self) -> None:
         self.begin()
@@ -137,18 +145,21 @@ class Loop:
         self._lock = threading.Lock()
         self._loop: asyncio.AbstractEventLoop | None = None
         self._thread: threading.Thread | None = None
-        self._running = 0  # coroutines; only the loop's thread counts them
+        self._calls: set[Call] = set()
         self._is_needed = threading.Event()  # while there are any
-        self._goes_round = True
+        self._goes_round, self.is_stuck = True, False
 
     def start(self, call: Call, done: Callable[[str], object], key: str) -> None:
         """Run the coroutine in the caller's context.
 
         `done` is called with the key, on the loop: it must not wait for anything.
         """
+        call.line_up(done, key)
         with self._lock:
             loop = self._loop or self._make()
-        loop.call_soon_threadsafe(self._start, loop, call, done, key, context=copy_context())
+            self._calls.add(call)
+            self._is_needed.set()
+        loop.call_soon_threadsafe(call.begin, loop, self._note_end, context=copy_context())
 
     def close(self) -> None:
         """End the thread; what still runs on the loop is cancelled."""
@@ -156,7 +167,8 @@ class Loop:
             loop, thread, self._loop = self._loop, self._thread, None
         if loop and thread:
             loop.call_soon_threadsafe(loop.stop)
-            thread.join(2 * CLOSING)
+            if thread is not threading.current_thread():
+                thread.join(2 * CLOSING)
             self._is_needed.set()  # so that who watches sees that it is over
 
     def _make(self) -> asyncio.AbstractEventLoop:
@@ -167,15 +179,14 @@ class Loop:
         threading.Thread(target=self._watch, args=[self._loop, self._thread], name="watch", daemon=True).start()
         return self._loop
 
-    def _start(self, loop: asyncio.AbstractEventLoop, call: Call, done: Callable[[str], object], key: str) -> None:
-        self._running += 1
-        self._is_needed.set()
-        call.begin(loop, done, key, self._note_end)
-
-    def _note_end(self) -> None:
-        self._running -= 1
-        if not self._running:
+    def _note_end(self, call: Call) -> None:
+        with self._lock:
+            self._calls.remove(call)
+            if self._calls:
+                return
             self._is_needed.clear()
+        if self.is_stuck:
+            self.close()
 
     def _serve(self, loop: asyncio.AbstractEventLoop) -> None:
         asyncio.set_event_loop(loop)
@@ -206,6 +217,14 @@ class Loop:
             elif suspect and not is_told and now - since >= BLOCKED:
                 is_told = True
                 _name(suspect.get_name(), sys._current_frames().get(thread.ident or 0))
+            elif now - since >= STUCK:
+                self._go_on_without()
+
+    def _go_on_without(self) -> None:
+        with self._lock:
+            self.is_stuck, calls = True, tuple(self._calls)
+        for call in calls:
+            call.expire()
 
     def _go_round(self) -> None:
         self._goes_round = True

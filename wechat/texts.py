@@ -12,13 +12,15 @@ from typing import Any
 from wechat.errors import short
 
 LONGEST = 600  # bytes of UTF-8, so that there is room for what they stand behind
-# Blanks, quotes and full stops, which people type around a word that they were told in quotes, and WeChat hears.
-AROUND = whitespace + "\u3000\xa0\u200b\ufeff\"'`‘’‚‛“”„‟«»‹›「」『』《》〈〉〝〞〟﹁﹂﹃﹄＂＇.。．｡"
+# Blanks, quotes and marks, which people type around a word that they were told in quotes, and WeChat hears.
+AROUND = whitespace + "\u3000\xa0\u200b\ufeff\"'`‘’‚‛“”„‟«»‹›「」『』《》〈〉〝〞〟﹁﹂﹃﹄＂＇.。．｡!！,，、?？~～…"
 
 
 @dataclass(frozen=True)
 class Texts:
     """What the server says by itself; a module of handlers replaces it with `TEXTS = Texts(waiting="…", …)`.
+
+    What is left out stays, and names the account's own `next`.
 
     Raises TypeError for what is no text, ValueError for one that is empty or has more than 600 bytes.
     """
@@ -40,6 +42,8 @@ class Texts:
                 raise ValueError(f"Texts: {field.name} has more than {LONGEST} bytes of UTF-8")
             if not text.strip() or not self.word:
                 raise ValueError(f"Texts: {field.name} is empty")
+            if text == field.default:
+                object.__setattr__(self, field.name, text.replace(Texts.next, self.next))
 
     @cached_property
     def word(self) -> str:

@@ -10,6 +10,7 @@ from wechat.log import log_error
 
 logger = logging.getLogger("wxserver")
 
+LONGEST_WAIT = 3600.0  # seconds: an event takes no infinity, and nothing over threading.TIMEOUT_MAX
 FULL, NAMED = 5.0, 3  # seconds after which a pool without a rest is said to be full, and how many tasks are named then
 
 
@@ -90,7 +91,7 @@ class Alarms:
                     self._alarms.remove(alarm)
                 self._sooner.clear()
             if left > 0:
-                self._sooner.wait(left)
+                self._sooner.wait(min(left, LONGEST_WAIT))
                 continue
             try:
                 alarm.task()

@@ -114,7 +114,7 @@ def _words(text):
     """The words in one event; none where it is about something else."""
     try:
         event = json.loads(text)
-        if "error" in event:
+        if event.get("error"):
             raise ModelFailed("it broke off its answer with an error")
         choice = (event.get("choices") or [{}])[0]
         content = (choice.get("delta") or choice.get("message") or {}).get("content")

@@ -33,7 +33,9 @@ class Paragraphs:
 
     def rest(self):
         """What is left at the end of the stream, as a list of a text or of none."""
-        text = plain("\n".join([*self._lines, "".join(self._line)]))
+        said = "\n".join([*self._lines, "".join(self._line)])
+        # Some APIs cut between the halves of a character.
+        text = plain(said.encode("utf-16", "surrogatepass").decode("utf-16", "replace"))
         self._line = []
         self._begin()
         return [text] if text.strip() else []

@@ -1,4 +1,4 @@
-"""Many slow messages at once: 40 users together, and one user with 1,000 beside another one.
+"""Many slow messages at once: 40 users together, one user with 1,000 beside another one, and six of one in order.
 
 `python tests/bench/crowd.py` exits 1 where a bar is missed. Messages come as from WeChat, which hangs up after 5 s
 and sends them again. No credentials, default settings but for the thousand that one user may have waiting.
@@ -11,6 +11,7 @@ import sys
 import tempfile
 import threading
 import time
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 from served import ROOT
@@ -22,6 +23,7 @@ from sandbox.platform import Endpoint, signed_query
 
 USERS, PENDING, ROUNDS, PORT, REDIS_PORT = 40, 1_000, 5, 8971, 8981
 BAR = 1.0  # seconds beyond its own time
+ORDERED, APART = 20, 0.1  # rounds of six messages, and the seconds from one to the next
 HANDLERS = """
 import re, time
 from wechat.routing import on
@@ -37,11 +39,19 @@ def remember(msg, match, session):
     session["seen"] = session.get("seen", 0) + 1
     time.sleep(float(match[1]))
     return "done"
+
+@on("text", re.compile(r"note (\\d)"))
+@on("text", re.compile(r"slow-note (\\d)"), slow=True)
+def note(msg, match, session):
+    session["notes"] = session.get("notes", "") + match[1]
+    time.sleep(0.15)
+    return session["notes"]
 """
 
 
-def say(port, content, openid, most=3):
+def say(port, content, openid, most=3, delay=0.0):
     """How often WeChat has to send the text, the seconds until it is answered, and with what."""
+    time.sleep(delay)
     began = time.monotonic()
     push = signed_query(TOKEN, openid=openid), text_message(content, openid).encode()
     attempts = list(Endpoint(f"http://127.0.0.1:{port}{PATH}").deliver(*push, most=most))
@@ -80,6 +90,17 @@ def beside_one(port, word):
     return max(say(port, f"{word} 0.5", f"other{number}")[1] - 0.5 for number in range(ROUNDS))
 
 
+def in_order(port, word):
+    """How many of the rounds come out right in which a user sends six messages that use the session."""
+    return sum(is_in_order(port, word, f"{word} {number}") for number in range(ORDERED))
+
+
+def is_in_order(port, word, openid):
+    with ThreadPoolExecutor(6) as pool:
+        said = [pool.submit(say, port, f"{word} {number}", openid, delay=number * APART) for number in range(6)]
+        return [one.result()[2] for one in said] == ["012345"[: number + 1] for number in range(6)]
+
+
 def stores(folder):
     """The stores to be tried, by name."""
     found = {"memory": "memory:", "SQLite": f"sqlite:{folder}/store.db"}
@@ -116,6 +137,13 @@ def main():
                 longest = measure(handlers, beside_one, word, **more)
                 is_good = is_good and longest <= BAR
                 print(f"| {name} | {has} | {longest:.2f} s | {BAR} s |", flush=True)
+        print(f"\n| six messages of one user, with session | marked as slow | in order, of {ORDERED} rounds | bar |")
+        print("| --- | --- | ---: | ---: |")
+        for name, store in stores(folder).items():
+            for word, is_slow in {"note": "no", "slow-note": "yes"}.items():
+                right = measure(handlers, in_order, word, WECHAT_STORE=store)
+                is_good = is_good and right == ORDERED
+                print(f"| {name} | {is_slow} | {right} | {ORDERED} |", flush=True)
         if server:
             server.terminate()
             server.wait()

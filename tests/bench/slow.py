@@ -6,11 +6,13 @@ and sends them again; each takes its handler 8 s. All servers have 64 threads.
 
 import http.client
 import os
+import socket
 import statistics
 import subprocess
 import sys
 import threading
 import time
+from contextlib import suppress
 from wsgiref.simple_server import WSGIRequestHandler, make_server
 
 from served import start
@@ -36,12 +38,18 @@ class Quiet(WSGIRequestHandler):
 
 
 def start_ours(port, handlers=HANDLERS, **environ):
+    """Our server with these handlers, once it listens."""
     environ = {**os.environ, "WECHAT_TOKEN": TOKEN, "HOST": "127.0.0.1", "PORT": str(port), **environ}
     process = subprocess.Popen(
         [sys.executable, "-c", OURS, str(handlers)], cwd=ROOT, env=environ, stderr=subprocess.DEVNULL
     )
-    time.sleep(2)
-    return process
+    for _ in range(200):
+        with suppress(OSError), socket.create_connection(("127.0.0.1", port), 1):
+            return process
+        if process.poll() is not None:
+            break
+        time.sleep(0.1)
+    raise SystemExit(f"our server does not start on port {port}")
 
 
 def flood(port):

@@ -144,18 +144,18 @@ class Answering:
 
     def turn_away(self, push: Push) -> Answer:
         """What the busy handler answers, else the text for a message that is one too many."""
-        handler = self.router.busy
-        if not handler:
-            return Answer("busy", Text(self.router.texts.busy))
-        push.found = Found(handler, None)
-        return self.answer(push) or NOBODY
+        handler, usual = self.router.busy, Answer("busy", Text(self.router.texts.busy))
+        if handler:
+            push.found = Found(handler, None)
+        return (self.answer(push) if handler else None) or usual
 
     def _apologise(self, push: Push, error: BaseException) -> Answer | None:
         """What the error handler answers; nothing where there is none, or where it raises too."""
         handler = self.router.error
         if not handler:
             return NOBODY
-        if handler.is_async and not push.limit:
+        is_taken = "session" in handler.asks and self.sessions.is_taken(push.asked.FromUserName)
+        if (handler.is_async or is_taken) and not push.limit:
             return None
         try:
             result = self._call(handler, push, error=error)
@@ -216,7 +216,7 @@ class Answering:
     def start(self, call: Call, done: Callable[[str], object], key: str) -> None:
         """Run the coroutine of an async handler; `done` is called with the key when there is something to take."""
         with self._lock:
-            if not self._loop:
+            if not self._loop or self._loop.is_stuck:
                 from wechat.loop import Loop
 
                 self._loop = Loop()

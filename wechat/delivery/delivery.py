@@ -185,6 +185,7 @@ class Delivery:
     def _promise(self, entry: Entry, push: Push, attempt: int, document: bytes) -> bytes:
         """Promise the answer for later, and only then say so; where it is there just now, give it."""
         if self._ledger.promise(entry, push.text, bool(document)).is_late:
+            push.content = b""  # which waits with its handler, as thousands may
             return self._log(push, entry, attempt, "later", document)
         return self._log(push, entry, attempt, DIRECT, entry.record.document)
 

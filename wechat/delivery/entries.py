@@ -4,7 +4,7 @@ import json
 import logging
 import threading
 from collections.abc import Iterator
-from dataclasses import asdict, dataclass, replace
+from dataclasses import dataclass, fields, replace
 from typing import Any
 
 from wechat.delivery.answering import NOBODY, Answer
@@ -60,28 +60,29 @@ class Record:
 
     def ended(self, document: bytes, reply: Reply | None) -> "Record":
         """The record with its answer: ready where there is a reply left to send, else done."""
-        state, left, openid = (READY, pack(reply), self.openid) if reply else (DONE, "", "")
-        values = state, self.owner, self.attempts, self.starts, self.is_slow, False, openid, document, "", left
+        state, left = (READY, pack(reply)) if reply else (DONE, "")
+        values = state, self.owner, self.attempts, self.starts, self.is_slow, False, self.openid, document, "", left
         return Record(*values, is_told=self.is_told)
 
     @property
-    def indexes(self) -> frozenset[str]:
+    def indexes(self) -> tuple[str, ...]:
         """Where it can be found: among its user's messages, and its owner's."""
         if not self.is_open:
-            return frozenset()
-        return frozenset((f"user:{self.openid}", *([f"owned:{self.owner}"] if self.owner else ())))
+            return ()
+        return (f"user:{self.openid}", *([f"owned:{self.owner}"] if self.owner else ()))
 
 
 def pack_record(record: Record) -> str:
-    """The record as JSON, for the store."""
-    return json.dumps({**asdict(record), "document": record.document.decode()}, ensure_ascii=False)
+    """The record as JSON, for the store: what it has beside its defaults."""
+    own = {field.name: value for field in fields(record) if (value := getattr(record, field.name)) != field.default}
+    return json.dumps({**own, "openid": record.openid}, ensure_ascii=False, default=bytes.decode)
 
 
 def unpack_record(packed: str) -> Record | None:
     """The record that was packed; None for one of another version, which goes after a day."""
     try:
-        fields = json.loads(packed)
-        return Record(**{**fields, "document": fields["document"].encode()})
+        own = json.loads(packed)
+        return Record(**{**own, "openid": own["openid"], "document": own.get("document", "").encode()})
     except (ValueError, TypeError, KeyError, AttributeError):
         return None
 
@@ -93,7 +94,7 @@ class Entry:
     pieces: Pieces | None = None  # of a handler of this process that yields
     msg_id = ""  # for the log
     raw: str | None = None  # what the store holds
-    linked: frozenset[str] = frozenset()  # the indexes that it has there
+    linked: tuple[str, ...] = ()  # the indexes that it has there
     moved: threading.Event | None = None
     tries, ends = 0, 0.0  # how often it was sent in vain, and until when that goes on
     is_told, parts = False, 0  # whether the user knows of 继续; customer messages that went out
@@ -181,12 +182,12 @@ class Entries:
                     self._read(entry)
                 return False
             for (entry, _), (change, *_) in zip(moves, changes, strict=True):
-                entry.raw, entry.linked = change.new, frozenset(change.link)
+                entry.raw, entry.linked = change.new, change.link
         except StoreError as error:
             logger.warning("other processes do not see how a message stands: %s", error)
             for entry, record in moves:
                 self._unwritten[entry.key] = entry
-                entry.linked |= record.indexes  # the write may have come through
+                entry.linked = tuple({*entry.linked, *record.indexes})  # the write may have come through
         return True
 
     def _catch_up(self) -> Iterator[Entry]:
@@ -199,7 +200,7 @@ class Entries:
                 self._read(entry)
                 changes = self._changes(entry, entry.record) if key in self._unwritten else []
                 if changes and self._store.swap(*changes):
-                    entry.raw, entry.linked = changes[0].new, frozenset(changes[0].link)
+                    entry.raw, entry.linked = changes[0].new, changes[0].link
                     del self._unwritten[key]
             if entry.record.state == READY and entry.record.owner == self._owners.me:
                 yield entry
@@ -207,9 +208,9 @@ class Entries:
     def _changes(self, entry: Entry, new: Record) -> list[Change]:
         links = new.indexes
         links = entry.linked if links == entry.linked else links  # the same strings, for thousands that wait
-        gone = tuple(entry.linked - links)
+        gone = tuple(index for index in entry.linked if index not in links)
         ttl = self._seconds if new.state == DONE else KEPT
-        change = Change(PREFIX + entry.key, entry.raw, self._packed(new), ttl, tuple(links), gone)
+        change = Change(PREFIX + entry.key, entry.raw, self._packed(new), ttl, links, gone)
         if new.is_open and new.owner not in ("", self._owners.me):  # which may have died long ago, and be forgotten
             return [change, self._owners.recall(new.owner)]
         return [change]
@@ -221,8 +222,9 @@ class Entries:
         entry.record = record
         if record.state == DONE:
             entry.raw = None  # it never moves again
-        if entry.moved and record.state != RUNNING:
-            entry.moved.set()
+        if record.state != RUNNING and (moved := entry.moved):
+            entry.moved = None  # thousands that are promised need none
+            moved.set()
         if self._is_shared:
             with self._lock:
                 self._keep_or_drop(entry)

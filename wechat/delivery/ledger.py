@@ -206,4 +206,4 @@ class Ledger(Entries):
         return self.adopt(entry, RUNNING)
 
     def _unlink(self, entry: Entry) -> None:
-        self._store.swap(Change(PREFIX + entry.key, entry.raw, entry.raw, KEPT, unlink=tuple(entry.record.indexes)))
+        self._store.swap(Change(PREFIX + entry.key, entry.raw, entry.raw, KEPT, unlink=entry.record.indexes))

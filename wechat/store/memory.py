@@ -6,18 +6,19 @@ from collections import OrderedDict
 from wechat.store.base import Change, Entries, Store
 from wechat.world import REAL, World
 
+ABSENT: tuple[None, float, tuple[str, ...]] = None, 0.0, ()
+
 
 class MemoryStore(Store):
     """A store that ends with its process."""
 
     def __init__(self, world: World = REAL) -> None:
         super().__init__(world)
-        self._entries: OrderedDict[str, tuple[str, float]] = OrderedDict()
+        self._entries: OrderedDict[str, tuple[str, float, tuple[str, ...]]] = OrderedDict()  # with its indexes
         self._indexes: dict[str, set[str]] = {}  # the keys in each index
-        self._links: dict[str, set[str]] = {}  # the indexes that each key is in
 
     def get(self, key: str) -> str | None:
-        value, expires = self._entries.get(key, (None, 0.0))
+        value, expires, _ = self._entries.get(key, ABSENT)
         return value if expires > self._world.monotonic() else None
 
     def linked(self, index: str) -> Entries:
@@ -38,22 +39,25 @@ class MemoryStore(Store):
 
     def _make(self, change: Change) -> None:
         key, new = change.key, change.new
-        for index in change.link:
-            self._indexes.setdefault(index, set()).add(key)
-            self._links.setdefault(key, set()).add(index)
-        for index in change.unlink if new is not None else tuple(self._links.get(key, ())):
-            self._unlink(key, index)
+        _, _, before = self._entries.get(key, ABSENT)
         if new is None:
+            links: tuple[str, ...] = ()
             self._entries.pop(key, None)
         else:
-            self._entries[key] = new, self._world.monotonic() + change.ttl
+            kept = [index for index in before if index not in (*change.link, *change.unlink)]
+            links = (*change.link, *kept) if kept else change.link  # which whoever made the change keeps, too
+            self._entries[key] = new, self._world.monotonic() + change.ttl, links
+        for index in links:
+            self._indexes.setdefault(index, set()).add(key)
+        for index in before:
+            if index not in links:
+                self._unlink(key, index)
 
     def _unlink(self, key: str, index: str) -> None:
-        for table, name, member in ((self._indexes, index, key), (self._links, key, index)):
-            members = table.get(name, set())
-            members.discard(member)
-            if not members:
-                table.pop(name, None)
+        members = self._indexes[index]
+        members.discard(key)
+        if not members:
+            del self._indexes[index]
 
     def _sweep(self) -> None:
         # At two entries a write it comes round, however many are added meanwhile, and no write takes long.
