@@ -203,10 +203,6 @@ SETTINGS_OF_HANDLERS = {
 PARSERS = {"wechat": wechat_parser(), "sandbox": sandbox_parser({})}
 # What a parser looks at, of the words that stand for something.
 STAND_FOR = {"PATH": "/cgi-bin/menu/get", "JSON": "{}", "RID": "617682e0-09059ac5-34a8e2ea"}
-    "PATH": "/cgi-bin/menu/get",
-    "JSON": "{}",
-    "RID": "617682e0-09059ac5-34a8e2ea",
-}  # what a parser looks at, of the words that stand for something
 
 
 @each_readme
