@@ -285,6 +285,7 @@ def test_a_proxy_that_nobody_answers_at_is_named():
     ("said", "error"),
     [
         (b"HTTP/1.1 403 Forbidden\r\nContent-Length: 3\r\n\r\nno!", "answered 403: it does not let calls through to "),
+        (b"HTTP/1.1 401 Unauthorized\r\n\r\n", "answered 401: are the user and the password in WECHAT_PROXY right"),
         (b"HTTP/1.1 502 Bad Gateway\r\n\r\n", "answered 502: it does not let calls through to videos.example:443"),
         (b"SSH-2.0-OpenSSH_9.2\r\n\r\n", "BadStatusLine"),
         (b"HTTP/1.1 200 OK\r\nA: " + b"x" * 70_000, "LineTooLong"),

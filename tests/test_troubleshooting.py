@@ -13,9 +13,10 @@ from sandbox.platform import Endpoint, Platform
 from sandbox.testing import APPID, SECRET
 from tests.conftest import PLAIN, ROOT, SAFE, SEALED, TOKEN
 from tests.test_abandoned import leave
-from wechat.delivery.runner import MOST_STARTS
+from wechat.delivery.delivery import MOST_STARTS
 from wechat.errors import StartError
 from wechat.log import LineFormatter
+from wechat.mistakes import find_mistakes
 from wechat.routing import load, prepare
 from wechat.settings import read
 from wechat.store.memory import MemoryStore
@@ -199,12 +200,17 @@ class Troubled:
         with pytest.raises(StartError) as stopped:
             prepare({}, folder)
         self.lines.text += "".join(f"wxserver: {fault}\n" for fault in stopped.value.faults)
+        (folder / "shop.py").write_text(
+            'import re\n\nfrom wechat.routing import on\n\n@on("hello")\ndef hello(msg): return "x"\n'
+        )
+        for mistake in find_mistakes(folder, load(folder)):
+            logging.getLogger("wxserver").warning(mistake)
 
 
 @pytest.fixture
 def troubled(tmp_path, cloud, log, monkeypatch):
     """Those servers; their `lines` are what they have logged."""
-    monkeypatch.setattr("wechat.world.FULL", 0.1)
+    monkeypatch.setattr("wechat.delivery.lanes.FULL", 0.1)
     lines, cloud.folder = Lines(), tmp_path
     logging.getLogger().addHandler(lines)
     servers = Troubled(tmp_path, cloud, lines)

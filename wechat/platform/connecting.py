@@ -147,10 +147,11 @@ class Proxy:
             response.begin()
         finally:
             response.close()  # the connection stays open: a 200 has no body
-        if response.status == 407:
-            raise TransportError(f"{self._name} answered 407: are the user and the password in WECHAT_PROXY right?")
+        said = f"{self._name} answered {response.status}"
+        if response.status in (407, 401):  # tinyproxy says 401 where the password is wrong
+            raise TransportError(f"{said}: are the user and the password in WECHAT_PROXY right?")
         if response.status // 100 != 2:
-            raise TransportError(f"{self._name} answered {response.status}: it does not let calls through to {target}")
+            raise TransportError(f"{said}: it does not let calls through to {target}")
         return sock
 
 
