@@ -272,6 +272,17 @@ def test_a_menu_that_the_platform_would_not_take_is_a_fault(run, tmp_path):
     assert "menu.json: the menu: `button` takes a list of 1 to 3 buttons" in line
 
 
+@pytest.mark.parametrize(
+    "menu",
+    [None, 5, {}, {"button": 5}, {"button": [5, {"name": "x", "sub_button": {"list": []}}, {"sub_button": [5]}]}],
+)
+def test_an_odd_menu_is_another_one(run, cloud, menu):
+    cloud._endpoints["/cgi-bin/menu/get"] = "GET", lambda _: {"menu": menu}
+    (line,) = lines(run("check", "--online"), "FAIL")
+    assert line.startswith("FAIL  menu: ")
+    assert PUSH_MENU in line
+
+
 @pytest.mark.parametrize("odd", [{}, {"dns": "x", "ping": 5}, {"dns": [5], "ping": [None]}, {"dns": None}])
 def test_an_odd_answer_is_no_traceback(run, cloud, odd):
     cloud.diagnosis.callback = odd
@@ -334,6 +345,18 @@ def test_why_knows_no_rid_of_another_account_or_of_more_than_seven_days(run, clo
         assert done.returncode == 1
         assert done.stderr.startswith("76001: ")
         assert "of the last seven days" in done.stderr
+
+
+@pytest.mark.parametrize(
+    "odd",
+    [{}, {"invoke_time": 10**14, "response_body": "["}, {"invoke_time": "x", "cost_in_ms": [], "request_body": "[]"}],
+)
+def test_why_makes_the_best_of_an_odd_answer(run, cloud, odd):
+    rid = "617682e0-09059ac5-34a8e2ea"
+    cloud._endpoints["/cgi-bin/openapi/rid/get"] = "POST", lambda _: {"request": odd}
+    done = run("why", rid)
+    assert done.returncode == 0
+    assert done.stdout.startswith("came      at an unknown time from ")
 
 
 @pytest.mark.parametrize("rid", ["", "x", "48001", "2026-11-27"])

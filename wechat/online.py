@@ -168,7 +168,7 @@ def _check_menu(account: Account) -> Iterator[Finding]:
 def _compared(wanted: Any, there: Any) -> Finding:
     if not wanted:
         return Finding("menu", "there is no menu.json" + (", and one on the platform" if there else ""))
-    if not there:
+    if not isinstance(there, dict):
         return Finding("menu", "menu.json is not on the platform", FAIL, PUSH_MENU)
     if plain_menu(wanted) == plain_menu(there):
         return Finding("menu", "the platform has that of menu.json")

@@ -35,7 +35,7 @@ def run_why(api: Api, options: argparse.Namespace) -> tuple[str, dict[str, Any]]
         error = failure
     names = _names(request)
     data = {
-        "time": time.strftime("%Y-%m-%d %H:%M:%S", time.localtime(number(request.get("invoke_time")) or 0)),
+        "time": _when(number(request.get("invoke_time")) or 0),
         "address": printable(str(request.get("client_ip", ""))),
         "milliseconds": number(request.get("cost_in_ms")) or 0,
         "sent": names,
@@ -50,6 +50,10 @@ answered  {errcode}: {errmsg}
 cure      {hint}"""
     shown = {"sent": ", ".join(names) or "nothing", "hint": error.hint or "not known: ask WeChat, with this rid"}
     return text.format(**{**data, **shown}), data
+
+
+def _when(at: float) -> str:
+    return time.strftime("%Y-%m-%d %H:%M:%S", time.localtime(at)) if 0 < at < 2**32 else "at an unknown time"
 
 
 def _parsed(request: dict[str, Any], name: str) -> dict[str, Any]:

@@ -110,11 +110,15 @@ def unhandled_keys(menu: dict[str, Any], router: Router) -> Iterator[str]:
 
 def plain_menu(menu: Mapping[str, Any]) -> dict[str, Any]:
     """A menu as two can be compared: the platform adds a menuid, and an empty `sub_button` to each button."""
-    return {"button": [_plain(button) for button in menu.get("button") or []]}
+    return {"button": [_plain(button) for button in _buttons(menu.get("button"))]}
+
+
+def _buttons(value: Any) -> list[dict[str, Any]]:
+    return [button for button in value if isinstance(button, dict)] if isinstance(value, list) else []
 
 
 def _plain(button: Mapping[str, Any]) -> dict[str, Any]:
-    if subs := button.get("sub_button"):
+    if subs := _buttons(button.get("sub_button")):
         return {"name": button.get("name"), "sub_button": [_plain(inner) for inner in subs]}
     return {name: button.get(name) for name in ("name", "type", *NEEDS.get(str(button.get("type")), ()))}
 
