@@ -352,6 +352,10 @@ class Watch:
         story = self.story(letter)
         return bool(story.record) and story.record.state == DONE
 
+    def are_locks_free(self):
+        """Whether no process holds one just now."""
+        return not any(process.locks for process in self._simulation.alive())
+
     def is_settled(self):
         """Whether all has been delivered and nothing is under way."""
         alive, plan = self._simulation.started(), self._simulation.plan
