@@ -313,6 +313,8 @@ class Watch:
         """An operation on these keys failed: what it is about counts for its process alone."""
         self._last_failure = self._scheduler.now
         stories = [story for key in keys if (story := self.of_key(key))]
+        if not stories and self._scheduler.current.letter:  # on the way to a write, as where its owner is recalled
+            stories = [self.story(self._scheduler.current.letter)]
         for story in stories:
             story.store_failures += 1
             story.failed_fetches += len(stories) > 1
