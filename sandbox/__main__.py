@@ -46,6 +46,7 @@ DEFAULTS = {"WECHAT_TOKEN": "sandbox", "WECHAT_APPID": APPID, "WECHAT_SECRET": "
 UNSEALED = {"WECHAT_AES_KEY": "sandbox" + "0" * 36, "WECHAT_MODE": "plain"}
 ALWAYS = {
     "WECHAT_STORE": "memory:",  # never the real account's: what it promised would be sent to the stand-in
+    "WECHAT_PROXY": "",  # nothing leaves this machine
     "WECHAT_MAX_AGE": "0",  # a push from the history of a shell is welcome
     "LOG_LEVEL": "debug",  # what errors say quotes nobody but oneself
 }
@@ -109,7 +110,8 @@ def start(environ: Mapping[str, str], handlers: Path) -> Folder:
     seen = snapshot(handlers)
     settings, routes = prepare(environ, handlers)
     server, beside = listen(settings.port), listen(settings.port and settings.port + 1)
-    settings = replace(settings, port=server.getsockname()[1], api_url=f"http://{HOST}:{beside.getsockname()[1]}")
+    api_urls = (f"http://{HOST}:{beside.getsockname()[1]}",)
+    settings = replace(settings, port=server.getsockname()[1], api_urls=api_urls)
     configure(settings.log_level, settings.log_format)
 
     make = partial(wxserver.Application, store=open_store(settings.store))
@@ -157,9 +159,9 @@ def welcome(settings: Settings, handlers: Path, is_token_ours: bool) -> str:
     token = DEFAULTS["WECHAT_TOKEN"] if is_token_ours else "the one in WECHAT_TOKEN"
     where = "" if settings.port == Settings.port else f" --url {url}"
     return f"""
-Chat page   {settings.api_url}/
+Chat page   {settings.api_urls[0]}/
 Server      {url}, token: {token}
-API         {settings.api_url}, a stand-in for api.weixin.qq.com
+API         {settings.api_urls[0]}, a stand-in for api.weixin.qq.com
 
 From another terminal: python -m sandbox push text 三体{where}
 A change in {handlers}/ is loaded at once. Ctrl-C ends this.
