@@ -47,6 +47,7 @@ DEFAULTS = {"WECHAT_TOKEN": "sandbox", "WECHAT_APPID": APPID, "WECHAT_SECRET": "
 UNSEALED = {"WECHAT_AES_KEY": "sandbox" + "0" * 36, "WECHAT_MODE": "plain"}
 ALWAYS = {
     "WECHAT_STORE": "memory:",  # never the real account's: what it promised would be sent to the stand-in
+    "WECHAT_PROXY": "",  # nothing leaves this machine
     "WECHAT_MAX_AGE": "0",  # a push from the history of a shell is welcome
     "LOG_LEVEL": "debug",  # what errors say quotes nobody but oneself
 }
@@ -110,7 +111,8 @@ def start(environ: Mapping[str, str], handlers: Path) -> Folder:
     seen = snapshot(handlers)
     settings, routes = prepare(environ, handlers)
     server, beside = listen(settings.port), listen(settings.port and settings.port + 1)
-    settings = replace(settings, port=server.getsockname()[1], api_url=f"http://{HOST}:{beside.getsockname()[1]}")
+    api_urls = (f"http://{HOST}:{beside.getsockname()[1]}",)
+    settings = replace(settings, port=server.getsockname()[1], api_urls=api_urls)
     configure(settings.log_level, settings.log_format)
 
     cloud, timeline = Cloud(settings.appid, settings.secret), Timeline()
@@ -137,7 +139,7 @@ def start(environ: Mapping[str, str], handlers: Path) -> Folder:
 def make(store: Store, settings: Settings, routes: Routes) -> wxserver.Application:
     """The application for one account, whose calls of the platform say for which message they are."""
     app = wxserver.Application(settings, routes, store=store)
-    app.api.connect_with(NumberedTransport)
+    app.api.connect_with(lambda own: NumberedTransport(own.api_urls[0]))
     return app
 
 
@@ -167,12 +169,12 @@ def welcome(settings: Settings, handlers: Path, environ: Mapping[str, str]) -> s
     )
     where = "" if settings.port == Settings.port else f" --url {url}"
     return f"""
-Chat page   {settings.api_url}/
+Chat page   {settings.api_urls[0]}/
 Server      {url}, token: {token}
-API         {settings.api_url}, a stand-in for api.weixin.qq.com, AppID: {appid}, secret: {secret}
+API         {settings.api_urls[0]}, a stand-in for api.weixin.qq.com, AppID: {appid}, secret: {secret}
 
 From another terminal: python -m sandbox push text 三体{where}
-With WECHAT_API_URL={settings.api_url} and these in WECHAT_APPID and WECHAT_SECRET: python -m wechat menu get
+With WECHAT_API_URL={settings.api_urls[0]} and these in WECHAT_APPID and WECHAT_SECRET: python -m wechat menu get
 A change in {handlers}/ is loaded at once. Ctrl-C ends this.
 """
 

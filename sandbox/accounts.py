@@ -81,7 +81,7 @@ class Accounts:
             self._visit(parse_qs(environ.get("QUERY_STRING", "")).get("openid", [""])[0])
 
         def start(status: str, headers: list[tuple[str, str]], *rest: Any) -> Any:
-            return start_response(status, [*headers, (PAGE_HEADER, self._settings.api_url)], *rest)
+            return start_response(status, [*headers, (PAGE_HEADER, self._settings.api_urls[0])], *rest)
 
         token = answering.set(number_in(environ))
         try:
