@@ -12,7 +12,6 @@ import threading
 import time
 from collections.abc import Mapping
 from dataclasses import replace
-from functools import partial
 from pathlib import Path
 from typing import NoReturn
 
@@ -23,14 +22,15 @@ from sandbox import check, load, push
 from sandbox.accounts import Accounts
 from sandbox.chat import Chat
 from sandbox.cloud import Cloud
+from sandbox.cloud_wire import UNVERIFIED
 from sandbox.console import LARGEST_FILE, Console
 from sandbox.messages import APPID
 from sandbox.reload import Folder, snapshot
 from sandbox.timeline import LogLines, Timeline
 from wechat.errors import StartError
 from wechat.log import configure
-from wechat.routing import prepare
-from wechat.settings import Settings
+from wechat.routing import Routes, prepare
+from wechat.settings import Settings, read
 from wechat.startup import handlers_folder
 from wechat.store.opening import open_store
 from wechat.system import END_SIGNALS
@@ -53,10 +53,17 @@ ALWAYS = {
 def main(arguments: list[str]) -> int:
     """Runs one command; without one, serves. Gives the exit status."""
     environ = {name: value for name, value in os.environ.items() if value}
-    environ = {**DEFAULTS, **({} if "WECHAT_AES_KEY" in environ else UNSEALED), **environ}
+    environ = with_defaults(environ)
     options = make_parser(environ).parse_args(arguments)
     status: int = options.run(options)
     return status
+
+
+def with_defaults(environ: Mapping[str, str]) -> dict[str, str]:
+    """The environment, with what the sandbox's account has by itself; in WeChat's own cloud, no token and no key."""
+    if environ.get("WECHAT_MODE", "").strip().lower() == "cloud":
+        return {"WECHAT_APPID": APPID, "WECHAT_SECRET": DEFAULTS["WECHAT_SECRET"], **environ}
+    return {**DEFAULTS, **({} if "WECHAT_AES_KEY" in environ else UNSEALED), **environ}
 
 
 def make_parser(environ: Mapping[str, str]) -> argparse.ArgumentParser:
@@ -109,9 +116,18 @@ def start(environ: Mapping[str, str], handlers: Path) -> Folder:
     settings, routes = prepare(environ, handlers)
     server, beside = listen(settings.port), listen(settings.port and settings.port + 1)
     settings = replace(settings, port=server.getsockname()[1], api_url=f"http://{HOST}:{beside.getsockname()[1]}")
+    if settings.mode == "cloud":  # the page has the other modes, too
+        sealed = read({**UNSEALED, **DEFAULTS})
+        settings = replace(settings, tokens=sealed.tokens, aes_keys=sealed.aes_keys)
     configure(settings.log_level, settings.log_format)
 
-    make = partial(wxserver.Application, store=open_store(settings.store))
+    store = open_store(settings.store)
+
+    def make(settings: Settings, routes: Routes) -> wxserver.Application:
+        # What the platform refuses to an unverified account must not close customer messages for the others.
+        is_apart = settings.api_url.endswith(UNVERIFIED)
+        return wxserver.Application(settings, routes, store=open_store(settings.store) if is_apart else store)
+
     accounts = Accounts(settings, routes, make)
     timeline = Timeline()
     logging.getLogger().addHandler(LogLines(timeline, accounts.where))
@@ -125,7 +141,9 @@ def start(environ: Mapping[str, str], handlers: Path) -> Folder:
     folder = Folder(handlers, seen, environ, accounts.use, chat.show_menu, tell)
     run(accounts, server, settings.threads)
     run(Console(chat, cloud, settings), beside, THREADS)
-    print(welcome(settings, handlers, is_token_ours=environ["WECHAT_TOKEN"] == DEFAULTS["WECHAT_TOKEN"]), flush=True)
+    print(
+        welcome(settings, handlers, is_token_ours=environ.get("WECHAT_TOKEN") == DEFAULTS["WECHAT_TOKEN"]), flush=True
+    )
     return folder
 
 
@@ -151,10 +169,12 @@ def welcome(settings: Settings, handlers: Path, is_token_ours: bool) -> str:
     """What is printed once all is well."""
     url = f"http://{HOST}:{settings.port}{settings.path}"
     token = DEFAULTS["WECHAT_TOKEN"] if is_token_ours else "the one in WECHAT_TOKEN"
+    known = "WECHAT_MODE=cloud" if settings.mode == "cloud" else f"token: {token}"
     where = "" if settings.port == Settings.port else f" --url {url}"
+    where += " --mode cloud" if settings.mode == "cloud" else ""
     return f"""
 Chat page   {settings.api_url}/
-Server      {url}, token: {token}
+Server      {url}, {known}
 API         {settings.api_url}, a stand-in for api.weixin.qq.com
 
 From another terminal: python -m sandbox push text 三体{where}

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import re
 import secrets
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any, TypeAlias
 from urllib.parse import parse_qsl
@@ -49,6 +50,9 @@ BODIES = {"garbage": b"\x1f\x8b\x08{\xff", "empty": b""}
 FAULT = re.compile("|".join([*REFUSALS, *BODIES, r"slow:\d*\.?\d+|cut|html|control|status:[2-5]\d\d|code:-?\d+"]))
 LATE_FAULTS = ("slow", "cut", "control")  # the call is carried out, and its answer suffers
 
+# Where a server in WeChat's own cloud finds the API, which asks for no token; the second is for an unverified account.
+TOKENLESS, UNVERIFIED = "/tokenless", "/unverified"
+
 ESCAPE = re.compile(rb"(?<!\\)(?:\\\\)*\\u(?!00[0-7])")  # of a character beyond ASCII, which needs none
 
 Answer: TypeAlias = dict[str, Any] | int | Response  # JSON, an errcode, or a response that is neither
@@ -64,6 +68,14 @@ class Asked:
     query: dict[str, str]
     body: Any
     escaped: bool
+    inside: str = ""  # TOKENLESS or UNVERIFIED
+
+    def refusal(self, check: Callable[[str], int]) -> int:
+        """The errcode for its access_token, of which `check` knows; 0 where it is right."""
+        token = self.query.get("access_token", "")
+        if not self.inside:
+            return check(token)
+        return 40001 if token else 0 if self.inside == TOKENLESS else 48001
 
 
 @dataclass(frozen=True)
@@ -110,6 +122,8 @@ class Media:
 def read(request: Request) -> Asked:
     """The request, with its body read."""
     path = request.environ["PATH_INFO"]
+    inside = next((base for base in (TOKENLESS, UNVERIFIED) if path.startswith(base + "/")), "")
+    path = path.removeprefix(inside)
     query = dict(parse_qsl(request.query_string, keep_blank_values=True))
     # webob would seek in the input, which WSGI does not promise
     raw = request.environ["wsgi.input"].read(request.content_length or 0)
@@ -118,7 +132,7 @@ def read(request: Request) -> Asked:
     if request.method == "POST":
         body = _form(raw, request.headers.get("Content-Type", "")) if is_form else _json(raw)
     escaped = not is_form and bool(ESCAPE.search(raw))
-    return Asked(request.method, path, request.application_url, query, body, escaped)
+    return Asked(request.method, path, request.application_url + inside, query, body, escaped, inside)
 
 
 def _json(raw: bytes) -> dict[str, Any] | int:

@@ -16,7 +16,7 @@ from webob import Request, Response
 from sandbox.accounts import KINDS, MODES, is_local
 from sandbox.chat import USERS, Chat, Order
 from sandbox.cloud import Cloud
-from sandbox.cloud_wire import Media
+from sandbox.cloud_wire import TOKENLESS, UNVERIFIED, Media
 from sandbox.rules import file_errcode
 from wechat.settings import Settings
 
@@ -60,7 +60,7 @@ class Console:
         answer: Callable[..., Iterable[bytes]]
         if not is_local(environ):
             answer = refuse_json(403, "the sandbox is for this machine alone")
-        elif path.startswith(("/cgi-bin/", "/video/")):
+        elif path.removeprefix(TOKENLESS).removeprefix(UNVERIFIED).startswith(("/cgi-bin/", "/video/")):
             answer = self._cloud
         elif path.startswith("/media/"):
             answer = self._show(path.removeprefix("/media/"))

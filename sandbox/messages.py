@@ -82,6 +82,12 @@ def _node(name: str, value: object) -> str:
     return f"<{name}><![CDATA[{without_forbidden(str(value))}]]></{name}>"
 
 
+def to_xml(fields: Mapping[str, object]) -> str:
+    """The XML of a reply that came as JSON, in which the articles are a plain list."""
+    articles = fields.get("Articles", {})
+    return f"<xml>{_nodes({**fields, **({'Articles': {'item': articles}} if articles else {})})}</xml>"
+
+
 def to_json(message: Message) -> str:
     """The message as WeChat pushes it to an account that has chosen JSON."""
     return json.dumps(_jsonable(message), ensure_ascii=False)

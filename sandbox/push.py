@@ -39,7 +39,7 @@ def run(options: argparse.Namespace) -> int:
     except (StartError, ValueError) as error:  # also where an argument is not in the terminal's encoding
         complain(error)
         return 2
-    endpoint = Endpoint(url or f"http://127.0.0.1:{settings.port}{settings.path}")
+    endpoint = Endpoint(url or f"http://127.0.0.1:{settings.port}{settings.path}", headers=platform.headers)
     attempts = list(endpoint.deliver(*push))
     verdict = judge(platform, attempts[-1], options.kind == "event", options.openid)
     for number, attempt in enumerate(attempts, 1):
@@ -48,5 +48,6 @@ def run(options: argparse.Namespace) -> int:
     if verdict.is_banner:
         print(f"{BANNER}\n({verdict.fault})")
         return 1
-    print(verdict.reply or "(nothing)")
+    said = attempts[-1].body.decode() if platform.mode == "cloud" and verdict.reply else verdict.reply
+    print(said or "(nothing)")
     return 0

@@ -21,7 +21,7 @@ ORDER = str.split(
     """
     lean errors startup settings system log world workers loop
     store.base store.memory store.sqlite store.redis store.opening store.owners store.remembered
-    message web protocol.envelope protocol.typed protocol.parser pieces plain reply packing
+    message web protocol.typed protocol.parser protocol.envelope pieces plain reply packing
     texts importing routing
     platform.transport platform.answers platform.files
     platform.access_token platform.api platform.menu platform.pushing

@@ -17,7 +17,7 @@ from wechat.platform.api import Api
 from wechat.platform.menu import menu_lines, menu_warnings, read_menu, unhandled_keys
 from wechat.reply import Text
 from wechat.routing import Router, describe, load, prepare, where
-from wechat.settings import NAMES, read
+from wechat.settings import NAMES, UNSIGNED, read
 from wechat.startup import handlers_folder
 from wechat.store.opening import open_store
 from wechat.terminal import Parser, api_path, complain, json_value, run, to_json
@@ -113,9 +113,10 @@ def _run(run: Run, options: argparse.Namespace) -> int:
 def platform() -> Iterator[Api]:
     """The API of the account in the environment; raises StartError where its credentials are missing."""
     # Calls to the platform need no token of the message server's.
-    settings = read({**os.environ, "WECHAT_TOKEN": os.environ.get("WECHAT_TOKEN") or "unused"})
+    needs_none = os.environ.get("WECHAT_TOKEN") or os.environ.get("WECHAT_MODE", "").strip().lower() == "cloud"
+    settings = read({**os.environ, **({} if needs_none else {"WECHAT_TOKEN": "unused"})})
     missing = [name for name in ("WECHAT_APPID", "WECHAT_SECRET") if not os.environ.get(name)]
-    if missing:
+    if missing and not settings.may_call:
         raise StartError([f"{name} is missing: calls to the platform need it" for name in missing])
     with closing(open_store(settings.store, settings.account_key)) as store, closing(Api(settings, store)) as api:
         yield api
@@ -126,6 +127,7 @@ def run_check(options: argparse.Namespace) -> int:
     _warn(_unknown_settings())
     settings, routes = prepare(os.environ, options.handlers)
     open_store(settings.store).close()
+    _warn([UNSIGNED] if settings.mode == "cloud" else [])
     _warn(menu_warnings(options.handlers / "menu.json", Router(routes)))
     print(f"settings: good\nhandlers: {len(set(routes.values()))} functions for {len(routes)} paths")
     return 0

@@ -59,8 +59,8 @@ class Api:
     """The platform's API for one account.
 
     Every method raises WeChatError where the platform refuses, TransportError where it does not answer, and ApiError
-    without an appid and a secret. No message of theirs holds a token. A call ends within 10 seconds, with a file
-    within 60; where a token has to be fetched for it, that may take 10 more.
+    without an appid and a secret; in WeChat's own cloud it calls without those. No message of theirs holds a token. A
+    call ends within 10 seconds, with a file within 60; where a token has to be fetched, that may take 10 more.
     """
 
     def __init__(
@@ -73,13 +73,12 @@ class Api:
         connect: Callable[[str], Transport] = connect,
     ) -> None:
         self._settings, self._store, self._owners = settings, store, owners or Owners(store)
-        self._has_keys = bool(settings.appid and settings.secret)
         self._clock, self._world, self._connect = clock, world, connect
         self.begin()
 
     def begin(self) -> None:
         """Makes its connections anew in a process that was forked: those of its parent are not its own."""
-        self._transport = self._connect(self._settings.api_url) if self._has_keys else None
+        self._transport = self._connect(self._settings.api_url) if self._settings.may_call else None
         self._tokens = TokenCache(self._store, self._owners, self._fetch_token, self._clock, self._world)
 
     def close(self) -> None:
@@ -99,7 +98,9 @@ class Api:
 
     def token(self) -> str:
         """The current access token, from the store or from the platform."""
-        if not self._has_keys:
+        if self._settings.mode == "cloud":
+            raise ApiError("WECHAT_MODE=cloud calls the platform without an access token: there is none")
+        if not self._settings.may_call:
             raise ApiError("WECHAT_APPID and WECHAT_SECRET are missing: calls to the platform need them")
         return self._tokens.get()
 
@@ -184,7 +185,7 @@ class Api:
     def _call(self, call: Call, read: Callable[[Received], T]) -> T:
         """What `read` makes of the answer; where the platform refuses our token, that is renewed once."""
         deadline = self._world.monotonic() + call.timeout
-        if not takes_our_token(call):
+        if self._settings.mode == "cloud" or not takes_our_token(call):
             return self._try(call, read, "", deadline)
         token = self.token()
         try:
