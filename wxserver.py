@@ -26,13 +26,14 @@ from wechat.delivery.sessions import Sessions
 from wechat.errors import NotFound, Refusal, StartError, Unreadable
 from wechat.log import collect_less, log_error
 from wechat.log import configure as configure_log
+from wechat.mistakes import find_mistakes, unknown_settings
 from wechat.platform.api import Api
 from wechat.protocol.envelope import Clock, envelope_for
 from wechat.protocol.parser import is_probe
 from wechat.routing import Router, Routes, prepare
 from wechat.serving import serve
 from wechat.settings import UNSIGNED, Settings
-from wechat.startup import read_env_file
+from wechat.startup import handlers_folder, read_env_file
 from wechat.store.base import Store
 from wechat.store.opening import open_store
 from wechat.store.owners import Heartbeat, Owners
@@ -150,8 +151,9 @@ def start(environ: MutableMapping[str, str], handlers: Path | None = None) -> Ap
         read_env_file(environ)
         settings, routes = prepare(environ, handlers)
         configure_log(settings.log_level, settings.log_format)
-        if settings.mode == "cloud":
-            logger.warning(UNSIGNED)
+        weak = [UNSIGNED] if settings.mode == "cloud" else []
+        for said in (*weak, *unknown_settings(environ), *find_mistakes(handlers or handlers_folder(environ), routes)):
+            logger.warning(said)
         check_uwsgi(sys.modules.get("uwsgi"))
         return Application(settings, routes)
     except StartError as error:

@@ -25,15 +25,16 @@ from sandbox.cloud import Cloud
 from sandbox.cloud_wire import UNVERIFIED
 from sandbox.console import LARGEST_FILE, Console
 from sandbox.messages import APPID
-from sandbox.reload import Folder, snapshot
+from sandbox.reload import Folder, snapshot, warnings
 from sandbox.timeline import LogLines, Timeline
 from wechat.errors import StartError
 from wechat.log import configure
+from wechat.mistakes import unknown_settings
 from wechat.routing import Routes, prepare
 from wechat.settings import Settings, read
 from wechat.startup import handlers_folder
 from wechat.store.opening import open_store
-from wechat.system import END_SIGNALS
+from wechat.system import END_SIGNALS, advise
 from wechat.terminal import Parser, complain
 from wechat.terminal import run as run_command
 
@@ -135,9 +136,12 @@ def start(environ: Mapping[str, str], handlers: Path) -> Folder:
     chat = Chat(f"http://{HOST}:{settings.port}{settings.path}", settings, cloud, timeline)
 
     def tell(faults: list[str]) -> None:
-        complain(*faults or ["the handlers are loaded"])
+        is_loaded = all(fault.startswith("warning: ") for fault in faults)
+        complain(*faults, *(["the handlers are loaded"] * is_loaded))
         timeline.add("handlers", faults=faults)
 
+    if said := [*map("warning: {}".format, unknown_settings(environ)), *warnings(handlers, routes)]:
+        tell(said)
     folder = Folder(handlers, seen, environ, accounts.use, chat.show_menu, tell)
     run(accounts, server, settings.threads)
     run(Console(chat, cloud, settings), beside, THREADS)
@@ -154,7 +158,7 @@ def listen(port: int) -> socket.socket:
             raise OSError("there is no such port")
         return socket.create_server((HOST, port))
     except OSError as error:
-        raise StartError([f"PORT: the sandbox cannot listen on {HOST}:{port}: {error}"]) from error
+        raise StartError([f"PORT: the sandbox cannot listen on {HOST}:{port}: {advise(error)}"]) from error
 
 
 def run(app: Accounts | Console, listener: socket.socket, threads: int) -> None:

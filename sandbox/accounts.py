@@ -62,7 +62,8 @@ class Accounts:
 
     def where(self, name: str) -> str:
         """Where the handler of this name stands, as file and line; empty where there is none."""
-        found = next((function for function in self._routes.values() if name_of(function) == name), None)
+        bare = name.partition(" ")[0]  # `handlers.shop.hello in handlers.guard.guard`
+        found = next((function for function in self._routes.values() if name_of(function) == bare), None)
         return where(found).partition("(")[2].rstrip(")") if found else ""
 
     def _app(self, account: str) -> App:

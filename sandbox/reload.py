@@ -10,6 +10,7 @@ from typing import Any
 
 from wechat.errors import StartError
 from wechat.importing import PACKAGE
+from wechat.mistakes import find_mistakes
 from wechat.platform.menu import read_menu
 from wechat.routing import Routes, load
 
@@ -22,7 +23,7 @@ class Folder:
     """The handlers in a folder, and their menu; the last good ones stay in use while a file is broken.
 
     `use` gets the routes; `show_menu` the menu, empty where there is none, and gives an errcode, 0 where all is well;
-    `tell` the faults, none once all is well again. `seen` is what the routes in use were loaded from.
+    `tell` the faults and warnings, none once all is well again. `seen` is what the routes in use were loaded from.
     """
 
     def __init__(
@@ -64,7 +65,8 @@ class Folder:
     def _load_handlers(self) -> Iterable[str]:
         modules = _modules()
         try:
-            self._use(load(self._folder, self._environ))
+            routes = load(self._folder, self._environ)
+            self._use(routes)
         except BaseException as error:
             for name in _modules():  # the ones in use import one another also while they run
                 del sys.modules[name]
@@ -72,7 +74,7 @@ class Folder:
             if not isinstance(error, StartError):
                 raise
             return error.faults
-        return []
+        return warnings(self._folder, routes)
 
     def _load_menu(self) -> Iterable[str]:
         file = self._folder / "menu.json"
@@ -85,6 +87,11 @@ class Folder:
                 return [f"{file.name}: WeChat refuses the menu with {errcode}"]
             self._menu = menu
         return []
+
+
+def warnings(folder: Path, routes: Routes) -> list[str]:
+    """What is said about handlers that are in use all the same."""
+    return [f"warning: {mistake}" for mistake in find_mistakes(folder, routes)]
 
 
 def snapshot(folder: Path) -> Snapshot:

@@ -1,6 +1,7 @@
 """`python -m wechat`, as it is typed."""
 
 import os
+import re
 import shutil
 import subprocess
 import sys
@@ -160,3 +161,22 @@ def test_the_line_of_a_broken_module_is_named_also_in_a_relative_folder(tmp_path
 
 def test_an_event_without_a_key_can_be_explained():
     assert "handlers.welcome.subscribe" in run("explain", "--event", "subscribe").stdout
+
+
+def test_routes_and_explain_show_what_wraps_a_handler(tmp_path):
+    source = "from wechat.routing import around, on\n@on('text')\ndef f(msg): pass\n"
+    for name, path in ("inner", "'text'"), ("outer", ""):
+        source += f"@around({path})\ndef {name}(msg, answer): return answer()\n"
+    (tmp_path / "mine.py").write_text(source)
+    routes = run("--handlers", str(tmp_path), "routes").stdout.splitlines()
+    assert [line.split()[-1] for line in routes] == ["@around()", "@around('text')", "@on('text')"]
+    lines = run("--handlers", str(tmp_path), "explain", "三体").stdout.splitlines()
+    assert [re.sub(r" \(\S*:\d+\)", "", line) for line in lines] == [
+        "within handlers.mine.outer, by @around()",
+        "within handlers.mine.inner, by @around('text')",
+        "handlers.mine.f answers",
+        "by @on('text')",
+    ]
+    nobody = run("--handlers", str(tmp_path), "explain", "--event", "VIEW")
+    assert nobody.returncode == 1
+    assert nobody.stdout.startswith("within handlers.mine.outer")

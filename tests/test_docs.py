@@ -17,7 +17,7 @@ from sandbox.__main__ import make_parser as sandbox_parser
 from tests.conftest import ROOT
 from wechat.__main__ import _parser as wechat_parser
 from wechat.errors import RoutingError
-from wechat.routing import load, name_of
+from wechat.routing import arounds_of, load, name_of
 from wechat.settings import NAMES
 
 READMES = [ROOT / "README.md", ROOT / "README.zh-CN.md"]
@@ -172,7 +172,8 @@ def test_a_recipe_answers_as_it_says(recipe, kitchen):
 @each_recipe
 def test_each_handler_of_a_recipe_is_tested(recipe, kitchen):
     """It has been called with a push."""
-    handlers = {name_of(function) for function in load(kitchen.folders[recipe.title] / "handlers").values()}
+    routes = load(kitchen.folders[recipe.title] / "handlers")
+    handlers = {name_of(function) for function in (*routes.values(), *(function for _, function in arounds_of(routes)))}
     assert handlers <= kitchen.answered
 
 

@@ -19,10 +19,10 @@ from wxserver import Application
 # <- platform <- delivery <- serving <- the commands.
 ORDER = str.split(
     """
-    lean errors startup settings system log world workers loop
+    lean errors startup settings system masking log world workers loop
     store.base store.memory store.sqlite store.redis store.opening store.owners store.remembered
-    message web protocol.typed protocol.parser protocol.envelope pieces plain reply packing
-    texts importing routing
+    kinds message web protocol.typed protocol.parser protocol.envelope pieces plain reply packing
+    texts importing calling marks routing mistakes
     platform.transport platform.answers platform.files
     platform.access_token platform.api platform.menu platform.pushing
     delivery.sessions delivery.answering delivery.lanes delivery.entries delivery.ledger
@@ -48,6 +48,7 @@ MAY_IMPORT = {
     "wxserver.py": {"wechat"},
     "wsgi.py": {"wxserver"},
 }
+STUBS = {"wechat.fields", "wechat.signatures"}  # for type checkers alone
 MOST_FILES = 13
 MAKE_APPLICATIONS = [ROOT / "sandbox/__main__.py", ROOT / "sandbox/testing.py"]
 
@@ -63,7 +64,7 @@ def imports(file: Path) -> set[str]:
             found |= {alias.name for alias in node.names}
         elif isinstance(node, ast.ImportFrom):
             found.add(node.module or "")
-    return {name for name in found if name.partition(".")[0] in OWN}
+    return {name for name in found if name.partition(".")[0] in OWN} - STUBS
 
 
 def functions(file: Path) -> list[ast.FunctionDef]:
@@ -117,6 +118,7 @@ def test_a_room_imports_only_from_the_rooms_below_it():
             "message",
             "reply",
             "packing",
+            "calling",
             "routing",
             "texts",
             "platform",

@@ -505,6 +505,7 @@ class Watched:
 
     def __init__(self, folder, errcode=0):
         self.told = []
+        (folder / "hello.py").write_text(handler("hello"))  # a folder without a handler is spoken of
         self.folder = Folder(folder, {}, {}, lambda routes: None, lambda menu: errcode, self.told.append)
 
 

@@ -16,6 +16,7 @@ from tests.test_abandoned import leave
 from wechat.delivery.runner import MOST_STARTS
 from wechat.errors import StartError
 from wechat.log import LineFormatter
+from wechat.mistakes import find_mistakes
 from wechat.routing import load, prepare
 from wechat.settings import read
 from wechat.store.memory import MemoryStore
@@ -199,6 +200,11 @@ class Troubled:
         with pytest.raises(StartError) as stopped:
             prepare({}, folder)
         self.lines.text += "".join(f"wxserver: {fault}\n" for fault in stopped.value.faults)
+        (folder / "shop.py").write_text(
+            'import re\n\nfrom wechat.routing import on\n\n@on("hello")\ndef hello(msg): return "x"\n'
+        )
+        for mistake in find_mistakes(folder, load(folder)):
+            logging.getLogger("wxserver").warning(mistake)
 
 
 @pytest.fixture

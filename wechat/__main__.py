@@ -1,7 +1,6 @@
 """`python -m wechat`: the account from a shell, without serving."""
 
 import argparse
-import difflib
 import os
 import tempfile
 from collections.abc import Callable, Iterable, Iterator
@@ -13,11 +12,12 @@ from typing import Any
 from wechat.account import run_import, run_new
 from wechat.errors import Error, StartError
 from wechat.message import Message
+from wechat.mistakes import find_mistakes, unknown_settings
 from wechat.platform.api import Api
 from wechat.platform.menu import menu_lines, menu_warnings, read_menu, unhandled_keys
 from wechat.reply import Text
-from wechat.routing import Router, describe, load, prepare, where
-from wechat.settings import NAMES, UNSIGNED, read
+from wechat.routing import NOBODY, Router, arounds_of, describe, load, prepare, where
+from wechat.settings import UNSIGNED, read
 from wechat.startup import handlers_folder
 from wechat.store.opening import open_store
 from wechat.terminal import Parser, api_path, complain, json_value, run, to_json
@@ -124,10 +124,11 @@ def platform() -> Iterator[Api]:
 
 def run_check(options: argparse.Namespace) -> int:
     """Check the settings, the handlers and the menu, and name every fault."""
-    _warn(_unknown_settings())
+    _warn(unknown_settings(os.environ))
     settings, routes = prepare(os.environ, options.handlers)
     open_store(settings.store).close()
     _warn([UNSIGNED] if settings.mode == "cloud" else [])
+    _warn(find_mistakes(options.handlers, routes))
     _warn(menu_warnings(options.handlers / "menu.json", Router(routes)))
     print(f"settings: good\nhandlers: {len(set(routes.values()))} functions for {len(routes)} paths")
     return 0
@@ -136,9 +137,10 @@ def run_check(options: argparse.Namespace) -> int:
 def run_routes(options: argparse.Namespace) -> int:
     """List every path and the function that answers it, in the order in which the modules are loaded."""
     routes = load(options.handlers)
-    width = max(map(len, map(where, routes.values())), default=0)
-    for path, function in routes.items():
-        print(f"{where(function):{width}}  @on({describe(path)})")
+    marks = [*(("around", *pair) for pair in arounds_of(routes)), *(("on", *pair) for pair in routes.items())]
+    width = max((len(where(function)) for _, _, function in marks), default=0)
+    for name, path, function in marks:
+        print(f"{where(function):{width}}  @{name}({describe(path)})")
     return 0
 
 
@@ -150,7 +152,10 @@ def run_explain(options: argparse.Namespace) -> int:
         fields = {"MsgType": "text", "Content": options.text}
     else:
         options.fail("it takes a TEXT, or --event EVENT")
-    found = Router(load(options.handlers)).find(Message(fields))
+    router, message = Router(load(options.handlers)), Message(fields)
+    found = router.find_bare(message)
+    for outer, _ in router.wrapping(message, found.handler if found else NOBODY):
+        print(f"within {where(outer.function)}, by @around({describe(outer.path)})")
     if not found:
         print("nobody answers: no path fits, and there is no @on('default')")
         return 1
@@ -165,13 +170,6 @@ def run_explain(options: argparse.Namespace) -> int:
 def _warn(warnings: Iterable[str]) -> None:
     for warning in warnings:
         print(f"warning: {warning}")
-
-
-def _unknown_settings() -> Iterator[str]:
-    for name in sorted(os.environ):
-        if name.startswith("WECHAT_") and name not in NAMES:
-            close = difflib.get_close_matches(name, NAMES, n=1)
-            yield f"{name} is no setting of the server" + (f": is {close[0]} meant?" if close else "")
 
 
 def run_menu_get(api: Api, options: argparse.Namespace) -> Said:

@@ -6,13 +6,14 @@
     ├── GivenUp
     ├── ApiError         TransportError, WeChatError
     └── Refusal          Unreadable 400, Forbidden 403, NotFound 404, MethodNotAllowed 405, TooLarge 413
-    Left                 no Error: it passes by whoever catches those
+    Left, HandedOn       no Errors: they pass by whoever catches those
 
 No message holds a secret, a token, a signed URL or a user's text.
 """
 
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
 
 class Error(Exception):
@@ -46,6 +47,14 @@ class StoreError(Error):
 
 class Left(BaseException):
     """A handler came back too late: its lane has gone on, and nothing of what it says counts."""
+
+
+class HandedOn(BaseException):
+    """A handler within others hands its message on to the handler of another one."""
+
+    def __init__(self, message: Any) -> None:
+        super().__init__()
+        self.message = message
 
 
 class GivenUp(Error):

@@ -1,15 +1,37 @@
 """The modules of a folder, whatever they do while they are imported."""
 
+import difflib
 import importlib
 import pkgutil
+import re
 import sys
+import tokenize
 import traceback
+from collections.abc import Iterator
 from pathlib import Path
 from types import ModuleType
 
 from wechat.errors import StartError, short
 
 PACKAGE = "handlers"  # the name under which the modules of the folder import one another, whatever the folder is called
+
+HOMES = {
+    "wechat.routing": "on around",
+    "wechat.reply": "Text Image Voice Video Music Article News Transfer TransferToAI Raw plain",
+    "wechat.message": "Message",
+    "wechat.texts": "Texts",
+    "wechat.settings": "own",
+}
+# What is typed behind `pip install`, where a package has another name there.
+PIP = {
+    "PIL": "pillow",
+    "cv2": "opencv-python",
+    "bs4": "beautifulsoup4",
+    "yaml": "PyYAML",
+    "dotenv": "python-dotenv",
+    "sklearn": "scikit-learn",
+    "Crypto": "pycryptodome",
+}
 
 
 def import_all(folder: Path, faults: list[str]) -> list[ModuleType]:
@@ -41,4 +63,48 @@ def _broken(folder: Path, name: str, error: BaseException) -> str:
         for frame in traceback.extract_tb(error.__traceback__):
             if Path(frame.filename).resolve().parent == folder:
                 line, file = frame.lineno or 0, short(frame.filename)
-    return f"{file}:{line}: the module does not import: {type(error).__name__}: {error}"
+    hint = "".join(f"; {hint}" for hint in _hints(folder, error, folder / f"{name}.py"))
+    return f"{file}:{line}: the module does not import: {type(error).__name__}: {error}{hint}"
+
+
+def _hints(folder: Path, error: BaseException, file: Path) -> Iterator[str]:
+    """What would be right, for whoever has just made one of the usual mistakes."""
+    if isinstance(error, SyntaxError | ValueError) and not _is_utf8(Path(getattr(error, "filename", None) or file)):
+        yield "save the file as UTF-8"
+    elif isinstance(error, ModuleNotFoundError) and error.name:
+        yield _import_hint(folder, *error.name.split("."))
+    elif isinstance(error, NameError | ImportError) and (found := re.search(r"name '(\w+)'", str(error))):
+        yield from (
+            f"write: from {home} import {found[1]}" for home, names in HOMES.items() if found[1] in names.split()
+        )
+        yield from [f"write: import {found[1]}"] * (
+            isinstance(error, NameError) and found[1] in sys.stdlib_module_names
+        )
+    elif isinstance(error, TypeError) and (found := re.match(r"(on|around)\(\) ", str(error))):
+        for frame, _ in traceback.walk_tb(error.__traceback__):
+            if getattr(frame.f_globals.get(found[1]), "__module__", "").startswith(f"{PACKAGE}."):
+                yield f"a function of this module hides {found[1]} of wechat.routing: give it another name"
+
+
+def _import_hint(folder: Path, package: str, *rest: str) -> str:
+    stems = [file.stem for file in folder.glob("*.py")]
+    if package == PACKAGE:
+        close = difflib.get_close_matches(rest[0], stems, n=1) if rest else []
+        return f"there is no {'.'.join(rest)}.py in {folder.name}/" + "".join(f": is {stem} meant?" for stem in close)
+    if package in stems:
+        return f"write: from {PACKAGE}.{package} import ..."
+    meant = "".join(
+        f"; or is {name} meant?"
+        for name in difflib.get_close_matches(package, sys.stdlib_module_names, n=1, cutoff=0.8)
+    )
+    return f"python -m pip install {PIP.get(package, package)}, and a line in requirements.txt{meant}"
+
+
+def _is_utf8(file: Path) -> bool:
+    try:
+        with tokenize.open(file) as lines:
+            return "\0" not in lines.read()
+    except OSError:
+        return True
+    except (SyntaxError, UnicodeError):
+        return False

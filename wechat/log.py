@@ -9,14 +9,17 @@ import threading
 import time
 import traceback
 from collections import deque
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import suppress
 from functools import lru_cache
 from io import TextIOWrapper
-from typing import TextIO
+from pathlib import Path
+from typing import Any, TextIO
 
+from wechat.masking import mask
 from wechat.system import at_fork
 
+OURS = Path(__file__).parent
 INDENT = " " * 4  # before each line that does not begin a record
 
 
@@ -182,25 +185,45 @@ def printable(text: str) -> str:
     return text[:64] if text.isascii() and text.isprintable() else ascii(text[:64])
 
 
-def log_error(logger: logging.Logger, said: str, error: BaseException | None) -> None:
+def log_error(
+    logger: logging.Logger, said: str, error: BaseException | None, message: Mapping[str, Any] | None = None
+) -> None:
     """Log at ERROR what failed, with the traceback of the error below it, in which nobody is quoted (`trace`)."""
     if logger.isEnabledFor(logging.ERROR):
         record = logger.makeRecord(logger.name, logging.ERROR, __file__, 0, said, (), None)
-        record.exc_text = trace(error)  # which every formatter puts below the line
+        record.exc_text = trace(error, message)  # which every formatter puts below the line
         logger.handle(record)
 
 
-def trace(error: BaseException | None) -> str:
+def trace(error: BaseException | None, message: Mapping[str, Any] | None = None) -> str:
     """The traceback of an error and of its causes, for `log_error`.
 
-    What the errors say is left out unless LOG_LEVEL is DEBUG: it may quote the user.
+    What the errors say may quote the user: with the user's message, that is masked; without it, what they say is left
+    out. LOG_LEVEL=DEBUG shows all of it.
     """
-    is_debug = logging.getLogger(__name__).isEnabledFor(logging.DEBUG)
     parts: list[str] = []
     seen: set[int] = set()
     while error is not None and id(error) not in seen:  # `raise error from error` is its own cause
         seen.add(id(error))
-        said = f": {escape(str(error))}" if is_debug else " (LOG_LEVEL=DEBUG shows what it says)"
-        parts[:0] = [*traceback.format_tb(error.__traceback__), type(error).__name__ + said + "\n"]
+        parts[:0] = [*traceback.format_tb(error.__traceback__), type(error).__name__ + _says(error, message) + "\n"]
         error = error.__cause__ or (None if error.__suppress_context__ else error.__context__)
     return "".join(parts).rstrip()
+
+
+def _says(error: BaseException, message: Mapping[str, Any] | None) -> str:
+    try:
+        text = str(error)
+        if not (logging.getLogger(__name__).isEnabledFor(logging.DEBUG) or _is_of_wechat(error)):
+            if message is None:
+                return " (LOG_LEVEL=DEBUG shows what it says)"
+            text = mask(text, message)
+    except Exception as second:  # of a class of a handler's own
+        text = f"str() of it raises {type(second).__name__}"
+    return f": {escape(text)}" if text else ""
+
+
+def _is_of_wechat(error: BaseException) -> bool:
+    """Whether one of our modules raised it, whose errors hold nothing that a user said; a Message names its fields."""
+    frames = traceback.extract_tb(error.__traceback__, limit=-1)
+    file = Path(frames[0].filename) if frames else Path()
+    return file.is_relative_to(OURS) and file.name != "message.py" and (frames[0].line or "").startswith("raise")

@@ -34,20 +34,8 @@ class Call:
     """
 
     __slots__ = (
-        *(
-            "_check",
-            "_coroutine",
-            "_done",
-            "_error",
-            "_is_done",
-            "_is_told",
-            "_key",
-            "_lock",
-            "_task",
-            "_timer",
-            "_value",
-        ),
-        *("_ends", "_yielded", "held", "name", "seconds"),
+        *("_check", "_coroutine", "_done", "_error", "_is_done", "_is_told", "_key", "_lock"),
+        *("_ends", "_task", "_timer", "_value", "_yielded", "held", "name", "seconds"),
     )
 
     def __init__(
@@ -77,6 +65,10 @@ class Call:
         if error:
             raise error
         return self._value
+
+    def tell(self, value: Any) -> None:
+        """Add to what was yielded."""
+        self._tell((value,))
 
     def line_up(self, done: Callable[[str], object], key: str) -> None:
         """Begin the time it has; `done` is called with the key when that is over, or something was yielded."""
@@ -161,6 +153,19 @@ class Loop:
             self._is_needed.set()
         loop.call_soon_threadsafe(call.begin, loop, self._note_end, context=copy_context())
 
+    def run(self, call: Call, give: Callable[[Any], object]) -> Any:
+        """Wait for the coroutine: what it returns, after what it yields was given. Raises what it raises."""
+        told = threading.Event()
+        self.start(call, lambda _: told.set(), call.name)
+        while True:
+            told.wait()
+            told.clear()
+            yielded, is_over = call.take()
+            for value in yielded:
+                give(value)
+            if is_over:
+                return call.result()
+
     def close(self) -> None:
         """End the thread; what still runs on the loop is cancelled."""
         with self._lock:
@@ -238,13 +243,8 @@ def _name(handler: str, frame: FrameType | None) -> None:
         place = place.f_back
     place = place or frame
     at = f"{place.f_code.co_filename}:{place.f_lineno}" if place else "an unknown place"
-    logger.warning(
-        "%s holds up all other async handlers, for over %g s at %s: what takes long there has to be awaited, "
-        "as by asyncio.to_thread",
-        handler,
-        BLOCKED,
-        at,
-    )
+    said = f"{handler} holds up all other async handlers, for over {BLOCKED:g} s at {at}"
+    logger.warning(f"{said}: what takes long there has to be awaited, as by asyncio.to_thread")
 
 
 class Awaited:

@@ -5,8 +5,9 @@ https://developers.weixin.qq.com/doc/service/guide/product/message/Receiving_sta
 
 import re
 from hashlib import sha1
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
+from wechat.kinds import CLASSES
 from wechat.log import printable, shorten
 
 # Users' texts arrive with such characters raw, and no XML parser takes them. https://www.w3.org/TR/xml/#charsets
@@ -35,9 +36,15 @@ class Message(dict[str, Any]):
     """The fields of a push under WeChat's own names: `msg.Content`, `msg["Content"]`, `msg.get("EventKey", "")`.
 
     A value is a string, a nested Message, or a list of those. An absent field raises AttributeError or KeyError.
+    Type checkers know the fields of each kind: `def hello(msg: TextMessage)`. All of them are Message when it runs.
     """
 
     __slots__ = ()
+
+    ToUserName: str
+    FromUserName: str
+    CreateTime: str
+    MsgType: str
 
     def __missing__(self, name: str) -> Any:
         raise KeyError(f"no {name} in this message; there are {', '.join(self)}")
@@ -50,6 +57,12 @@ class Message(dict[str, Any]):
 
     def __repr__(self) -> str:
         return f"<Message {', '.join(self)}>"
+
+
+if TYPE_CHECKING:
+    from wechat.fields import *  # noqa: F403
+else:
+    globals().update(dict.fromkeys(CLASSES, Message))
 
 
 def delivery_key(message: Message, content: bytes) -> str:

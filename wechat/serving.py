@@ -21,7 +21,7 @@ from waitress.task import WSGITask
 from wechat.delivery.delivery import Delivery
 from wechat.errors import StartError
 from wechat.settings import Settings
-from wechat.system import END_SIGNALS, MOST_CONNECTIONS, allow_open_files, check_port
+from wechat.system import END_SIGNALS, MOST_CONNECTIONS, advise, allow_open_files, check_port
 from wechat.web import MAX_BODY
 from wechat.workers import Workers
 
@@ -217,7 +217,7 @@ def bind(app: Served) -> dict[int, Any]:
             send_bytes=18_000,  # above any answer: the loop, which wakes up anyway, sends head and body at once
         )
     except (OSError, ValueError) as error:
-        raise StartError([f"HOST, PORT: cannot listen on {settings.host}:{settings.port}: {error}"]) from error
+        raise StartError([f"HOST, PORT: cannot listen on {settings.host}:{settings.port}: {advise(error)}"]) from error
     for server in list(sockets.values()):  # a host name may stand for more than one address
         if server.accepting:
             host, port = server.effective_host, server.effective_port

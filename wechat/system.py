@@ -1,5 +1,6 @@
 """What operating systems and uWSGI do differently: only this module touches what Windows or macOS lack."""
 
+import errno
 import logging
 import os
 import select
@@ -58,6 +59,16 @@ def check_port(host: str, port: int) -> None:
     if sys.platform == "win32":
         with socket.socket(socket.AF_INET6 if ":" in host else socket.AF_INET) as probe:
             probe.bind((host, port))
+
+
+def advise(error: Exception) -> str:
+    """Why it is not possible to listen, and what to do."""
+    cures = {
+        errno.EADDRINUSE: "another program listens there: stop it, or set PORT to a free one, like PORT=8081",
+        errno.EACCES: "ports below 1024 are for root: set PORT to a higher one, like PORT=8080",
+        errno.EADDRNOTAVAIL: "this machine has no such address: set HOST=0.0.0.0 for all that it has",
+    }
+    return f"{error}; {cures[code]}" if (code := getattr(error, "errno", None)) in cures else str(error)
 
 
 def take_name(file: Path, name: str) -> None:

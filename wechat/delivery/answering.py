@@ -5,11 +5,12 @@ from __future__ import annotations
 import logging
 import secrets
 import threading
-from collections.abc import Callable, Generator, Iterator
-from contextlib import AbstractContextManager, ExitStack, closing, contextmanager, nullcontext
+from collections.abc import Callable, Iterator
+from contextlib import AbstractContextManager, ExitStack, contextmanager, nullcontext
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
+from wechat.calling import Handler, give_each
 from wechat.delivery.sessions import Sessions
 from wechat.errors import GivenUp, Left
 from wechat.log import log_error
@@ -17,7 +18,7 @@ from wechat.message import Message, label
 from wechat.platform.api import Api
 from wechat.protocol.parser import parse
 from wechat.reply import Reply, Text, to_reply
-from wechat.routing import Found, Handler, Router
+from wechat.routing import Found, Router
 
 if TYPE_CHECKING:
     from wechat.loop import Call, Loop
@@ -27,6 +28,7 @@ logger = logging.getLogger("wxserver")
 TIMEOUT = 300.0  # seconds that a handler has in a lane, unless it says something else
 MOST_HANDLERS = 8  # for one message, which each of them hands on to the next
 NO_SESSION = NO_LIMIT = nullcontext()
+Held = AbstractContextManager[Any]
 
 
 @dataclass(slots=True)
@@ -60,6 +62,11 @@ class Push:
     def text(self) -> str:
         """What came, as the store keeps it."""
         return self.content.decode(errors="replace")
+
+    def hand(self, reply: Reply | None) -> None:
+        """Give a reply that its handler yields, while somebody waits for it."""
+        if reply and self.give:
+            self.give(reply)
 
 
 @dataclass(slots=True)
@@ -132,7 +139,7 @@ class Answering:
             except Left:
                 raise
             except BaseException as error:  # a handler may raise what it likes
-                log_error(logger, f"{name} failed on {label(push.asked)}", error)
+                log_error(logger, f"{name} failed on {label(push.asked)}", error, push.asked)
                 push.error = error
         return self._apologise(push, push.error) if push.error else NOBODY
 
@@ -163,7 +170,7 @@ class Answering:
         except Left:
             raise
         except BaseException as second:
-            log_error(logger, f"{handler.name}, the error handler, failed on {label(push.asked)}", second)
+            log_error(logger, f"{handler.name}, the error handler, failed on {label(push.asked)}", second, push.asked)
             return Answer(handler.name)
 
     def _call(self, handler: Handler, push: Push, **offers: Any) -> Any:
@@ -175,12 +182,14 @@ class Answering:
         ticket = (push.ticket or secrets.token_hex(4)) if "session" in handler.asks else ""
         push.ticket = "" if ticket else push.ticket
         opened = self.sessions.open(push.asked.FromUserName, ticket) if ticket else NO_SESSION
+        offers.update(api=self._api, wait=self.wait)
         if handler.is_async:
+            offers["session"] = opened.__enter__()  # until _take()
             push.call = self._prepare(handler, push.asked, opened, offers)
             return None
         with opened as session, self._in_time(handler, push, push.limit, ticket) if push.limit else NO_LIMIT:
-            result = handler(push.asked, api=self._api, session=session, **offers)
-            return _give_each(push, result) if handler.yields else result
+            result = handler(push.asked, session=session, give=push.hand, **offers)
+            return give_each(result, push.hand) if handler.yields else result
 
     @contextmanager
     def _in_time(self, handler: Handler, push: Push, limit: Limit, ticket: str) -> Iterator[None]:
@@ -203,24 +212,28 @@ class Answering:
             logger.warning("%s: it came back too late, what it says is dropped", said)
             raise
 
-    # Async handlers
+    def _prepare(self, handler: Handler, message: Message, held: Held, offers: dict[str, Any]) -> Call:
+        from wechat.loop import Call  # asyncio costs 20 ms and 1 MB, where nobody uses it
 
-    def _prepare(
-        self, handler: Handler, message: Message, opened: AbstractContextManager[Any], offers: dict[str, Any]
-    ) -> Call:
-        from wechat.loop import Awaited, Call  # asyncio costs 20 ms and 1 MB, where nobody uses it
+        coroutine = handler(message, **{**offers, "give": lambda reply: call.tell(reply)})
+        call: Call = Call(handler.name, coroutine, handler.timeout or TIMEOUT, held, to_reply)
+        return call
 
-        coroutine = handler(message, api=Awaited(self._api), session=opened.__enter__(), **offers)  # until _take()
-        return Call(handler.name, coroutine, handler.timeout or TIMEOUT, opened, to_reply)
+    def wait(self, handler: Handler, message: Message, offers: dict[str, Any]) -> Any:
+        """What an async handler returns within a `def`, whose thread waits for it."""
+        return self._made_loop().run(self._prepare(handler, message, NO_SESSION, offers), offers["give"])
 
     def start(self, call: Call, done: Callable[[str], object], key: str) -> None:
         """Run the coroutine of an async handler; `done` is called with the key when there is something to take."""
+        self._made_loop().start(call, done, key)
+
+    def _made_loop(self) -> Loop:
         with self._lock:
             if not self._loop or self._loop.is_stuck:
                 from wechat.loop import Loop
 
                 self._loop = Loop()
-        self._loop.start(call, done, key)
+            return self._loop
 
     def begin(self) -> None:
         """Begin anew, as a process that was forked has to."""
@@ -234,24 +247,11 @@ class Answering:
             self._loop.close()
 
 
-def _give_each(push: Push, values: Generator[Any]) -> Any:
-    """Give what a handler yields, one by one; what it returns then is for the caller."""
-    with closing(values):
-        while True:
-            try:
-                value = next(values)
-            except StopIteration as end:
-                return end.value
-            if (reply := to_reply(value)) and push.give:
-                push.give(reply)
-
-
 def _take(push: Push, call: Call) -> Any:
     """What came of the coroutine, whose session is saved; `push.call` stays while there may be more."""
     replies, is_over = call.take()
     for reply in replies:
-        if reply and push.give:
-            push.give(reply)
+        push.hand(reply)
     if not is_over:
         return None
     push.call = None

@@ -19,7 +19,7 @@ from wechat.log import note
 from wechat.message import delivery_key, kind_of, label
 from wechat.protocol.envelope import Clock
 from wechat.reply import Text
-from wechat.routing import describe
+from wechat.routing import DEFAULT, describe
 from wechat.settings import Settings
 from wechat.workers import standing_aside
 from wechat.world import REAL, World
@@ -196,7 +196,7 @@ class Delivery:
             found = push.found
             handler = entry.handler or (found.handler.name if found else NOBODY.handler)
             hint = ""
-            if handler != NEXT and (not found or found.handler is self._answering.router.default):
+            if handler != NEXT and (not found or found.handler.path in ((), DEFAULT)):
                 hint = f"; to answer these: @on({describe(kind_of(push.message).split('/'))})"
             tries = f" at attempt {attempt}" if attempt > 1 else ""
             how = (how or ("direct" if attempt == 1 else "retry")) if document or entry.kind == NOBODY.kind else "later"

@@ -96,7 +96,7 @@ class Runner:
         except Left:
             pass  # it goes on in another thread
         except BaseException as error:
-            log_error(logger, f"a message is not answered: {label(push.message)}", error)
+            log_error(logger, f"a message is not answered: {label(push.message)}", error, push.message)
             self.end_without_reply(entry)
         return None
 

@@ -103,7 +103,7 @@ def unhandled_keys(menu: dict[str, Any], router: Router) -> Iterator[str]:
             if not key:
                 continue
             event = "CLICK" if inner["type"] == "click" else inner["type"]
-            found = router.find(Message({"MsgType": "event", "Event": event, "EventKey": key}))
+            found = router.find_bare(Message({"MsgType": "event", "Event": event, "EventKey": key}))
             if not found or found.handler.path in (DEFAULT, ("event",)):
                 yield f'nobody handles the button {inner["name"]}: @on("event", "{event}", "{key}")'
 

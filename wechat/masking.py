@@ -1,0 +1,78 @@
+"""What an error says, without what the user said, and without secrets."""
+
+import os
+import re
+from collections.abc import Iterator, Mapping
+from typing import Any
+from urllib.parse import quote, quote_plus
+
+MOST = 1000  # characters of what an error says
+MOST_HEARD = 60_000  # characters of a message, in all its forms; one of 2,048 bytes has up to 30,000
+MASK = "…"
+NOT_THE_USERS = {"MsgType", "Event", "ToUserName", "CreateTime", "MsgId"}  # which a line of the log may name
+SECRETS = re.compile("TOKEN|SECRET|KEY|PASSWORD")  # in the names of environment variables
+URL_PARTS = re.compile(r"(?<=\?)[^\s'\")>]*=[^\s'\")>]*|(?<=://)[^\s/@?#]+(?=@)")  # queries, and passwords in addresses
+EDGES = " \t\n'\"`“”‘’「」,.:;!?=()[]{}<>"
+QUOTES = "'\"`“”‘’「」"
+
+
+def mask(text: str, message: Mapping[str, Any]) -> str:
+    """The text with an ellipsis for each part that the message has as well, and for what is a secret.
+
+    A part is a word in quotes, four letters in a row or two Chinese characters, a number, or a whole value.
+    """
+    text = URL_PARTS.sub(MASK, text[:MOST])
+    for name, value in os.environ.items():
+        if len(value) > 5 and SECRETS.search(name):
+            text = text.replace(value, MASK)
+    values = [value for value in _values(message) if value.strip()]
+    heard = _fold("\0".join(form for value in values for form in _forms(value)))
+    if len(heard) > MOST_HEARD:
+        return MASK
+    folded, masked, place = _fold(text), "", 0
+    while place < len(text):
+        end = place
+        while end < len(text) and folded[place : end + 1] in heard:
+            end += 1
+        begin = place + len(text[place:end]) - len(text[place:end].lstrip(EDGES))
+        stop = max(begin, place + len(text[place:end].rstrip(EDGES)))
+        if begin < stop and _is_the_users(folded, begin, stop, heard):
+            masked, place = masked + text[place:begin] + MASK, stop
+        else:
+            masked, place = masked + text[place], place + 1
+    return masked
+
+
+def _values(message: Any) -> Iterator[str]:
+    """Every text in it, but those that a line of the log may name."""
+    if isinstance(message, Mapping):
+        for name, value in message.items():
+            yield from () if name in NOT_THE_USERS else _values(value)
+    elif isinstance(message, list):
+        for value in message:
+            yield from _values(value)
+    else:
+        yield str(message)
+
+
+def _forms(value: str) -> tuple[str, ...]:
+    """The value as errors show it: as it is, escaped, in bytes, or in an address."""
+    return value, repr(value)[1:-1], ascii(value)[1:-1], repr(value.encode(errors="replace"))[2:-1], *_quoted(value)
+
+
+def _quoted(value: str) -> tuple[str, str]:
+    return quote(value, errors="replace"), quote_plus(value, errors="replace")
+
+
+def _fold(text: str) -> str:
+    """In small letters, and as long as before."""
+    return "".join(char.lower() if len(char.lower()) == 1 else char for char in text)
+
+
+def _is_the_users(text: str, begin: int, stop: int, heard: str) -> bool:
+    part, before, after = text[begin:stop], text[begin - 1 : begin], text[stop : stop + 1]
+    if sum(char.isalnum() + (char > "\x7f") for char in part) >= 4 or (before and before in QUOTES and after in QUOTES):
+        return True
+    edge = "" if any(map(str.isdigit, part)) else r"\0"  # a short word counts where it is all of a value
+    word = rf"(?:{edge}|^)(?<![0-9a-z])\s*{re.escape(part)}\s*(?![0-9a-z])(?:{edge}|$)"
+    return not (before.isalnum() or after.isalnum()) and bool(re.search(word, heard))
