@@ -12,10 +12,10 @@ from sandbox.testing import APPID, SECRET
 from tests.conftest import TOKEN, FaultyStore, Known
 from tests.test_ledger import STRANGE
 from tests.test_promises import wait_until
-from wechat.delivery.entries import READY, unpack_record
-from wechat.delivery.ledger import Ledger
+from wechat.delivery.delivery import MOST_STARTS
+from wechat.delivery.entries import READY
+from wechat.delivery.ledger import Ledger, unpack_record
 from wechat.delivery.outbox import NOTHING
-from wechat.delivery.runner import MOST_STARTS
 from wechat.errors import GivenUp
 from wechat.message import delivery_key
 from wechat.packing import unpack
@@ -300,8 +300,28 @@ def test_a_run_that_ends_while_its_attempt_is_acknowledged_loses_no_reply(servin
     assert [said(document), *sent].count("the answer") == 1
 
 
-def test_a_beginning_that_came_too_late_is_sent_with_the_rest(serving, store):
-    """Another process had promised it, which could not be read: seed 10736 of the simulation lost the beginning."""
+def test_an_attempt_that_is_listened_to_gets_the_answer_though_another_one_came_out_of_order(serving, monkeypatch):
+    """WeChat sent the other one earlier, to a process that stood still: it hangs up on that, and not on this one."""
+    monkeypatch.setattr(wechat.delivery.delivery, "GRACE", 2.0)
+    app = serving(working(0.7)[0], within="0.3")
+    documents = {}
+
+    def attempt(number):
+        documents[number] = app.delivery.answer(WORK)
+
+    attempts = [threading.Thread(target=attempt, args=[number]) for number in (2, 1)]
+    for thread in attempts:
+        thread.start()
+        time.sleep(0.1)
+    for thread in attempts:
+        thread.join()
+    assert {number: said(document) for number, document in documents.items()} == {1: "the answer", 2: "the answer"}
+    assert are_idle(app)
+
+
+@pytest.mark.parametrize("rest", [None, Text("the rest")], ids=["short", "long"])
+def test_a_beginning_that_came_too_late_is_sent_with_the_rest(serving, store, rest):
+    """Another process had promised it, which could not be read: seeds 10736 and 101024 of the simulation lost it."""
     app = serving(working()[0])
     ours, outbox, sent = app.delivery._ledger, app.delivery._outbox, []
     theirs = Ledger(store, Owners(store, identify=lambda: Known("other", set())), True, 600)
@@ -310,11 +330,12 @@ def test_a_beginning_that_came_too_late_is_sent_with_the_rest(serving, store):
     entry, _ = ours.begin("key", USER, False)
     theirs.promise(theirs.begin("key", USER, False)[0], "")
     store.fault = "away"
-    ours.end(entry, b"the beginning", Text("the rest"), Text("the beginning and the rest"))
+    ours.end(entry, b"the beginning", rest, Text("the whole"))
     store.fault = ""
-    outbox.deliver(entry)
+    app.delivery.look_after()
+    assert wait_until(lambda: sent)
     assert are_idle(app)
-    assert sent == ["the beginning and the rest"]
+    assert sent == ["the whole"]
 
 
 def test_a_long_text_that_comes_late_is_kept_as_a_whole(serving, store):

@@ -78,7 +78,7 @@ def test_no_thread_waits_for_a_coroutine(make_account, cloud):
         meanwhile(says, account, "wait 1", f"o{number}")
     assert wait_until(lambda: len({openid for openid, _ in cloud.sent}) == 40)
     assert time.monotonic() - begun < 5
-    assert account.app.delivery._runner.lanes._alive <= 4
+    assert account.app.delivery.lanes._alive <= 4
 
 
 def test_a_coroutine_has_what_it_asks_for(make_account):
@@ -286,7 +286,7 @@ def test_without_an_answer_of_the_error_handler_there_is_silence(make_account, l
     assert account.say("raise") == {}
     assert "the error handler, failed" in log.text
     assert "nobody is waited for" not in log.text
-    assert not len(account.app.delivery._runner.lanes)
+    assert not len(account.app.delivery.lanes)
 
 
 TIMED = (

@@ -20,7 +20,7 @@ from wxserver import Application
 ORDER = str.split(
     """
     lean errors startup settings system masking log world workers loop
-    store.base store.memory store.sqlite store.redis store.opening store.owners store.remembered
+    store.base store.memory store.sqlite store.redis store.opening store.owners
     kinds message web protocol.typed protocol.parser protocol.envelope pieces plain reply packing
     texts importing calling marks routing mistakes
     platform.transport platform.answers platform.files
@@ -49,7 +49,7 @@ MAY_IMPORT = {
     "wsgi.py": {"wxserver"},
 }
 STUBS = {"wechat.fields", "wechat.signatures"}  # for type checkers alone
-MOST_FILES = 13
+MOST_FILES = 10
 MAKE_APPLICATIONS = [ROOT / "sandbox/__main__.py", ROOT / "sandbox/testing.py"]
 
 

@@ -11,22 +11,13 @@ from hypothesis import strategies as st
 
 from tests.conftest import FaultyStore, Machine
 from tests.test_reply_properties import ARTICLES, REPLIES
-from wechat.delivery.entries import (
-    DONE,
-    KEPT,
-    PROMISED,
-    READY,
-    RUNNING,
-    Record,
-    pack_record,
-    unpack_record,
-)
-from wechat.delivery.ledger import Ledger
+from wechat.delivery.entries import DONE, PROMISED, READY, RUNNING, Record
+from wechat.delivery.entries import KEPT as DOCUMENT_KEPT
+from wechat.delivery.ledger import KEPT, Ledger, pack_record, unpack_record
 from wechat.errors import StoreError
 from wechat.packing import pack, unpack
 from wechat.reply import Image, News, Text
 from wechat.store.owners import REMEMBERED, RENEW
-from wechat.store.remembered import KEPT as DOCUMENT_KEPT
 from wechat.world import World
 
 REPLY, REST = Text("the reply"), Text("the rest")
@@ -231,6 +222,27 @@ def test_of_a_promise_and_an_end_at_once_the_first_decides_and_the_other_sees_it
 def test_a_message_ends_once(ledger):
     entry, _ = begin(ledger)
     assert sorted(at_once(*[lambda: ledger.end(entry, b"x", None, None)] * 4)) == ["", "", "", RUNNING]
+
+
+def test_what_is_handed_on_to_a_slow_handler_is_not_counted_twice_though_it_was_promised_meanwhile(ledger):
+    """Seed 250386 of the simulation gave a message up after two starts."""
+    entry, _ = begin(ledger, is_slow=False)
+    ledger.promise(entry, "")
+    assert ledger.slow_down(entry)
+    assert ledger.start(entry)
+    assert entry.record.starts == 1
+
+
+def test_what_is_yielded_as_its_message_ends_is_dropped(ledger, store):
+    """A thread that hung came back just then: seed 600134 of the simulation."""
+    entry, _ = begin(ledger)
+    ledger.promise(entry, "")
+    late = ledger.further(entry, [REPLY], 1)
+    assert ledger.end(entry, b"", None, None) == PROMISED
+    late += ledger.further(entry, [REPLY], 1)
+    assert not any(ledger.add(entry, further) for further in late)
+    assert not store.linked("user:o")
+    assert not store.linked("user:")
 
 
 # The reply on its way

@@ -169,6 +169,25 @@ def test_a_process_that_stood_still_itself_holds_that_against_nobody(owners, oth
         watch(owners, world, RENEW, other)
 
 
+def test_who_stood_still_before_it_saw_the_others_holds_that_against_nobody(owners, other, store, world, monkeypatch):
+    """Seed 30482 of the first simulation with yields: two waits for the store in one look counted twice."""
+    linked = store.linked
+
+    def stand_still(index):
+        world.now += 20.0
+        other.show_life()
+        return linked(index)
+
+    watch(owners, world, RENEW, other)
+    with monkeypatch.context() as patch:
+        patch.setattr(store, "linked", stand_still)
+        owners.look()
+    watch(owners, world, LIFE - RENEW)
+    assert not owners.is_dead(other.me), "it showed life 12 s ago"
+    watch(owners, world, RENEW)
+    assert owners.is_dead(other.me)
+
+
 def test_while_the_store_is_away_nobody_dies(owners, other, store, world):
     watch(owners, world, RENEW, other)
     store.fault = "away"

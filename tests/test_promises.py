@@ -457,7 +457,7 @@ FORK = """
 import os, signal, sys, time, wxserver
 from sandbox.messages import text_message
 app = wxserver.make_application(os.environ, sys.argv[1])
-pools = app.delivery._runner.lanes, app.delivery._outbox.lanes
+pools = app.delivery.lanes, app.delivery._outbox.lanes
 for pool in pools:
     pool.submit("a lane", lambda: None)
 while any(map(len, pools)):

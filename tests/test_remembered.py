@@ -5,8 +5,8 @@ from types import SimpleNamespace
 
 import pytest
 
-import wechat.store.remembered as module
-from wechat.store.remembered import DIGEST, KEPT, MOST, Remembered
+import wechat.delivery.entries as module
+from wechat.delivery.entries import DIGEST, KEPT, MOST, Remembered
 
 SECONDS = 600.0
 OVER, UNDER_WAY = SimpleNamespace(is_over=True), SimpleNamespace(is_over=False)

@@ -5,6 +5,7 @@ import time
 
 import pytest
 
+from sandbox.messages import USER
 from sandbox.testing import APPID, SECRET
 from tests.test_promises import wait_until
 from wechat.errors import RoutingError
@@ -256,6 +257,17 @@ def test_the_next_text_says_once_that_a_reply_waits(refusing):
     assert account.say("hi")["Content"] == "the model\n\nthere is one"
     assert account.say("hi")["Content"] == "the model"
     assert account.say("next")["Content"] == "the reply"
+
+
+def test_that_a_user_does_not_know_is_noted_before_the_reply_is_nobodys(refusing):
+    """Of a process that ended in between nobody took it over: seed 32533 of the simulation."""
+    account = refusing()
+    outbox, noted = account.app.delivery._outbox, []
+    keep = outbox._ledger.keep
+    outbox._ledger.keep = lambda entry: noted.append(set(outbox.untold)) or keep(entry)
+    let_wait(account)
+    assert wait_until(account.app.delivery.is_idle)
+    assert noted == [{USER}]
 
 
 def test_who_was_told_to_ask_is_not_told_again(make_account):

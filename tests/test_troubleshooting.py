@@ -13,7 +13,7 @@ from sandbox.platform import Endpoint, Platform
 from sandbox.testing import APPID, SECRET
 from tests.conftest import PLAIN, ROOT, SAFE, SEALED, TOKEN
 from tests.test_abandoned import leave
-from wechat.delivery.runner import MOST_STARTS
+from wechat.delivery.delivery import MOST_STARTS
 from wechat.errors import StartError
 from wechat.log import LineFormatter
 from wechat.mistakes import find_mistakes
@@ -210,7 +210,7 @@ class Troubled:
 @pytest.fixture
 def troubled(tmp_path, cloud, log, monkeypatch):
     """Those servers; their `lines` are what they have logged."""
-    monkeypatch.setattr("wechat.world.FULL", 0.1)
+    monkeypatch.setattr("wechat.delivery.lanes.FULL", 0.1)
     lines, cloud.folder = Lines(), tmp_path
     logging.getLogger().addHandler(lines)
     servers = Troubled(tmp_path, cloud, lines)

@@ -1,5 +1,6 @@
 """Handlers that yield: each yield is a reply of its own, in order, as soon as it is there."""
 
+import threading
 import time
 
 import pytest
@@ -8,6 +9,7 @@ from sandbox.messages import USER, text_message
 from tests.conftest import nodes
 from tests.test_async import API, HEAD, meanwhile, says
 from tests.test_promises import SERVE, say, wait_until
+from wechat.texts import Texts
 
 STORY = """
 @on("text", re.compile(r"(\\d+) pieces, (\\S+) s each"))
@@ -160,7 +162,7 @@ def test_without_customer_messages_the_last_attempt_gets_what_is_there_and_the_r
     assert said.startswith("piece 0")
     assert said.endswith("\n\n回复“继续”查看下文")
     assert "piece 3" not in said
-    assert wait_until(lambda: len(account.app.delivery._runner.lanes) == 0)
+    assert wait_until(lambda: len(account.app.delivery.lanes) == 0)
     rest = account.say("继续")["Content"]
     assert [f"piece {number}" in said for number in range(4)] == [f"piece {number}" not in rest for number in range(4)]
     assert rest.endswith("piece 3")
@@ -298,3 +300,81 @@ def error(msg, error):
     assert wait_until(lambda: "it came back too late" in log.text)
     assert settled(account)
     assert texts(cloud) == ["sorry, TimeoutError"]
+
+
+# What the simulation has found
+
+
+PARTS = """
+from wechat.reply import Image
+
+@on("text", "parts")
+async def parts(msg):
+    yield "one"
+    yield Image("m1")
+    yield "two"
+    yield Image("m2")
+    yield "three"
+
+@on("text", "fast")
+def fast(msg):
+    return "fast"
+"""
+
+
+def say_of(account, content):
+    reply = account.say(content)
+    return reply.get("MediaId") or reply.get("Content", "").partition("\n")[0]
+
+
+def test_what_is_yielded_last_is_kept_though_what_came_before_is_nobodys_already(make_account):
+    """The sender is quick: it has kept the first reply before the others were there, and they were lost."""
+    account = make_account(HEAD + PARTS, WECHAT_REPLY_WITHIN="1")
+    delivery = account.app.delivery
+    delivery._outbox.deliver = lambda entry, after=0.0: delivery._outbox._go_on(entry)
+    entries, begin = [], delivery._ledger.begin
+    delivery._ledger.begin = lambda *key: entries.append(begin(*key)[0]) or (entries[-1], True)
+    give = delivery._give
+
+    def promise_first(entry, push, reply):
+        delivery._ledger.promise(entry, push.text, True)
+        give(entry, push, reply)
+
+    delivery._give = promise_first
+    account.say("parts")
+    assert settled(account)
+    del delivery._ledger.begin
+    assert [say_of(account, "继续") for _ in range(5)] == ["one", "m1", "two", "m2", "three"]
+
+
+@pytest.mark.parametrize("content", ["fails", "fails async"])
+def test_what_comes_last_stands_behind_what_waits_already(make, cloud, content):
+    """It stood in the record of the message, which is the first of all, and 继续 fetched it first."""
+    account = make(**API, WECHAT_API_URL=cloud.url)
+    cloud.fail("/cgi-bin/message/custom/send", "code:45015", times=None)
+    assert account.say(content)["Content"] == "one"
+    assert settled(account)
+    assert [say_of(account, "继续") for _ in range(2)] == ["two", "sorry, ValueError"]
+
+
+def test_continue_does_not_overtake_what_is_being_sent(make_account, cloud):
+    account = make_account(HEAD + PARTS, **API, WECHAT_API_URL=cloud.url)
+    may_go, send = threading.Event(), account.app.api.send_message
+    account.app.api.send_message = lambda *message: may_go.wait(10) and send(*message)
+    assert account.say("parts")["Content"] == "one"
+    assert wait_until(
+        lambda: any('"is_sending": true' in raw for raw in account.app.store.linked(f"user:{USER}").values())
+    )
+    assert account.say("继续")["Content"] == Texts.not_ready
+    may_go.set()
+    assert settled(account)
+    sent = [message.get("image", message.get("text")) for _, message in cloud.sent]
+    assert [next(iter(part.values())) for part in sent] == ["m1", "two", "m2", "three"]
+
+
+def test_what_is_yielded_first_says_that_another_reply_waits(make_account, cloud):
+    account = make_account(HEAD + PARTS, **API, WECHAT_API_URL=cloud.url)
+    cloud.fail("/cgi-bin/message/custom/send", "code:45015", times=None)
+    account.say("parts")
+    assert settled(account)
+    assert account.say("parts")["Content"] == f"one\n\n{Texts.announce}"

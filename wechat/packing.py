@@ -19,6 +19,10 @@ class Pieces:
     number: int = 0  # of those that went out as a message of their own
     next_at: float = 0.0  # when the next one may go out, so that it does not arrive before the direct answer
 
+    def after(self, now: float) -> float:
+        """The seconds until then."""
+        return max(0.0, self.next_at - now)
+
 
 def pack(reply: Reply) -> str:
     """The reply as JSON, for the store."""

@@ -23,6 +23,7 @@ def run(seeds):
     for seed in seeds:
         simulation = Simulation(seed)
         for promise in simulation.run()[:1]:
+            print(seed, simulation.plan.kind, promise, flush=True)
             found.setdefault((simulation.plan.kind, promise.partition(":")[0]), []).append((seed, promise))
     for (kind, promise), broken in sorted(found.items()):
         print(f"{len(broken)} x {kind}, {promise}: {broken[:3]}")

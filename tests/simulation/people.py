@@ -2,13 +2,13 @@
 
 import re
 
-from tests.simulation.plan import FIRST_ID, Letter
+from tests.simulation.loop import Sleep
+from tests.simulation.plan import FIRST_ID, NEXT, PICTURE, Letter
 from tests.simulation.promises import TIMEOUT
 from tests.simulation.story import Planned
 from wechat.errors import GivenUp
 from wechat.reply import Image, Transfer
 from wechat.routing import on
-from wechat.texts import Texts
 
 HANG = 100  # seconds
 CONTENT = re.compile(r"<(?:Content|MediaId)><!\[CDATA\[(.*?)\]\]>", re.DOTALL)
@@ -27,10 +27,10 @@ class WeChat:
         self._scheduler.sleep(letter.comes_at)
         self.deliver(letter)
 
-    def ask_to_continue(self, user):
-        """Send 继续 for the user; gives what the answer says, None for no answer."""
+    def ask(self, user, word=NEXT):
+        """Send 继续 for the user, or another word; gives what the answer says, None for no answer."""
         self._numbers += 1
-        letter = Letter(self._numbers, user, "继续", "text", 0, [(0, "reply")], 0, 4)
+        letter = Letter(self._numbers, user, word, self._simulation.plan.texts, runs=[(0, "reply")] * 5)
         self._simulation.letters[letter.name] = letter
         return self.deliver(letter)
 
@@ -70,7 +70,7 @@ class WeChat:
             self._simulation.say(f"{letter.name}: WeChat gives up")
             return None
         text = said(answer)
-        letter.heard = "success" if not text else "waiting" if text == Texts.waiting else "direct"
+        letter.heard = "success" if not text else "waiting" if text == letter.texts.waiting else "direct"
         self._simulation.say(f"{letter.name}: WeChat hears {letter.heard}: {text[:40]!r}")
         self._simulation.watch.heard(letter, text)
         return text
@@ -92,16 +92,51 @@ class Handlers:
 
     def routes(self):
         """The handlers by their paths."""
+        marked = (*self._plain(), *self._yielding(), *self._awaiting(), *self._others())
+        marked[0].wechat_texts = self._simulation.plan.texts
+        return {mark.path: function for function in marked for mark in function.wechat_marks}
 
-        @on("text", re.compile(r"(?:slow) m\d+"), slow=True, timeout=TIMEOUT)
+    def _plain(self):
+        @on("text", re.compile(r"slow m\d+"), slow=True, timeout=TIMEOUT)
         @on("text", re.compile(r"(?:fast|unmarked) m\d+"))
         def work(message):
-            return self._work(message)
+            return self._at_once(self._work(message))
 
         @on("text", re.compile(r"session m\d+"))
         def remember(message, session):
-            return self._remember(message, session)
+            return self._at_once(self._remember(message, session))
 
+        return work, remember
+
+    def _yielding(self):
+        @on("text", re.compile(r"yield m\d+"), timeout=TIMEOUT)
+        def tell(message):
+            for seconds, text in self._tell(message):
+                self._scheduler.sleep(seconds)
+                if text:
+                    yield said_as(text)
+
+        @on("text", re.compile(r"async yield m\d+"), timeout=TIMEOUT)
+        async def wait_and_tell(message):
+            for seconds, text in self._tell(message):
+                await Sleep(seconds)
+                if text:
+                    yield said_as(text)
+
+        return tell, wait_and_tell
+
+    def _awaiting(self):
+        @on("text", re.compile(r"async m\d+"), timeout=TIMEOUT)
+        async def wait(message):
+            return await self._awaited(self._work(message))
+
+        @on("text", re.compile(r"async session m\d+"), timeout=TIMEOUT)
+        async def wait_and_remember(message, session):
+            return await self._awaited(self._remember(message, session))
+
+        return wait, wait_and_remember
+
+    def _others(self):
         @on("default")
         def rest(message):
             return NOTHING_OPEN
@@ -115,31 +150,73 @@ class Handlers:
                 self._watch.timed_out(letter, self._scheduler.current.process)
             return letter.sorry
 
-        marked = (work, remember, rest, apologise)
-        return {mark.path: function for function in marked for mark in function.wechat_marks}
+        @on("busy")
+        def turn_away(message):
+            letter = self._letter(message)
+            self._watch.lanes.turned_away(letter, self._scheduler.current.process)
+            return letter.busy
+
+        return rest, apologise, turn_away
 
     def _letter(self, message):
         return self._simulation.letters[f"m{int(message.MsgId) - FIRST_ID}"]
 
+    def _at_once(self, steps):
+        """Go through the steps of a handler; gives what it returns."""
+        while True:
+            try:
+                self._scheduler.sleep(next(steps))
+            except StopIteration as end:
+                return end.value
+
+    async def _awaited(self, steps):
+        while True:
+            try:
+                seconds = next(steps)
+            except StopIteration as end:
+                return end.value
+            await Sleep(seconds)
+
     def _work(self, message):
-        process, letter = self._scheduler.current.process, self._letter(message)
-        run = self._watch.begun(letter, process)
-        seconds, end = (0, "reply") if letter.is_replayed else letter.planned_runs[min(run.number, 4)]
-        self._scheduler.sleep(seconds + (HANG if end == "hang" else 0))
+        """The steps of a handler: the seconds that each takes."""
+        letter = self._letter(message)
+        run, seconds, end = self._begin(letter)
+        yield seconds + (HANG if end == "hang" else 0)
+        self._end(run, end)
+        return reply_of(letter)
+
+    def _tell(self, message):
+        """Those of one that yields: the seconds, and the text that it gives then."""
+        letter = self._letter(message)
+        run, seconds, end = self._begin(letter)
+        for text in letter.parts:
+            yield seconds / len(letter.parts), text
+        yield (HANG if end == "hang" else 0), ""
+        self._end(run, end)
+
+    def _begin(self, letter):
+        run = self._watch.begun(letter, self._scheduler.current.process)
+        return run, *((0, "reply") if letter.is_replayed else letter.planned_runs[min(run.number, 4)])
+
+    def _end(self, run, end):
         if end == "kill":
-            self._simulation.crash(process)
+            self._simulation.crash(run.process)
             self._scheduler.leave()
         self._watch.ended(run)
         if end == "raise":
             raise Planned
-        return reply_of(letter)
 
     def _remember(self, message, session):
         letter = self._letter(message)
         with self._watch.alone(letter, self._scheduler.current.process):
-            reply = self._work(message)
+            reply = yield from self._work(message)
         session["seen"] = [*session.get("seen", ()), letter.name]
         return reply
+
+
+def said_as(text):
+    """What a handler yields: some are pictures."""
+    return Image(text) if len(text) == PICTURE else text
 
 
 def reply_of(letter):

@@ -38,6 +38,7 @@ class SimulatedTransport:
 
     def _exchange(self, request, timeout):
         simulation = self._simulation
+        simulation.watch.calls(self._process)
         simulation.step(self._process, 2.0)
         fault, seconds = simulation.trouble.of_platform()
         if fault == "away":
@@ -48,6 +49,7 @@ class SimulatedTransport:
         if not answered.wait(timeout) or fault == "lost":
             request.is_lost = True
             raise TransportError(request.path)
+        simulation.watch.words.answered(request)
         simulation.step(self._process, 2.0)
         return request.answer
 
@@ -108,6 +110,8 @@ class Platform:
         return {"errcode": errcode}
 
     def _give_token(self, is_forced):
+        if self._simulation.trouble.is_distrusted():
+            return {"errcode": 40164}
         if is_forced:
             self._is_old_given = False
         return {"access_token": f"token{self._number - self._is_old_given}", "expires_in": 7200}

@@ -1,5 +1,6 @@
 """A process of the server: the real code, in a simulated world."""
 
+from tests.simulation.loop import SimulatedLoop
 from tests.simulation.platform import SimulatedTransport
 from tests.simulation.scheduler import Event, SimulatedWorld
 from tests.simulation.store import Shelf, SimulatedStore
@@ -10,14 +11,13 @@ from wechat.delivery.outbox import Outbox
 from wechat.delivery.sessions import Sessions
 from wechat.errors import StoreError
 from wechat.platform.api import Api
-from wechat.routing import Router
 from wechat.store.owners import Heartbeat, Owners
 
 
 class Parts:
     """The classes that a process is put together from; an old fault puts another one in."""
 
-    Owners, Ledger, Outbox, Delivery = Owners, Ledger, Outbox, Delivery
+    Owners, Ledger, Outbox, Sessions, Answering, Delivery = Owners, Ledger, Outbox, Sessions, Answering, Delivery
 
 
 class Identity:
@@ -45,6 +45,7 @@ class Process:
         self._held_back = []
         self._connections = []
         self.store = self.delivery = None  # until it has started
+        self.loop = SimulatedLoop(simulation, self)
         self.world = SimulatedWorld(self._scheduler, self)
 
     @property
@@ -66,7 +67,8 @@ class Process:
         api = Api(settings, store, owners, self.clock, world, lambda _: SimulatedTransport(simulation, self))
         ledger = parts.Ledger(store, owners, is_shared, 2 * settings.max_age, world)
         outbox = parts.Outbox(settings, api, ledger, store, world)
-        answering = Answering(Router(simulation.routes), api, Sessions(store, owners))
+        sessions = parts.Sessions(store, owners)
+        answering = parts.Answering(simulation.router, api, sessions, self.loop)
         delivery = parts.Delivery(settings, answering, ledger, outbox, self.clock, world)
         if is_shared:
             owners.show_life()
@@ -77,9 +79,11 @@ class Process:
     def receive(self, letter):
         """What it answers to an attempt within WeChat's five seconds; None for no answer."""
         answered, box = Event(self._scheduler), []
+        self._simulation.watch.lanes.arrived(letter, self)
 
         def work():
             box.append(self.delivery.answer(letter.body))
+            self._simulation.watch.words.answered_with(letter, box[0])
             answered.set()
 
         self._connections.append(answered)

@@ -42,6 +42,7 @@ class Scheduler:
         self.current = None
         self.is_over = False
         self.broken = []  # errors that ended a task
+        self.at_end = []  # what is to be called when all is over
         self._hub = getcurrent()
         self._ready, self._timers, self._tasks = [], [], []
         self._numbers = count()
@@ -68,6 +69,8 @@ class Scheduler:
         for task in self._tasks:
             if task.greenlet:  # begun, and not ended
                 task.greenlet.throw(GreenletExit)
+        for function in self.at_end:
+            function()
 
     def make_ready(self, task):
         """Let the task run, at some moment from now on."""
@@ -77,8 +80,10 @@ class Scheduler:
 
     def pause(self):
         """Let others run first."""
-        self._ready.append(self.current)
-        self.leave()
+        process = self.current.process
+        if self._ready or self.is_over or (process and (process.is_dead or process.frozen)):
+            self._ready.append(self.current)
+            self.leave()
 
     def leave(self):
         """Stop here until somebody makes the task ready."""

@@ -13,6 +13,7 @@ from tests.simulation.promises import Watch
 from tests.simulation.scheduler import Scheduler
 from tests.simulation.store import Shelf
 from tests.simulation.trouble import Trouble
+from wechat.routing import Router
 
 WALL = 1_800_000_000  # seconds since 1970, at the beginning
 FAULTS_END = 45.0  # seconds
@@ -34,7 +35,7 @@ class Simulation:
         self.processes, self._parts, self._numbers = {}, parts, 0
         self.shelf = Shelf(self)
         self.trouble, self.platform, self.watch = Trouble(self), Platform(self), Watch(self)
-        self.wechat, self.routes = WeChat(self), Handlers(self).routes()
+        self.wechat, self.router = WeChat(self), Router(Handlers(self).routes())
 
     def run(self):
         """The promises that were broken."""
@@ -56,6 +57,7 @@ class Simulation:
         scheduler.run(scheduler.now + 4)  # a store that failed is left alone for a while
         self._run_until(self.watch.is_settled, SETTLED_BY)
         if not self.plan.is_miniprogram:
+            self._run_to_its_end(self._ask_all)
             self._run_to_its_end(self._fetch_all)
         self._run_to_its_end(self._replay_all)
         self.watch.look_at_the_end()
@@ -70,10 +72,18 @@ class Simulation:
         self._run_until(lambda: task.greenlet.dead, until)
         self._run_until(self.watch.is_settled, until)
 
+    def _users(self):
+        return sorted({letter.user for letter in self.plan.letters})
+
+    def _ask_all(self):
+        """Have each user write once more; the answer says so where something waits."""
+        for user in self._users():
+            self.wechat.ask(user, "fast")
+
     def _fetch_all(self):
-        for user in sorted({letter.user for letter in self.plan.letters}):
-            for _ in range(20):
-                text = self.wechat.ask_to_continue(user)
+        for user in self._users():
+            for _ in range(30):
+                text = self.wechat.ask(user)
                 self.watch.continued(user, text)
                 if text == NOTHING_OPEN:
                     break

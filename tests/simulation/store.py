@@ -1,7 +1,5 @@
 """The store that the simulated processes share, on the other side of a network that fails."""
 
-from contextlib import contextmanager
-
 from wechat.errors import StoreError
 from wechat.store.base import Store
 from wechat.store.memory import MemoryStore
@@ -59,16 +57,27 @@ class SimulatedStore(Store):
         self.look_again = simulation.plan.look_again
 
     def get(self, key):
-        with self._noting(key), self._doing("get"):
-            return self._ask(lambda: self.shelf.get(key), is_write=False)
+        try:
+            with self._doing("get"):
+                return self._ask(lambda: self.shelf.get(key), is_write=False)
+        except StoreError:
+            self._note_failure(key)
+            raise
 
     def linked(self, index):
-        with self._noting(index), self._doing("list"):
-            return self._ask(lambda: self.shelf.linked(index), is_write=False)
+        try:
+            with self._doing("list"):
+                return self._ask(lambda: self.shelf.linked(index), is_write=False)
+        except StoreError:
+            self._note_failure(index)
+            raise
 
     def swap(self, *changes):
-        with self._noting(*[change.key for change in changes]):
+        try:
             return super().swap(*changes)
+        except StoreError:
+            self._note_failure(*[change.key for change in changes])
+            raise
 
     def _swap(self, changes):
         is_done = self._ask(lambda: self.shelf.change(changes, self._process), is_write=True)
@@ -80,6 +89,7 @@ class SimulatedStore(Store):
 
     def _ask(self, operation, is_write):
         scheduler, trouble = self._simulation.scheduler, self._simulation.trouble
+        self._simulation.watch.calls(self._process)
         self._simulation.step(self._process, 1.0 if is_write else 0.3)
         fault, seconds = trouble.of_store(self._process)
         if seconds:
@@ -107,10 +117,5 @@ class SimulatedStore(Store):
                 for change in changes:
                     other.store._wake(change.key)
 
-    @contextmanager
-    def _noting(self, *keys):
-        try:
-            yield
-        except StoreError:
-            self._simulation.watch.store_failed(keys, self._process)
-            raise
+    def _note_failure(self, *keys):
+        self._simulation.watch.store_failed(keys, self._process)

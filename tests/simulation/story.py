@@ -1,9 +1,9 @@
 """What became of one message."""
 
-from wechat.delivery.entries import PROMISED, READY, RUNNING
-from wechat.texts import Texts
+from itertools import accumulate
 
-MORE, ANNOUNCE = f"\n\n{Texts.more}", f"\n\n{Texts.announce}"
+from tests.simulation.plan import IN_LANE, SESSIONS
+from wechat.delivery.entries import PROMISED, READY, RUNNING
 
 MOST_PIECES = 4
 
@@ -17,6 +17,7 @@ class Run:
 
     def __init__(self, number, process, at):
         self.number, self.process, self.began_at, self.ended_at = number, process, at, None
+        self.is_in_lane = False
 
 
 class Story:
@@ -24,6 +25,9 @@ class Story:
 
     def __init__(self, letter):
         self.letter = letter
+        self.is_in_lane = letter.word in IN_LANE  # from the beginning
+        self.needs_session = letter.word in SESSIONS
+        self.arrived_at = self.entered_at = None  # when the first attempt came to a process, and into the ledger
         self.record = None  # as the store has it
         self.moved_at = 0.0  # to its state and owner
         self.runs = []
@@ -38,7 +42,8 @@ class Story:
         self.ready_at = None
         self.repeats = self.gaps = 0
         self.overtaken = 0  # fetches that were still on their way at a later one
-        self.has_apology = self.is_head_late = False
+        self.has_apology = self.is_apology_last = self.is_head_late = False
+        self.was_kept = False  # for 继续, or a part of it
         self._pieces = []  # from where to where in the reply
         self._furthest = self._last = 0  # where a piece ended
 
@@ -46,25 +51,40 @@ class Story:
 
     def show(self, text):
         """The user sees a text: the reply, a piece of it, or that there was an error."""
-        piece = text.removesuffix(MORE).removesuffix(ANNOUNCE)
-        if piece == self.letter.sorry:
-            self.repeats += bool(self.has_apology or self._pieces)
-            self.has_apology = True
-            return
-        begin = self.letter.text.find(piece)
-        if not self._pieces:
-            self.repeats += self.has_apology
+        texts = self.letter.texts
+        text = text.removesuffix(f"\n\n{texts.more}").removesuffix(f"\n\n{texts.announce}")
+        before = self.repeats
+        for piece in filter(None, text.split("\n")):  # parts may be joined
+            if piece in (self.letter.sorry, self.letter.busy):
+                self.repeats += bool(self.has_apology or (self._pieces and not self.letter.parts))
+                self.has_apology = self.is_apology_last = True
+            else:
+                begin = self.letter.text.find(piece)
+                self.repeats += self.is_apology_last and not (self.letter.parts and self.was_kept)
+                self.is_apology_last = False
+                self._note_piece(begin, begin + len(piece))
+        self.repeats = min(self.repeats, before + 1)
+
+    def _note_piece(self, begin, end):
         if begin and not self._pieces:
             self.is_head_late = True
         elif begin > self._furthest:
             self.gaps += 1
         elif not begin and self.is_head_late and min(self._pieces)[0]:
             pass
-        elif not self._goes_on(begin, begin + len(piece)):
+        elif self.letter.parts and (self.gaps or self.is_head_late):  # it may be the one that was missing
+            self.repeats += any(begin < other_end and end > other for other, other_end in self._pieces)
+        elif not self._goes_on(begin, end):
             self.repeats += 1
-        self._last = begin + len(piece)
+        self._last = end
         self._furthest = max(self._furthest, self._last)
-        self._pieces.append((begin, self._last))
+        self._pieces.append((begin, end))
+
+    def part_of(self, text):
+        """The number of the part in which the text begins, of a reply in parts."""
+        begin = self.letter.text.find(text.partition("\n")[0])
+        ends = accumulate(map(len, self.letter.parts))
+        return sum(end <= begin for end in ends) if begin >= 0 else len(self.letter.parts)
 
     def _goes_on(self, begin, end):
         """Whether the piece follows one that was seen. A repeat may be cut at another place; either is gone on with."""
@@ -89,8 +109,9 @@ class Story:
     @property
     def extra_sends(self):
         """The repeats that are no fault: whether a part had arrived, nobody could know."""
+        again = max(0, len(self.runs) - 1) * MOST_PIECES * len(self.letter.parts)  # each run gives all parts anew
         in_between = sum(record.state == READY and record.is_sending for record in self.adopted)
-        return in_between + sum(send.is_lost for send in self.sends) + self.lost_with
+        return again + in_between + sum(send.is_lost for send in self.sends) + self.lost_with
 
     @property
     def repeats_without_store(self):

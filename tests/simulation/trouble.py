@@ -100,6 +100,9 @@ class Trouble:
     def _forbid(self, process):
         self._last("forbid", None, 1, 10, 100)
 
+    def _distrust(self, process):
+        self._last("distrust", None, 1, 10, 100)
+
     def _token(self, process):
         is_old_given = self._random.random() < 0.5
         self._say(f"the token counts no more, and is {'still' if is_old_given else 'not'} given")
@@ -118,6 +121,10 @@ class Trouble:
             self._say("an answer of the platform is lost")
             return self._next_at_platform.pop(), seconds
         return None, seconds
+
+    def is_distrusted(self):
+        """Whether the platform has not the server's address on its list."""
+        return self._is_on("distrust")
 
     def refusal_of(self, openid):
         """The errcode for a message to this user."""

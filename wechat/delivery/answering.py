@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 
 from wechat.calling import Handler, give_each
 from wechat.delivery.sessions import Sessions
-from wechat.errors import GivenUp, Left
+from wechat.errors import Left
 from wechat.log import log_error
 from wechat.message import Message, label
 from wechat.platform.api import Api
@@ -54,6 +54,11 @@ class Push:
         return openid
 
     @property
+    def answerer(self) -> str:
+        """The name of its handler."""
+        return self.found.handler.name if self.found else "nobody"
+
+    @property
     def wants(self) -> str:
         """Whose session its handler asks for; empty where it asks for none."""
         return str(self.asked["FromUserName"]) if self.found and "session" in self.found.handler.asks else ""
@@ -92,12 +97,12 @@ Limit = Callable[[str, float, Callable[[], Push]], AbstractContextManager[None]]
 class Answering:
     """Finds the handler of a message and calls it with what it asks for."""
 
-    def __init__(self, router: Router, api: Api, sessions: Sessions) -> None:
+    def __init__(self, router: Router, api: Api, sessions: Sessions, loop: Loop | None = None) -> None:
         self.router = router
         self._api = api
         self.sessions = sessions
         self._lock = threading.Lock()
-        self._loop: Loop | None = None
+        self._loop = loop  # made when it is first needed
 
     def read(self, content: bytes, started: float) -> Push:
         """The message in the bytes of a push, and its handler; raises Unreadable."""
@@ -142,12 +147,6 @@ class Answering:
                 log_error(logger, f"{name} failed on {label(push.asked)}", error, push.asked)
                 push.error = error
         return self._apologise(push, push.error) if push.error else NOBODY
-
-    def give_up(self, push: Push, starts: int) -> None:
-        """Leave a message whose process ended at each of its starts to the error handler."""
-        said = f"{push.found.handler.name if push.found else 'nobody'} on {label(push.message)}"
-        logger.error("%s: its process ended at each of %d starts, the message is given up", said, starts)
-        push.error = GivenUp("the process ended each time the message was answered")
 
     def turn_away(self, push: Push) -> Answer:
         """What the busy handler answers, else the text for a message that is one too many."""

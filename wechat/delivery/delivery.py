@@ -6,23 +6,21 @@ https://developers.weixin.qq.com/doc/service/guide/product/message/Passive_user_
 
 import logging
 import math
-from collections.abc import Iterator
-from contextlib import contextmanager
+from collections.abc import Sequence
+from functools import partial
 
-from wechat.delivery.answering import NEXT, NOBODY, Answering, Push
-from wechat.delivery.entries import READY, Entry
-from wechat.delivery.ledger import Ledger
-from wechat.delivery.outbox import Outbox
-from wechat.delivery.runner import Runner
-from wechat.errors import Unreadable
-from wechat.log import note
+from wechat.delivery.answering import NEXT, NOBODY, Answer, Push
+from wechat.delivery.entries import PROMISED, READY, RUNNING, Entry
+from wechat.delivery.lanes import LATER
+from wechat.delivery.outbox import NOTHING
+from wechat.delivery.runner import BEHIND, Runner, say_too_late
+from wechat.errors import GivenUp, Left
+from wechat.log import log_error, note
 from wechat.message import delivery_key, kind_of, label
-from wechat.protocol.envelope import Clock
-from wechat.reply import Text
+from wechat.reply import TEXT_LIMIT, Reply, Text, is_long, split_text, to_xml
 from wechat.routing import DEFAULT, describe
-from wechat.settings import Settings
+from wechat.texts import AROUND
 from wechat.workers import standing_aside
-from wechat.world import REAL, World
 
 logger = logging.getLogger("wxserver")
 
@@ -33,128 +31,45 @@ GRACE = 1.5  # seconds past WECHAT_REPLY_WITHIN, so that WeChat hangs up and ask
 HUNG_UP_AT = 0.4  # of that
 LAST_ATTEMPT = 3
 DIRECT = ""  # in the log: with this attempt, the first or a later one
-BEHIND_A_CRASH = 6.0  # seconds after which the rest of a long text follows its beginning: WeChat asks for that after 5
+LONG_FOR_UNMARKED = 1.0  # seconds
+MOST_STARTS = 3  # each of which ended with the death of its process
 
 
-class Crowd:
-    """How many attempts are held open, which leaves workers for other messages.
-
-    Three quarters of the workers are for one attempt of each user; an eighth for all others of theirs, so that nobody
-    makes it crowded for another. An attempt that WeChat has left does not count.
-    """
-
-    def __init__(self, workers: int, world: World) -> None:
-        self._most_users, self._most_others = workers * 3 // 4, workers // 8
-        self._lock = world.lock()
-        self._held: dict[str, int] = {}  # for each user
-
-    def __len__(self) -> int:
-        return sum(self._held.values())
-
-    @contextmanager
-    def join(self, openid: str) -> Iterator[bool]:
-        """Whether there is room for an attempt of the user inside the block."""
-        with self._lock:
-            held, users = self._held.get(openid, 0), len(self._held)
-            has_room = len(self) - users < self._most_others if held else users < self._most_users
-            if has_room:
-                self._held[openid] = held + 1
-        try:
-            yield has_room
-        finally:
-            if has_room:
-                with self._lock:
-                    self._held[openid] -= 1
-                    if not self._held[openid]:
-                        del self._held[openid]
-
-
-class Delivery:
+class Delivery(Runner):
     """Gives each attempt at a message its answer."""
-
-    def __init__(
-        self,
-        settings: Settings,
-        answering: Answering,
-        ledger: Ledger,
-        outbox: Outbox,
-        clock: Clock,
-        world: World = REAL,
-    ) -> None:
-        self._within = settings.reply_within
-        self._workers = settings.threads
-        self._answering, self._ledger, self._outbox = answering, ledger, outbox
-        self._world = world
-        self._runner = Runner(settings, answering, ledger, outbox, clock, world)
-        self._lanes = self._runner.lanes, outbox.lanes, outbox.typists
-        self.crowd = Crowd(self._workers, world)
-
-    def begin(self) -> None:
-        """Begin anew in a process that was forked, which has none of its parent's threads."""
-        self.crowd = Crowd(self._workers, self._world)
-        self._answering.begin()
-        for lanes in self._lanes:
-            lanes.begin()
 
     def answer(self, content: bytes) -> bytes:
         """The document that answers this attempt at the message, or nothing for `success`; raises Unreadable."""
         push = self._answering.read(content, self._world.monotonic())
-        is_slow = self._answering.may_take_long(push) and not self._runner.is_continue(push)
+        is_slow = self._answering.may_take_long(push) and not self._is_continue(push)
         entry, is_ours = self._ledger.begin(delivery_key(push.message, content), push.openid, is_slow)
         try:
             attempt = entry.record.attempts
             if is_ours and not is_slow and (attempt == 1 or self._ledger.start(entry)):
-                self._runner.do(entry, push)
+                self.do(entry, push)
                 if not entry.is_running:  # a fast handler may have handed the message on to a slow one
                     return self._log(push, entry, attempt, DIRECT, entry.record.document)
             elif is_ours:
-                self._runner.do_in_lane(entry, push)
+                self.do_in_lane(entry, push)
             return self._await(entry, push, attempt)
         finally:
             self._ledger.leave(entry)
-
-    def look_after(self) -> None:
-        """Go on with what processes that died have promised; raises StoreError."""
-        self._outbox.look()
-        for entry in self._ledger.abandoned():
-            if entry.record.state == READY:
-                self._outbox.deliver(entry, BEHIND_A_CRASH if entry.record.document else 0.0)
-            else:
-                self._take_over(entry)
-
-    def _take_over(self, entry: Entry) -> None:
-        try:
-            push = self._answering.read(entry.record.content.encode(), self._world.monotonic())
-        except Unreadable:  # of another version
-            self._runner.end_without_reply(entry)
-            return
-        logger.info(f"{label(push.message)}: taken over from a process that died")
-        self._runner.do_in_lane(entry, push)
-
-    def is_idle(self) -> bool:
-        """Whether nothing is under way; that somebody types is nothing to wait for."""
-        return not (len(self._runner.lanes) or len(self._outbox.lanes))
-
-    def close(self) -> None:
-        """Wait for what is under way."""
-        for lanes in self._lanes:
-            lanes.close()
-        self._answering.close()
 
     def _await(self, entry: Entry, push: Push, attempt: int) -> bytes:
         """The document, or what is said when it is not ready in time."""
         with self.crowd.join(push.openid) as has_room:
             is_last = not has_room or attempt >= LAST_ATTEMPT
-            self._hold_and_show(entry, push, self._within if has_room else 0.0, 0.0 if is_last else SPARE)
+            self._hold_and_show(
+                entry, push, self._settings.reply_within if has_room else 0.0, 0.0 if is_last else SPARE
+            )
         if not (entry.is_running or entry.record.is_late):
             return self._log(push, entry, attempt, DIRECT, entry.record.document)
         since = push.started if has_room else self._world.monotonic() - OPEN_FOR
         if self._outbox.can_push(-math.inf if entry.record.is_late else since):
             return self._promise(entry, push, attempt, b"")
         if is_last or entry.record.is_late:
-            self._runner.give_ready(entry, push)
-            waiting = Text(self._runner.texts.waiting)
-            return self._promise(entry, push, attempt, self._runner.to_xml(waiting, push.message))
+            self.give_ready(entry, push)
+            return self._promise(entry, push, attempt, self.first(push, Text(self.texts.waiting))[0])
         # Until WeChat hangs up, one that came later may be an earlier one, of a process that stood still.
         is_over = self._hold(entry, push, GRACE * HUNG_UP_AT) or self._hold(
             entry, push, GRACE * (1 - HUNG_UP_AT), attempt
@@ -179,7 +94,7 @@ class Delivery:
         with standing_aside():
             while entry.is_running and entry.record.attempts <= attempt and (left := end - self._world.monotonic()) > 0:
                 if self._ledger.wait(entry, left):
-                    self._runner.do_in_lane(entry, push)
+                    self.do_in_lane(entry, push)
         return not entry.is_running
 
     def _promise(self, entry: Entry, push: Push, attempt: int, document: bytes) -> bytes:
@@ -193,13 +108,100 @@ class Delivery:
         """One line about the attempt, which quotes nobody; gives the document."""
         if logger.isEnabledFor(logging.INFO):
             milliseconds = (self._world.monotonic() - push.started) * 1000
-            found = push.found
-            handler = entry.handler or (found.handler.name if found else NOBODY.handler)
-            hint = ""
-            if handler != NEXT and (not found or found.handler.path in ((), DEFAULT)):
+            handler, hint = entry.handler or push.answerer, ""
+            if handler != NEXT and (not push.found or push.found.handler.path in ((), DEFAULT)):
                 hint = f"; to answer these: @on({describe(kind_of(push.message).split('/'))})"
             tries = f" at attempt {attempt}" if attempt > 1 else ""
             how = (how or ("direct" if attempt == 1 else "retry")) if document or entry.kind == NOBODY.kind else "later"
             said = f"{entry.kind}, {how}{tries}, {milliseconds:.1f} ms{hint}"
             note(logger, f"{label(push.message)} -> {handler}: {said}")
         return document
+
+    # An answer
+
+    def _is_continue(self, push: Push) -> bool:
+        """Whether the user asks for what waits."""
+        said = push.message.get("Content") or push.message.get("Recognition") or ""
+        is_word = said.strip(AROUND).casefold() == self._answering.router.texts.word
+        return is_word and self._settings.account != "miniprogram"
+
+    def do(self, entry: Entry, push: Push) -> float | None:
+        try:
+            # A record that is slow was looked at before: nothing waited, and it is a message like any other.
+            is_continue = not (push.handlers or entry.record.is_slow) and self._is_continue(push)
+            if is_continue and self._outbox.answer_continue(entry, push.openid, partial(self.first, push)):
+                return None
+            if not (is_continue and not push.limit and self._answering.may_take_long(push)):
+                return self._run(entry, push)
+            self.slow_down(entry, push)
+        except Left:
+            pass  # it goes on in another thread
+        except BaseException as error:
+            log_error(logger, f"a message is not answered: {label(push.message)}", error, push.message)
+            self._outbox.end_without_reply(entry)
+        return None
+
+    def _run(self, entry: Entry, push: Push) -> float | None:
+        """Have the handler answer, here or in a lane."""
+        started = self._world.monotonic()
+        if entry.record.starts > MOST_STARTS and not push.error:
+            said = "%s on %s: its process ended at each of %d starts, the message is given up"
+            logger.error(said, push.answerer, label(push.message), MOST_STARTS)
+            push.error = GivenUp("the process ended each time the message was answered")
+        call = push.call
+        answer = self._answering.answer(push)
+        if push.call:
+            if push.call is not call:
+                self._answering.start(push.call, self.lanes.resume, push.openid)
+            return LATER
+        if not answer:
+            self.slow_down(entry, push)
+            return None
+        seconds = self._world.monotonic() - started
+        if seconds > LONG_FOR_UNMARKED and not push.limit:
+            logger.warning("%s took %.1f s: mark it slow=True, so that it holds up nobody", answer.handler, seconds)
+        if entry.pieces:
+            with entry.pieces.lock:
+                self.end_pieces(entry, push, answer, entry.pieces)
+        else:
+            self.note(entry, push, answer)
+        return None
+
+    def note(self, entry: Entry, push: Push, answer: Answer, further: Sequence[Entry] = ()) -> None:
+        entry.note(answer)
+        is_due = entry.is_running and push.openid in self._outbox.untold and self._outbox.is_due(push.openid)
+        now, rest = self._fit(answer.reply, bool(further) and not self._outbox.can_push(), is_due)
+        document = self._to_xml(now, push)
+        is_only_direct = bool(answer.reply and answer.reply.is_direct)
+        nothing = None if entry.pieces else NOTHING
+        before = self._ledger.end(entry, document, rest, None if is_only_direct else answer.reply or nothing, further)
+        if before == PROMISED and is_only_direct:
+            say_too_late(answer, push)
+        if is_due and before == RUNNING and isinstance(now, Text):
+            self._outbox.note_told(push.openid)
+        if before and entry.record.state == READY:
+            entry.msg_id = push.message.get("MsgId", "")
+            entry.is_told = before == RUNNING and isinstance(now, Text) and now.content.endswith(self.texts.more)
+            self._outbox.deliver(entry, BEHIND if entry.record.document else 0.0)
+        for each in further if before else ():
+            self._outbox.deliver(each, entry.pieces.after(self._world.monotonic()) if entry.pieces else 0.0)
+
+    def _fit(self, reply: Reply | None, is_more: bool, is_due: bool) -> tuple[Reply | None, Reply | None]:
+        if self._settings.account == "miniprogram" and not (reply and reply.is_direct):
+            return None, reply
+        if not isinstance(reply, Text) or not (is_more or is_due or is_long(reply)):
+            return reply, None
+        ending = f"\n\n{self.texts.announce}" if is_due else ""
+        if is_more or (is_long(reply) and not self._outbox.can_push()):
+            ending = f"\n\n{self.texts.more}"
+        first, *others = split_text(reply.content, TEXT_LIMIT - len(ending.encode()))
+        return Text(first + ending), Text("".join(others)) if others else None
+
+    def _to_xml(self, reply: Reply | None, push: Push) -> bytes:
+        return to_xml(reply, push.message, int(self._clock())).encode(errors="replace") if reply else b""
+
+    def first(
+        self, push: Push, reply: Reply | None, is_more: bool = False, is_due: bool = False
+    ) -> tuple[bytes, Reply | None]:
+        now, rest = self._fit(reply, is_more, is_due)
+        return self._to_xml(now, push), rest

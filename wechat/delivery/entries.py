@@ -1,28 +1,26 @@
-"""The records that this process knows, and the one place where a record moves."""
+"""The messages that this process knows, and the one place where a record moves."""
 
-import json
-import logging
 import threading
-from collections.abc import Iterator
-from dataclasses import dataclass, fields, replace
+from abc import ABC, abstractmethod
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, replace
 from typing import Any
 
 from wechat.delivery.answering import NOBODY, Answer
-from wechat.errors import StoreError
 from wechat.packing import Pieces, pack
 from wechat.reply import Reply
-from wechat.store.base import Change, Store
+from wechat.store.base import Store
 from wechat.store.owners import Owners
-from wechat.store.remembered import KEPT as DOCUMENT_KEPT
-from wechat.store.remembered import Remembered
 from wechat.world import REAL, World
 
-logger = logging.getLogger("wxserver")
+RUNNING, PROMISED, READY, DONE = "running", "promised", "ready", "done"
+UNDER_WAY = RUNNING, PROMISED
+COUNTS = frozenset({"attempts", "starts", "forgiven"})  # to which a move adds
 
-RUNNING, PROMISED, READY, DONE = STATES = ("running", "promised", "ready", "done")
-KEPT = 86_400.0  # seconds for every state but done
-PREFIX = "message:"
-COUNTS = frozenset({"attempts", "starts", "forgiven"})
+KEPT = 60.0  # seconds for which a message that ended is kept; WeChat's last attempt begins 15 s after the first
+MOST = 2_048  # messages in a generation, of which there are two: about 10 MB
+SHELVES = 4_096
+DIGEST = 8  # bytes
 
 
 @dataclass(slots=True)
@@ -52,39 +50,11 @@ class Record:
         """Whether the answer was promised, and is not the direct one."""
         return self.state in (PROMISED, READY) and not self.document
 
-    def moved(self, **fields: Any) -> "Record":
-        """The record with these fields; what it counts goes up by so many."""
-        for name in COUNTS.intersection(fields):
-            fields[name] += getattr(self, name)
-        return replace(self, **fields)
-
     def ended(self, document: bytes, reply: Reply | None) -> "Record":
         """The record with its answer: ready where there is a reply left to send, else done."""
         state, left = (READY, pack(reply)) if reply else (DONE, "")
         values = state, self.owner, self.attempts, self.starts, self.is_slow, False, self.openid, document, "", left
         return Record(*values, is_told=self.is_told)
-
-    @property
-    def indexes(self) -> tuple[str, ...]:
-        """Where it can be found: among its user's messages, and its owner's."""
-        if not self.is_open:
-            return ()
-        return (f"user:{self.openid}", *([f"owned:{self.owner}"] if self.owner else ()))
-
-
-def pack_record(record: Record) -> str:
-    """The record as JSON, for the store: what it has beside its defaults."""
-    own = {field.name: value for field in fields(record) if (value := getattr(record, field.name)) != field.default}
-    return json.dumps({**own, "openid": record.openid}, ensure_ascii=False, default=bytes.decode)
-
-
-def unpack_record(packed: str) -> Record | None:
-    """The record that was packed; None for one of another version, which goes after a day."""
-    try:
-        own = json.loads(packed)
-        return Record(**{**own, "openid": own["openid"], "document": own.get("document", "").encode()})
-    except (ValueError, TypeError, KeyError, AttributeError):
-        return None
 
 
 class Entry:
@@ -113,16 +83,68 @@ class Entry:
         """Whether it is neither answered nor promised."""
         return self.record.state == RUNNING
 
-    def is_over(self) -> bool:
-        """Whether its handler has ended."""
-        return self.record.state not in (RUNNING, PROMISED)
-
     def has_ended(self) -> bool:
         """Whether it is done, or waits for 继续."""
         return self.record.state == DONE or not self.record.owner
 
 
-class Entries:
+class Remembered:
+    """Messages by their keys, each until it ended, and known to be over for `seconds` more at 8 bytes a message."""
+
+    def __init__(self, seconds: float, monotonic: Callable[[], float], has_ended: Callable[[Entry], bool]) -> None:
+        self._seconds, self._monotonic, self._has_ended = seconds, monotonic, has_ended
+        self.messages: dict[str, Entry] = {}  # under way, and some that ended
+        self._older: dict[str, Entry] = {}
+        self._most = MOST
+        self._shelves = self._older_shelves = [b""] * SHELVES  # of digests
+        self._since = monotonic()
+        self._shelves_since = self._since - seconds  # the first turn makes shelves of its own
+
+    def add(self, key: str, message: Entry) -> None:
+        """Remember the message."""
+        now = self._monotonic()
+        if len(self.messages) >= self._most or now - self._since >= KEPT:
+            self._turn(now)
+        self.messages[key] = message
+
+    def get(self, key: str) -> Entry | None:
+        """The message, if it is under way or ended a short while ago."""
+        return self.messages.get(key) or self._older.get(key)
+
+    def is_over(self, key: str) -> bool:
+        """Whether there was such a message, of which there is no more than a digest."""
+        number = hash(key)
+        newer, older = self._shelves[number % SHELVES], self._older_shelves[number % SHELVES]
+        if not (newer or older):
+            return False
+        digest = number.to_bytes(DIGEST, "little", signed=True)
+        return _is_on(newer, digest) or _is_on(older, digest)
+
+    def drop(self, key: str) -> None:
+        """Know nothing of the message any more."""
+        self.messages.pop(key, None)
+        self._older.pop(key, None)
+
+    def _turn(self, now: float) -> None:
+        """Of what ended in the generation before only digests stay, and of older digests nothing."""
+        if now - self._shelves_since >= self._seconds:
+            self._older_shelves, self._shelves, self._shelves_since = self._shelves, [b""] * SHELVES, now
+        for number in map(hash, self._older):
+            self._shelves[number % SHELVES] += number.to_bytes(DIGEST, "little", signed=True)
+        messages, self.messages, self._older, self._since = self.messages, {}, {}, now
+        for key, message in messages.items():
+            (self._older if self._has_ended(message) else self.messages)[key] = message
+        self._most = len(self.messages) + MOST
+
+
+def _is_on(shelf: bytes, digest: bytes) -> bool:
+    at = shelf.find(digest)
+    while at > 0 and at % DIGEST:  # parts of two others
+        at = shelf.find(digest, at + 1)
+    return at >= 0
+
+
+class Entries(ABC):
     """The records of an account; `seconds` is how long the signature of a message can be used.
 
     Only where the store does not answer does a move count for this process alone.
@@ -130,26 +152,66 @@ class Entries:
 
     def __init__(self, store: Store, owners: Owners, is_shared: bool, seconds: float, world: World = REAL) -> None:
         self._store, self._owners, self._is_shared, self._world = store, owners, is_shared, world
-        self._seconds = max(seconds, DOCUMENT_KEPT)
+        self._seconds = max(seconds, KEPT)
         self._lock = world.lock()
-        self._known: Remembered[Entry] = Remembered(self._seconds, world.monotonic, Entry.has_ended)
+        self._known: Remembered = Remembered(self._seconds, world.monotonic, Entry.has_ended)
         self._unwritten: dict[str, Entry] = {}
 
-    def _found(self, index: str) -> Iterator[Entry]:
-        for name, raw in self._store.linked(index).items():
-            key, record = name.removeprefix(PREFIX), unpack_record(raw)
-            if not record:
-                continue
-            with self._lock:
-                entry = self._known.get(key)
+    @abstractmethod
+    def _write(self, *moves: tuple[Entry, Record]) -> bool:
+        """Store the moves. False where the store had another record; the entries have what is there now."""
+
+    @abstractmethod
+    def _attend(self, entry: Entry, is_new: bool) -> bool:
+        """Whether the caller has to answer the message. One that is new has its lock held until that is known."""
+
+    def begin(self, key: str, openid: str, is_slow: bool) -> tuple[Entry, bool]:
+        """The message with this key, and whether the caller has to answer it."""
+        with self._lock:
+            entry, is_new = self._known.get(key), False
             if not entry:
-                entry = Entry(key, record, self._world.lock())
-                entry.raw, entry.linked = raw, record.indexes
-            elif entry.record.owner != self._owners.me:  # what this process owns it knows better
-                with entry.lock:
-                    self._read(entry)  # and not what was found: this process may have adopted it since
-            if entry.record.is_open:
-                yield entry
+                if self._known.is_over(key):
+                    return Entry(key, Record(DONE, attempts=2), self._world.lock()), False
+                record = Record(RUNNING, self._owners.me, 1, 0 if is_slow else 1, is_slow, False, openid)
+                entry, is_new = Entry(key, record, self._world.lock()), True
+                self._known.add(key, entry)
+                if not (self._is_shared or is_slow):
+                    return entry, True
+                entry.lock.acquire()  # whoever comes now waits until it is known whose the message is
+            entry.held += 1
+        return entry, self._attend(entry, is_new)
+
+    def leave(self, entry: Entry) -> None:
+        """Note that the caller of `begin` has answered. With the last one, what another process has is forgotten."""
+        if self._is_shared:
+            with self._lock:
+                entry.held -= 1
+                self._keep_or_drop(entry)
+
+    def end(
+        self, entry: Entry, document: bytes, rest: Reply | None, whole: Reply | None, further: Sequence[Entry] = ()
+    ) -> str:
+        """Note the answer: a document and what follows it or, where that was promised, the whole as a message.
+
+        In the same step all further replies are ready to be sent: from now on others may send what is left. Gives the
+        state it moved from; none where the message has gone to another process.
+        """
+        moves = [(other, other.record) for other in further]
+        with entry.lock:
+            while (before := entry.record).owner == self._owners.me and before.state in UNDER_WAY:
+                is_direct = before.state == RUNNING
+                now, left = (document, rest) if is_direct else (before.document, whole)
+                if self._settle(entry, before.ended(now, left), *moves):
+                    entry.whole = whole if is_direct and entry.key in self._unwritten else None
+                    return before.state
+        self._forget(*further)
+        return ""
+
+    def _forget(self, *entries: Entry) -> bool:
+        with self._lock:
+            for entry in entries:
+                self._known.drop(entry.key)
+        return False
 
     # The one place where a record moves
 
@@ -157,7 +219,8 @@ class Entries:
         """Move the record where it is in one of the states, and `of` that owner if one is named. Whether it was."""
         with entry.lock:
             while (record := entry.record).state in states and of in (None, record.owner):
-                if self._settle(entry, record.moved(**fields)):
+                counted = {name: fields[name] + getattr(record, name) for name in COUNTS.intersection(fields)}
+                if self._settle(entry, replace(record, **{**fields, **counted})):
                     return True
         return False
 
@@ -173,50 +236,6 @@ class Entries:
         for moved, record in ((entry, new), *others):
             self._put(moved, record)
         return True
-
-    def _write(self, *moves: tuple[Entry, Record]) -> bool:
-        try:
-            changes = [self._changes(*move) for move in moves]
-            if not self._store.swap(*(change for each in changes for change in each)):
-                for entry, _ in moves:
-                    self._read(entry)
-                return False
-            for (entry, _), (change, *_) in zip(moves, changes, strict=True):
-                entry.raw, entry.linked = change.new, change.link
-        except StoreError as error:
-            logger.warning("other processes do not see how a message stands: %s", error)
-            for entry, record in moves:
-                self._unwritten[entry.key] = entry
-                entry.linked = tuple({*entry.linked, *record.indexes})  # the write may have come through
-        return True
-
-    def _catch_up(self) -> Iterator[Entry]:
-        """Write what the store did not take while it was away, unless another process has gone further with it.
-
-        Gives what has to be sent.
-        """
-        for key, entry in list(self._unwritten.items()):
-            with entry.lock:
-                self._read(entry)
-                changes = self._changes(entry, entry.record) if key in self._unwritten else []
-                if changes and self._store.swap(*changes):
-                    entry.raw, entry.linked = changes[0].new, changes[0].link
-                    del self._unwritten[key]
-            if entry.record.state == READY and entry.record.owner == self._owners.me:
-                yield entry
-
-    def _changes(self, entry: Entry, new: Record) -> list[Change]:
-        links = new.indexes
-        links = entry.linked if links == entry.linked else links  # the same strings, for thousands that wait
-        gone = tuple(index for index in entry.linked if index not in links)
-        ttl = self._seconds if new.state == DONE else KEPT
-        change = Change(PREFIX + entry.key, entry.raw, self._packed(new), ttl, links, gone)
-        if new.is_open and new.owner not in ("", self._owners.me):  # which may have died long ago, and be forgotten
-            return [change, self._owners.recall(new.owner)]
-        return [change]
-
-    def _packed(self, record: Record) -> str | None:
-        return None if record.state == DONE and not self._is_shared else pack_record(record)
 
     def _put(self, entry: Entry, record: Record) -> None:
         entry.record = record
@@ -237,23 +256,3 @@ class Entries:
                 self._known.add(entry.key, entry)
         elif is_known:
             self._known.drop(entry.key)
-
-    def _read(self, entry: Entry) -> None:
-        entry.raw = self._store.get(PREFIX + entry.key)
-        record = unpack_record(entry.raw) if entry.raw else None
-        if record:
-            entry.linked = record.indexes
-            if not self._is_ahead(entry, record):
-                self._unwritten.pop(entry.key, None)
-                self._put(entry, record)
-            elif record.state == PROMISED and entry.whole:
-                # What was given here did not arrive: WeChat was told to wait.
-                self._put(entry, entry.record.ended(b"", entry.whole))
-                entry.whole = None
-
-    def _is_ahead(self, entry: Entry, seen: Record) -> bool:
-        """Whether this process went on with a message while the store was away, and what the store has is older."""
-        if entry.key not in self._unwritten:
-            return False
-        here, there = STATES.index(entry.record.state), STATES.index(seen.state)
-        return here >= there if seen.owner == self._owners.me else here > there == STATES.index(RUNNING)

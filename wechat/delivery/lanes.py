@@ -13,15 +13,12 @@ from typing import NamedTuple
 
 from wechat.errors import Left
 from wechat.log import log_error
-from wechat.world import REAL, Alarms, Rush, World
+from wechat.world import REAL, Timer, World
 
 logger = logging.getLogger("wxserver")
 
-SUSPECTS = "suspects"  # the lane in which they are started
-LOOK_AT_SUSPECT = 0.02  # seconds between two looks
-ALONE, LEAST_ALONE = 1.0, 0.05  # seconds that a suspect lives before the next one follows
-ALL_ALONE = 10.0  # seconds for all of them together, where that leaves each one enough
 IDLE = 10.0  # seconds after which a thread ends that has nothing to do
+FULL, NAMED = 5.0, 3  # seconds after which lanes without a rest are said to be full, and how many tasks are named then
 
 # Gives the seconds after which it is to be called again, before its lane goes on; or LATER, which is until `resume`:
 # the lane is occupied without a thread, and `close` waits for it.
@@ -36,6 +33,15 @@ class Job(NamedTuple):
     context: Context
     is_resumed: bool
     at: float
+
+
+class Limit(NamedTuple):
+    """The time that a task has, and what its lane does instead when that is over; `name` is for the log."""
+
+    name: str
+    since: float
+    until: float
+    instead: Task
 
 
 class Lanes:
@@ -61,13 +67,14 @@ class Lanes:
         self._left: set[str] = set()  # lanes whose first job gave LATER or was resumed, but not both
         self._paused: list[tuple[float, int, str]] = []  # until when, a number and the lane: a heap
         self._numbers = count()
+        self._limits: dict[str, Limit] = {}  # of what runs in a lane
         self._idle: list[threading.Event] = []
         self._alive = self._resuming = 0  # threads
         self._jobs = 0  # that wait or run
+        self._full_since, self._is_said = inf, False  # since when lanes wait for a thread, and whether the log says so
         self.is_closing = False
         self._emptied = self._world.event()
-        self._alarms = Alarms("alarm", self._world)
-        self._rush = Rush(f"{self._name}: all {self._threads} threads", self._alarms, self._count_waiting)
+        self._timer = Timer("timer", self._look, self._lock, self._world)
 
     def __len__(self) -> int:
         """How many lanes have something to do."""
@@ -82,37 +89,15 @@ class Lanes:
             jobs = self._lanes.get(lane, ())
             if not is_resumed and (len(jobs) > self._most_waiting or self._jobs >= self._most):
                 return False
-            self._lanes.setdefault(lane, []).append(
-                Job(task, copy_context(), is_resumed, self._world.monotonic() + after)
-            )
+            job = Job(task, copy_context(), is_resumed, self._world.monotonic() + after)
+            self._lanes.setdefault(lane, []).append(job)
             self._jobs += 1
             if jobs:
                 return True
-            self._queue(lane, after)
-            has_thread = self._wake()
+            has_thread = self._queue(lane, after) or self._wake()
         if not has_thread:
             self._work(is_patient=False)
         return True
-
-    def submit_suspect(self, lane: str, task: Task, is_over: Callable[[], bool], forgive: Callable[[], object]) -> None:
-        """Have a task done that may end the process; the next such follows once it is over, or lived for a moment.
-
-        So whichever ends the process is the last that was started; the start of each one before it is forgiven.
-        """
-        ends: list[float] = []
-
-        def watch() -> float | None:
-            if not ends:
-                alone = min(ALONE, max(LEAST_ALONE, ALL_ALONE / len(self._lanes[SUSPECTS])))
-                ends.append(self._world.monotonic() + alone)
-                self.submit(lane, task, is_resumed=True)
-            elif is_over() or self._world.monotonic() >= ends[0]:
-                if not is_over() and len(self._lanes[SUSPECTS]) > 1:
-                    forgive()
-                return None
-            return LOOK_AT_SUSPECT
-
-        self.submit(SUSPECTS, watch, is_resumed=True)
 
     def resume(self, lane: str) -> None:
         """Have the task that gives LATER, or has done so, called again. An event loop may call this: it never waits."""
@@ -125,23 +110,20 @@ class Lanes:
     def limit(self, lane: str, name: str, seconds: float, instead: Task) -> Iterator[None]:
         """Let the task of the lane take so long at most inside the block; then another one is done instead.
 
-        `name` is for the log. The thread that hangs does not count any more. Raises Left where the block ends later.
+        The thread that hangs does not count any more. Raises Left where the block ends later.
         """
-        alarm = self._alarms.set(seconds, lambda: self._replace(lane, instead), name)
+        now = self._world.monotonic()
+        limit = Limit(name, now, now + seconds, instead)
+        with self._lock:
+            self._limits[lane] = limit
+            self._timer.look_by(limit.until)
         try:
             yield
         finally:
-            if not self._alarms.call_off(alarm):
-                raise Left
-
-    def _replace(self, lane: str, task: Task) -> None:
-        with self._lock:
-            jobs = self._lanes[lane]
-            hanging, jobs[0] = jobs[0], Job(task, jobs[0].context.copy(), False, 0.0)
-            self._resuming -= hanging.is_resumed
-            self._alive -= 1
-            self._queue(lane)
-            self._wake()
+            with self._lock:
+                if self._limits.get(lane) is not limit:
+                    raise Left
+                del self._limits[lane]
 
     def close(self) -> None:
         """Wait for what runs or is ready, and drop what is paused."""
@@ -152,16 +134,22 @@ class Lanes:
             self._paused.clear()
             for event in self._idle:
                 event.set()
-            self._look_whether_empty()
+            if not self._lanes:
+                self._emptied.set()
         self._emptied.wait()
 
     # With the lock held
 
-    def _queue(self, lane: str, after: float = 0.0) -> None:
-        if after > 0 and not self.is_closing:
-            heappush(self._paused, (self._world.monotonic() + after, next(self._numbers), lane))
+    def _queue(self, lane: str, after: float = 0.0) -> bool:
+        """Have the lane wait for a thread, or first for its time. Whether it is the latter."""
+        is_paused = after > 0 and not self.is_closing
+        if is_paused:
+            at = self._world.monotonic() + after
+            heappush(self._paused, (at, next(self._numbers), lane))
+            self._timer.look_by(at)
         else:
             (self._resumed if self._lanes[lane][0].is_resumed else self._ready).append(lane)
+        return is_paused
 
     def _wake(self) -> bool:
         """Have one more thread look for work. False where there is none, as when the interpreter ends."""
@@ -173,14 +161,13 @@ class Lanes:
             except RuntimeError:
                 return self._alive > 0
             self._alive += 1
-        else:
-            self._rush.begin()
+        elif self._full_since == inf:
+            self._full_since = self._world.monotonic()
+            self._timer.look_by(self._full_since + FULL)
         return True
 
     def _choose(self) -> str | None:
         """The lane whose turn it is."""
-        while self._paused and self._paused[0][0] <= self._world.monotonic():
-            self._queue(heappop(self._paused)[2])
         if self._ready:
             return self._ready.popleft()
         if self._resumed and self._resuming < max(1, self._threads // 2):
@@ -201,30 +188,26 @@ class Lanes:
             self._queue(lane, again or jobs[0].at - self._world.monotonic())
         else:
             del self._lanes[lane]
-            self._look_whether_empty()
+            if self.is_closing and not self._lanes:
+                self._emptied.set()
 
     def _meet(self, lane: str) -> bool:
         """Queue the lane with the second of the two: its task has given LATER, and it was resumed. Whether it is."""
-        if lane in self._left:
-            self._left.remove(lane)
+        is_second = lane in self._left
+        self._left ^= {lane}
+        if is_second:
             self._queue(lane)
-            return True
-        self._left.add(lane)
-        return False
+        return is_second
 
-    def _count_waiting(self) -> int:
-        return len(self._ready) + len(self._resumed)
-
-    def _look_whether_empty(self) -> None:
-        if self.is_closing and not self._lanes:
-            self._emptied.set()
-
-    # A thread
+    # Threads
 
     def _work(self, is_patient: bool = True) -> None:
-        while lane := self._next(is_patient):
-            job = self._lanes[lane][0]
-            again = self._do(job)
+        while (lane := self._next(is_patient)) is not None:
+            job, again = self._lanes[lane][0], None
+            try:
+                again = job.context.run(job.task)
+            except BaseException as error:
+                log_error(logger, f"{self._name}: a task failed", error)
             with self._lock:
                 if self._lanes.get(lane, (None,))[0] is not job:  # another one runs instead, in another thread
                     return
@@ -232,29 +215,46 @@ class Lanes:
 
     def _next(self, is_patient: bool) -> str | None:
         """The next lane to serve; None where there has been none for a while, and the thread is to end."""
-        has_waited = False
+        event = None
         while True:
             with self._lock:
-                if lane := self._choose():
+                if has_waited := event in self._idle:
+                    self._idle.remove(event)
+                if (lane := self._choose()) is not None:
                     return lane
-                self._rush.end()
-                # Whoever began a pause looks when it ends; those who began to wait before that know nothing of it.
-                pause = self._paused[0][0] - self._world.monotonic() if self._paused else IDLE
-                is_needed = self._paused and (pause < IDLE or not self._idle)
-                if self.is_closing or not is_patient or (has_waited and not is_needed):
+                if self._is_said:
+                    self._warn(f"were busy for {self._world.monotonic() - self._full_since:.0f} s; one is free again")
+                self._full_since, self._is_said = inf, False
+                if self.is_closing or has_waited or not is_patient:
                     self._alive -= is_patient
                     return None
-                seconds = min(IDLE, pause)
                 event = self._world.event()
                 self._idle.append(event)
-            has_waited = not event.wait(seconds)
-            with self._lock:
-                if event in self._idle:
-                    self._idle.remove(event)
+            event.wait(IDLE)
 
-    def _do(self, job: Job) -> float | None:
-        try:
-            return job.context.run(job.task)
-        except BaseException as error:
-            log_error(logger, f"{self._name}: a task failed", error)
-        return None
+    def _look(self, now: float) -> float:
+        """Do what is to be done by now; gives the time of the next thing."""
+        while self._paused and self._paused[0][0] <= now:
+            self._queue(heappop(self._paused)[2])
+            self._wake()
+        for lane, limit in list(self._limits.items()):
+            if limit.until <= now:
+                self._replace(lane, self._limits.pop(lane).instead)
+        if now >= self._full_since + FULL and not self._is_said and self._limits:
+            self._is_said = True
+            oldest = sorted(self._limits.values(), key=lambda limit: limit.since)[:NAMED]
+            names = ", ".join(f"{limit.name} for {now - limit.since:.0f} s" for limit in oldest)
+            self._warn(f"are busy, {len(self._ready) + len(self._resumed)} users wait; the oldest: {names}")
+        times = [self._full_since + FULL, *(limit.until for limit in self._limits.values())]
+        return min((at for at in (*times, *(at for at, _, _ in self._paused[:1])) if at > now), default=inf)
+
+    def _warn(self, said: str) -> None:
+        logger.warning(f"{self._name}: all {self._threads} threads {said}")
+
+    def _replace(self, lane: str, task: Task) -> None:
+        jobs = self._lanes[lane]
+        hanging, jobs[0] = jobs[0], Job(task, jobs[0].context.copy(), False, 0.0)
+        self._resuming -= hanging.is_resumed
+        self._alive -= 1
+        self._queue(lane)
+        self._wake()

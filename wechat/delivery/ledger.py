@@ -10,55 +10,50 @@ A record moves only from what it was read as: of two who race for it, the first 
 Where the owner of a record is dead, another process puts itself in its place, and goes on from the state.
 """
 
+import json
 import logging
 from collections.abc import Iterator
-from dataclasses import replace
+from dataclasses import fields, replace
 
-from wechat.delivery.entries import DONE, KEPT, PREFIX, PROMISED, READY, RUNNING, Entries, Entry, Record
+from wechat.delivery.entries import DONE, PROMISED, READY, RUNNING, UNDER_WAY, Entries, Entry, Record
 from wechat.errors import StoreError
 from wechat.reply import Reply
 from wechat.store.base import Change
 
 logger = logging.getLogger("wxserver")
 
+KEPT = 86_400.0  # seconds for every state but done
+PREFIX = "message:"
 LOOK_AT_OWNER = 0.5  # seconds between two looks at whether the process that has a message still lives
 MOST_FORGIVEN = 2  # starts of a message
-UNDER_WAY, OPEN = (RUNNING, PROMISED), (RUNNING, PROMISED, READY)
+OPEN = RUNNING, PROMISED, READY
+STATES = (*OPEN, DONE)
+
+
+def pack_record(record: Record) -> str:
+    """The record as JSON, for the store: what it has beside its defaults."""
+    own = {field.name: value for field in fields(record) if (value := getattr(record, field.name)) != field.default}
+    return json.dumps({**own, "openid": record.openid}, ensure_ascii=False, default=bytes.decode)
+
+
+def unpack_record(packed: str) -> Record | None:
+    """The record that was packed; None for one of another version, which goes after a day."""
+    try:
+        own = json.loads(packed)
+        return Record(**{**own, "openid": own["openid"], "document": own.get("document", "").encode()})
+    except (ValueError, TypeError, KeyError, AttributeError):
+        return None
+
+
+def indexes(record: Record) -> tuple[str, ...]:
+    """Where a record can be found: among its user's messages, and its owner's."""
+    if not record.is_open:
+        return ()
+    return (f"user:{record.openid}", *([f"owned:{record.owner}"] if record.owner else ()))
 
 
 class Ledger(Entries):
     """The moves of the records of an account."""
-
-    def begin(self, key: str, openid: str, is_slow: bool) -> tuple[Entry, bool]:
-        """The message with this key, and whether the caller has to answer it."""
-        with self._lock:
-            entry = self._known.get(key)
-            if entry:
-                entry.held += 1
-            elif self._known.is_over(key):
-                return Entry(key, Record(DONE, attempts=2), self._world.lock()), False
-            else:
-                record = Record(RUNNING, self._owners.me, 1, 0 if is_slow else 1, is_slow, False, openid)
-                new = Entry(key, record, self._world.lock())
-                self._known.add(key, new)
-                if not (self._is_shared or is_slow):
-                    return new, True
-                new.held = 1
-                new.lock.acquire()  # whoever comes now waits until it is known whose the message is
-        if entry:
-            return entry, self._join(entry)
-        try:
-            is_ours = self._enter(new)
-        finally:
-            new.lock.release()
-        return new, is_ours or self._join(new)
-
-    def leave(self, entry: Entry) -> None:
-        """Note that the caller of `begin` has answered. With the last one, what another process has is forgotten."""
-        if self._is_shared:
-            with self._lock:
-                entry.held -= 1
-                self._keep_or_drop(entry)
 
     def start(self, entry: Entry) -> bool:
         """Count a start of the handler. False where the message has gone to another process meanwhile."""
@@ -71,42 +66,29 @@ class Ledger(Entries):
 
     def slow_down(self, entry: Entry) -> bool:
         """Note that a slow handler goes on with the message, which is counted when it starts."""
-        return self._move(entry, (RUNNING,), self._owners.me, is_slow=True, starts=-1)
+        return self._move(entry, UNDER_WAY, self._owners.me, is_slow=True, starts=-1)
 
     def promise(self, entry: Entry, content: str, is_told: bool = False, document: bytes = b"") -> Record:
-        """Note that the answer, or all but its beginning, the document, comes later; gives the record.
-
-        Unless the answer is there already.
-        """
+        """Note that the answer, or all but its document, comes later, unless it is there already; gives the record."""
         content = content if self._is_shared else ""  # in memory nobody takes a message over
         self._move(entry, (RUNNING,), None, state=PROMISED, content=content, is_told=is_told, document=document)
         return entry.record
 
-    def add(self, entry: Entry, number: int, reply: Reply) -> Entry | None:
-        """A further reply to the message, ready to be sent; None where that has gone to another process."""
-        record = entry.record
-        if record.owner != self._owners.me:
-            return None
-        added = Entry(f"{entry.key}/{record.starts}.{number}", record.ended(b"", reply), self._world.lock())
-        with self._lock:
-            self._known.add(added.key, added)
-        with added.lock:
-            self._settle(added, added.record)
-        return added
+    def further(self, entry: Entry, replies: list[Reply], first: int) -> list[Entry]:
+        """Further replies to the message, for `add` or `end`, with numbers from the `first` on."""
+        made, record = [], entry.record
+        for number, reply in enumerate(replies, first):
+            key = f"{entry.key}/{record.starts}.{number}"
+            made.append(Entry(key, record.ended(b"", reply), self._world.lock()))
+            with self._lock:
+                self._known.add(key, made[-1])
+        return made
 
-    def end(self, entry: Entry, document: bytes, rest: Reply | None, whole: Reply | None) -> str:
-        """Note the answer: a document and what follows it or, where that was promised, the whole as a message.
-
-        Gives the state it moved from; none where the message has gone to another process.
-        """
-        with entry.lock:
-            while (before := entry.record).owner == self._owners.me and before.state in UNDER_WAY:
-                is_direct = before.state == RUNNING
-                now, left = (document, rest) if is_direct else (before.document, whole)
-                if self._settle(entry, before.ended(now, left)):
-                    entry.whole = whole if is_direct and entry.key in self._unwritten else None
-                    return before.state
-        return ""
+    def add(self, entry: Entry, further: Entry) -> bool:
+        """Note that a further reply is ready to be sent. False where the message has gone on without its handler."""
+        with entry.lock, further.lock:
+            is_ours = entry.record.owner == self._owners.me and entry.record.state in UNDER_WAY
+            return (is_ours and self._settle(further, further.record)) or self._forget(further)
 
     def send(self, entry: Entry) -> bool:
         """Claim the next part of the reply before it is sent. False where another process, or 继续, has it."""
@@ -122,14 +104,11 @@ class Ledger(Entries):
 
     def sent(self, entry: Entry, rest: Reply | None) -> bool:
         """Note that a part was sent, and what is left."""
-        left = entry.record.ended(entry.record.document, rest)
+        left = entry.record.ended(b"", rest)
         return self._move(entry, (READY,), self._owners.me, state=left.state, reply=left.reply, is_sending=False)
 
     def fetch(self, entry: Entry, waiting: Entry, seen: Record, document: bytes, rest: Reply | None) -> bool:
-        """Give what waits as the direct answer of another message, the 继续, in one step. Whether it did.
-
-        `seen` is the record that the document was made of.
-        """
+        """Answer a 继续 with what waits, in one step, if that is still what was seen. Whether it did."""
         with entry.lock, waiting.lock:
             if waiting.record is not seen or not entry.is_running:
                 return False
@@ -138,9 +117,8 @@ class Ledger(Entries):
 
     def adopt(self, entry: Entry, *states: str) -> bool:
         """Whether the caller goes on with a message whose owner is dead."""
-        dead = entry.record.owner
-        is_orphan = bool(dead) and self._is_shared and self._owners.is_dead(dead)
-        return is_orphan and self._take(entry, dead, states)
+        dead = self._is_shared and entry.record.owner
+        return bool(dead and self._owners.is_dead(dead) and self._take(entry, dead, states))
 
     def _take(self, entry: Entry, owner: str, states: tuple[str, ...]) -> bool:
         return self._move(entry, states, owner, owner=self._owners.me, is_sending=False)
@@ -171,8 +149,8 @@ class Ledger(Entries):
     def is_running(self, openid: str, but: Entry) -> bool:
         """Whether another message of the user's runs in this process; no other one knows what is not slow."""
         with self._lock:
-            known = self._known.current()
-        return any(entry.is_running and entry.record.openid == openid and entry is not but for entry in known)
+            mine = [entry for entry in self._known.messages.values() if entry.record.openid == openid]
+        return any(entry.is_running and entry is not but for entry in mine)
 
     def abandoned(self) -> Iterator[Entry]:
         """What processes that died have promised, and belongs to the caller now; raises StoreError."""
@@ -181,29 +159,102 @@ class Ledger(Entries):
             found = sorted(self._found(f"owned:{dead}"), key=lambda entry: entry.record.starts)
             for entry in found:
                 if entry.record.state == RUNNING:  # nobody was told anything: it is left to WeChat's next attempt
-                    self._unlink(entry)
+                    links = indexes(entry.record)
+                    self._store.swap(Change(PREFIX + entry.key, entry.raw, entry.raw, KEPT, unlink=links))
                 elif self.adopt(entry, PROMISED, READY):
                     yield entry
             if not found:
                 self._owners.forget(dead)
 
-    def _enter(self, entry: Entry) -> bool:
-        """Whether the message is new to all processes; its lock is held."""
-        record = entry.record
-        while not self._write((entry, record)):
-            if entry.record is not record:  # else what is there is of another version
-                return False
-        return True
-
-    def _join(self, entry: Entry) -> bool:
-        """Count another attempt; whether its caller has to answer the message, since its owner is dead."""
+    def _attend(self, entry: Entry, is_new: bool) -> bool:
+        if is_new:
+            record, is_written = entry.record, False
+            try:
+                while not is_written and entry.record is record:  # as long as what is there is of another version
+                    is_written = self._write((entry, record))
+            finally:
+                entry.lock.release()
+            if is_written:
+                return True
         if not self._move(entry, OPEN, None, attempts=1):  # it is done, and this process alone counts
-            entry.record = entry.record.moved(attempts=1)
+            entry.record = replace(entry.record, attempts=entry.record.attempts + 1)
             return False
         if moved := entry.moved:  # the attempt before it need not wait any more
             entry.moved = None
             moved.set()
         return self.adopt(entry, RUNNING)
 
-    def _unlink(self, entry: Entry) -> None:
-        self._store.swap(Change(PREFIX + entry.key, entry.raw, entry.raw, KEPT, unlink=entry.record.indexes))
+    def _found(self, index: str) -> Iterator[Entry]:
+        for name, raw in self._store.linked(index).items():
+            key, record = name.removeprefix(PREFIX), unpack_record(raw)
+            if not record:
+                continue
+            with self._lock:
+                entry = self._known.get(key)
+            if not entry:
+                entry = Entry(key, record, self._world.lock())
+                entry.raw, entry.linked = raw, indexes(record)
+            elif entry.record.owner != self._owners.me:  # what this process owns it knows better
+                with entry.lock:
+                    self._read(entry)  # and not what was found: this process may have adopted it since
+            if entry.record.is_open:
+                yield entry
+
+    def _write(self, *moves: tuple[Entry, Record]) -> bool:
+        try:
+            return self._swap(*moves)
+        except StoreError as error:
+            logger.warning("other processes do not see how a message stands: %s", error)
+            for entry, record in moves:
+                self._unwritten[entry.key] = entry
+                entry.linked = tuple({*entry.linked, *indexes(record)})  # the write may have come through
+        return True
+
+    def _swap(self, *moves: tuple[Entry, Record]) -> bool:
+        changes = [self._change(*move) for move in moves]
+        # Another owner than this process may have died long ago, and be forgotten.
+        others = {record.owner for _, record in moves if record.is_open} - {"", self._owners.me}
+        is_done = self._store.swap(*changes, *map(self._owners.recall, others))
+        for (entry, _), change in zip(moves, changes, strict=True):
+            if is_done:
+                entry.raw, entry.linked = change.new, change.link
+            else:
+                self._read(entry)
+        return is_done
+
+    def _catch_up(self) -> Iterator[Entry]:
+        """Write what the store did not take, unless another process has gone further; gives what has to be sent."""
+        for key, entry in list(self._unwritten.items()):
+            with entry.lock:
+                self._read(entry)
+                if key in self._unwritten and self._swap((entry, entry.record)):
+                    del self._unwritten[key]
+            if entry.record.state == READY and entry.record.owner == self._owners.me:
+                yield entry
+
+    def _change(self, entry: Entry, new: Record) -> Change:
+        links = indexes(new)
+        links = entry.linked if links == entry.linked else links  # the same strings, for thousands that wait
+        packed = pack_record(new) if self._is_shared or new.state != DONE else None
+        ttl = self._seconds if new.state == DONE else KEPT
+        gone = tuple(index for index in entry.linked if index not in links)
+        return Change(PREFIX + entry.key, entry.raw, packed, ttl, links, gone)
+
+    def _read(self, entry: Entry) -> None:
+        entry.raw = self._store.get(PREFIX + entry.key)
+        record = unpack_record(entry.raw) if entry.raw else None
+        if record:
+            entry.linked = indexes(record)
+            if not self._is_ahead(entry, record):
+                self._unwritten.pop(entry.key, None)
+                self._put(entry, record)
+            elif record.state == PROMISED and entry.whole:
+                # What was given here did not arrive: WeChat was told to wait.
+                self._put(entry, record.ended(b"", entry.whole))
+                entry.whole = None
+
+    def _is_ahead(self, entry: Entry, seen: Record) -> bool:
+        """Whether this process went on with a message while the store was away, and what the store has is older."""
+        here, there = STATES.index(entry.record.state), STATES.index(seen.state)
+        is_older = here >= there if seen.owner == self._owners.me else here > there == STATES.index(RUNNING)
+        return is_older and entry.key in self._unwritten

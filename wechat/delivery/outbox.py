@@ -6,7 +6,8 @@ import threading
 from collections.abc import Callable
 from typing import Any
 
-from wechat.delivery.entries import DONE, READY, Entry
+from wechat.delivery.answering import NEXT, Answer
+from wechat.delivery.entries import DONE, PROMISED, READY, Entry, Record
 from wechat.delivery.lanes import Lanes
 from wechat.delivery.ledger import Ledger
 from wechat.errors import ApiError, StoreError, TransportError
@@ -14,7 +15,7 @@ from wechat.log import log_error, printable, shorten
 from wechat.packing import unpack
 from wechat.platform.api import BUSY, Api
 from wechat.platform.pushing import Pushing
-from wechat.reply import TEXT_LIMIT, Reply, Text, split_text
+from wechat.reply import TEXT_LIMIT, Reply, Text, is_long, split_text
 from wechat.settings import Settings
 from wechat.store.base import Change, Store, ask
 from wechat.texts import Texts
@@ -33,6 +34,8 @@ NOTHING = Text("")  # a handler said nothing: who asks by 继续 is told so, it 
 # What a Mini Program can show, of the replies there are.
 # https://developers.weixin.qq.com/miniprogram/dev/OpenApiDoc/kf-mgnt/kf-message/sendCustomMessage.html
 MINIPROGRAM_KINDS = ("text", "image")
+
+First = Callable[..., tuple[bytes, Reply | None]]  # from a reply to its document, and what of it follows another way
 
 
 class Outbox:
@@ -164,9 +167,53 @@ class Outbox:
         if self._is_miniprogram:  # which has no passive reply to a 继续
             self._ledger.sent(entry, None)
             self._log(entry, reply, "lost")
-        elif self._ledger.keep(entry):
-            self._note_untold(entry)
+            return
+        self._note_untold(entry)  # first: nobody goes on with what is kept, where this process ends
+        if self._ledger.keep(entry):
             self._log(entry, reply, "kept")
+
+    # 继续
+
+    def end_without_reply(self, entry: Entry) -> None:
+        """End the message, so that nobody waits for it any more."""
+        if self._ledger.end(entry, b"", None, NOTHING) == PROMISED:
+            self.deliver(entry)
+
+    def answer_continue(self, entry: Entry, openid: str, first: First) -> bool:
+        """Answer 继续, before any handler, while there is something of the user's. Whether there was."""
+        try:
+            while entry.is_running:
+                others = [other for other in self._ledger.open_of(openid) if other.key != entry.key]
+                if not others and not self._ledger.is_running(openid, entry):
+                    return False
+                self.note_told(openid)
+                waiting = [(other, seen) for other in others if (seen := other.record).state == READY]
+                not_ready = Text(self.texts().not_ready)
+                entry.note(Answer(NEXT, not_ready))
+                if not waiting or waiting[0][1].is_sending:  # what is behind that follows it
+                    self._ledger.end(entry, first(not_ready)[0], None, None)
+                elif self._fetch(entry, *waiting[0], len(waiting) > 1, first):
+                    return True
+        except StoreError as error:
+            logger.warning("what waits for 继续 cannot be fetched: %s", error)
+            return False
+        self.end_without_reply(entry)  # one that was promised takes nothing: its user asks again
+        return True
+
+    def _fetch(
+        self,
+        entry: Entry,
+        waiting: Entry,
+        seen: Record,
+        is_more: bool,
+        first: First,
+    ) -> bool:
+        reply = unpack(seen.reply)
+        if reply == NOTHING:
+            reply = Text(self.texts().nothing)
+        entry.note(Answer(NEXT, reply))
+        is_more = is_more or (isinstance(reply, Text) and is_long(reply))  # the rest waits, too
+        return self._ledger.fetch(entry, waiting, seen, *first(reply, is_more))
 
     # Who waits without knowing
 

@@ -1,46 +1,116 @@
-"""A message being answered: here or in a lane, by its handler or as a 继续, and what becomes of the reply."""
+"""Messages that may take long: attempts that wait for them, their handlers in lanes, and what those yield."""
 
 import logging
-from collections.abc import Callable
-from contextlib import AbstractContextManager
+from abc import ABC, abstractmethod
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import AbstractContextManager, contextmanager
 from functools import cache, partial
 
-from wechat.delivery.answering import NEXT, NOBODY, Answer, Answering, Push
-from wechat.delivery.entries import PROMISED, READY, RUNNING, Entry, Record
-from wechat.delivery.lanes import LATER, Lanes
+from wechat.delivery.answering import Answer, Answering, Push
+from wechat.delivery.entries import READY, UNDER_WAY, Entry
+from wechat.delivery.lanes import Lanes, Task
 from wechat.delivery.ledger import Ledger
-from wechat.delivery.outbox import NOTHING, Outbox
-from wechat.errors import Left, StoreError
-from wechat.log import log_error
-from wechat.message import Message, label
-from wechat.packing import Pieces, join, unpack
+from wechat.delivery.outbox import Outbox
+from wechat.errors import Unreadable
+from wechat.message import label
+from wechat.packing import Pieces, join
 from wechat.protocol.envelope import Clock
-from wechat.reply import TEXT_LIMIT, Reply, Text, is_long, split_text, to_xml
+from wechat.reply import Reply, Text
 from wechat.settings import Settings
-from wechat.texts import AROUND, Texts
-from wechat.world import World
+from wechat.texts import Texts
+from wechat.world import REAL, World
 
 logger = logging.getLogger("wxserver")
 
-LONG_FOR_UNMARKED = 1.0  # seconds
 SHORTEST_PAUSE, LONGEST_PAUSE = 0.01, 0.2  # seconds between two looks whether it is a message's turn
 BEHIND = 1.0  # seconds by which the rest of a long text follows its beginning
+BEHIND_A_CRASH = 6.0  # the same where the beginning may not have arrived: WeChat asks for that after 5
 MOST_PIECES = 5  # customer messages of a handler that yields; the last one has what is left over
-MOST_STARTS = 3  # each of which ended with the death of its process
-SUSPECT = 2  # starts from which on messages are started one by one, to see which of them ends the process
+SUSPECT, SUSPECTS = 2, "suspects"  # starts from which on messages are started one by one, and the lane for that
+ALONE, LEAST_ALONE = 1.0, 0.05  # seconds that a suspect lives before the next one follows
+ALL_ALONE = 10.0  # seconds for all of them together, where that leaves each one enough
 
 
-class Runner:
-    """Has a message answered, and gives the ledger and the outbox what they need of the answer."""
+class Crowd:
+    """How many attempts are held open, which leaves workers for other messages.
+
+    Three quarters of the workers are for one attempt of each user; an eighth for all others of theirs, so that nobody
+    makes it crowded for another. An attempt that WeChat has left does not count.
+    """
+
+    def __init__(self, workers: int, world: World) -> None:
+        self._most_users, self._most_others = workers * 3 // 4, workers // 8
+        self._lock = world.lock()
+        self._held: list[str] = []  # the user of each
+
+    def __len__(self) -> int:
+        return len(self._held)
+
+    @contextmanager
+    def join(self, openid: str) -> Iterator[bool]:
+        """Whether there is room for an attempt of the user inside the block."""
+        with self._lock:
+            users = len(set(self._held))
+            others = len(self._held) - users
+            has_room = others < self._most_others if openid in self._held else users < self._most_users
+            if has_room:
+                self._held.append(openid)
+        try:
+            yield has_room
+        finally:
+            if has_room:
+                with self._lock:
+                    self._held.remove(openid)
+
+
+class Runner(ABC):
+    """Has messages answered that may take long; what `Delivery` does with every answer is declared here."""
 
     def __init__(
-        self, settings: Settings, answering: Answering, ledger: Ledger, outbox: Outbox, clock: Clock, world: World
+        self,
+        settings: Settings,
+        answering: Answering,
+        ledger: Ledger,
+        outbox: Outbox,
+        clock: Clock,
+        world: World = REAL,
     ) -> None:
-        self._is_miniprogram = settings.account == "miniprogram"
+        self._settings, self._clock, self._world = settings, clock, world
         self._answering, self._ledger, self._outbox, self._sessions = answering, ledger, outbox, answering.sessions
-        self._clock, self._world = clock, world
         outbox.texts = lambda: self.texts
         self.lanes = Lanes(settings.slow_threads, "slow", world, settings.waiting_per_user, settings.waiting)
+        self.crowd = Crowd(settings.threads, world)
+        self._suspects: set[str] = set()  # the keys of those that have not lived for a moment yet
+
+    def begin(self) -> None:
+        """Begin anew in a process that was forked, which has none of its parent's threads."""
+        self.crowd = Crowd(self._settings.threads, self._world)
+        for part in (self._answering, self.lanes, self._outbox.lanes, self._outbox.typists):
+            part.begin()
+
+    def is_idle(self) -> bool:
+        """Whether nothing is under way; that somebody types is nothing to wait for."""
+        return not (len(self.lanes) or len(self._outbox.lanes))
+
+    def close(self) -> None:
+        """Wait for what is under way."""
+        for part in (self.lanes, self._outbox.lanes, self._outbox.typists, self._answering):
+            part.close()
+
+    @abstractmethod
+    def do(self, entry: Entry, push: Push) -> float | None:
+        """Answer the message; whatever goes wrong, it ends, for others wait for it. LATER where one awaits."""
+
+    @abstractmethod
+    def note(self, entry: Entry, push: Push, answer: Answer, further: Sequence[Entry] = ()) -> None:
+        """Note the answer and the further replies, and send what of it is not direct."""
+
+    @abstractmethod
+    def first(self, push: Push, reply: Reply | None, is_more: bool, is_due: bool) -> tuple[bytes, Reply | None]:
+        """The document that is the direct answer, and what of the reply follows it another way.
+
+        `is_more` says that something waits behind it, `is_due` that the user has to be told of another reply.
+        """
 
     @property
     def texts(self) -> Texts:
@@ -52,10 +122,24 @@ class Runner:
         task = partial(self._take_turn, entry, push)
         self._sessions.line_up(push.wants)
         if entry.record.starts >= SUSPECT:
-            self.lanes.submit_suspect(push.openid, task, entry.is_over, lambda: self._ledger.forgive(entry))
+            self._suspects.add(entry.key)
+            self.lanes.submit(SUSPECTS, partial(self._start_alone, entry, push.openid, task, []), is_resumed=True)
         elif not self.lanes.submit(push.openid, task, is_resumed=entry.record.starts > 0):
             self._sessions.leave(push.wants)
-            self._note(entry, push, self._answering.turn_away(push))
+            self.note(entry, push, self._answering.turn_away(push))
+
+    def _start_alone(self, entry: Entry, lane: str, task: Task, begun: list[bool]) -> float | None:
+        """Have a task done that may end the process, and give it a moment before the next such follows.
+
+        So whichever ends the process is the last that was started; the start of each one before it is forgiven.
+        """
+        if not begun:
+            begun.append(self.lanes.submit(lane, task, is_resumed=True))
+            return min(ALONE, max(LEAST_ALONE, ALL_ALONE / len(self._suspects)))
+        self._suspects.discard(entry.key)
+        if self._suspects and entry.record.state in UNDER_WAY:
+            self._ledger.forgive(entry)
+        return None
 
     def _take_turn(self, entry: Entry, push: Push) -> float | None:
         """Answer the message, once it has its user's session; gives the seconds until the next look whether it has."""
@@ -83,64 +167,23 @@ class Runner:
         once = cache(late)
         return self.lanes.limit(openid, name, seconds, lambda: self._do_limited(entry, once()))
 
-    def do(self, entry: Entry, push: Push) -> float | None:
-        """Answer the message; whatever goes wrong, it ends, for others wait for it. LATER where one awaits."""
+    def look_after(self) -> None:
+        """Go on with what processes that died have promised; raises StoreError."""
+        self._outbox.look()
+        for entry in self._ledger.abandoned():
+            if entry.record.state == READY:
+                self._outbox.deliver(entry, BEHIND_A_CRASH if entry.record.document else 0.0)
+            else:
+                self._take_over(entry)
+
+    def _take_over(self, entry: Entry) -> None:
         try:
-            # A record that is slow was looked at before: nothing waited, and it is a message like any other.
-            is_continue = not (push.handlers or entry.record.is_slow) and self.is_continue(push)
-            if is_continue and self._continue(entry, push):
-                return None
-            if not (is_continue and not push.limit and self._answering.may_take_long(push)):
-                return self._run(entry, push)
-            self._slow_down(entry, push)
-        except Left:
-            pass  # it goes on in another thread
-        except BaseException as error:
-            log_error(logger, f"a message is not answered: {label(push.message)}", error, push.message)
-            self.end_without_reply(entry)
-        return None
-
-    def _run(self, entry: Entry, push: Push) -> float | None:
-        """Have the handler answer, here or in a lane."""
-        started = self._world.monotonic()
-        if entry.record.starts > MOST_STARTS and not push.error:
-            self._answering.give_up(push, MOST_STARTS)
-        call = push.call
-        answer = self._answering.answer(push)
-        if push.call:
-            if push.call is not call:
-                self._answering.start(push.call, self.lanes.resume, push.openid)
-            return LATER
-        if not answer:
-            self._slow_down(entry, push)
-            return None
-        seconds = self._world.monotonic() - started
-        if seconds > LONG_FOR_UNMARKED and not push.limit:
-            logger.warning("%s took %.1f s: mark it slow=True, so that it holds up nobody", answer.handler, seconds)
-        if entry.pieces:
-            with entry.pieces.lock:
-                self._end_pieces(entry, push, answer, entry.pieces)
-        else:
-            self._note(entry, push, answer)
-        return None
-
-    def _note(self, entry: Entry, push: Push, answer: Answer, is_more: bool = False) -> None:
-        """Note the answer, and send what is not the direct one."""
-        entry.note(answer)
-        is_due = bool(self._outbox.untold) and entry.is_running and self._outbox.is_due(push.openid)
-        now, rest = self._fit(answer.reply, is_more, is_due)
-        document = self.to_xml(now, push.message) if now else b""
-        is_only_direct = bool(answer.reply and answer.reply.is_direct)
-        nothing = None if entry.pieces else NOTHING
-        before = self._ledger.end(entry, document, rest, None if is_only_direct else answer.reply or nothing)
-        if before == PROMISED and is_only_direct:
-            _say_too_late(answer, push)
-        if is_due and before == RUNNING and isinstance(now, Text):
-            self._outbox.note_told(push.openid)
-        if before and entry.record.state == READY:
-            entry.msg_id = push.message.get("MsgId", "")
-            entry.is_told = before == RUNNING and isinstance(now, Text) and now.content.endswith(self.texts.more)
-            self._outbox.deliver(entry, BEHIND if entry.record.document else 0.0)
+            push = self._answering.read(entry.record.content.encode(), self._world.monotonic())
+        except Unreadable:  # of another version
+            self._outbox.end_without_reply(entry)
+            return
+        logger.info(f"{label(push.message)}: taken over from a process that died")
+        self.do_in_lane(entry, push)
 
     # What a handler yields
 
@@ -161,100 +204,44 @@ class Runner:
 
     def _give_ready(self, entry: Entry, push: Push, pieces: Pieces, is_more: bool) -> None:
         replies = join(pieces.left)
-        entry.note(Answer(push.found.handler.name if push.found else NOBODY.handler, replies[0]))
+        entry.note(Answer(push.answerer, replies[0]))
         if entry.is_running:
-            now, rest = self._fit(replies[0], is_more)
-            document = self.to_xml(now, push.message) if now else b""
+            is_due = self._outbox.is_due(push.openid)
+            document, rest = self.first(push, replies[0], is_more, is_due)
             if self._ledger.promise(entry, push.text, is_more, document).document and document:
+                if is_due and isinstance(replies[0], Text):
+                    self._outbox.note_told(push.openid)
                 replies[:1] = [rest] if rest else []
                 pieces.next_at = self._world.monotonic() + BEHIND
         pieces.left = replies if is_more else []
-        if not is_more:
-            self._send(entry, push, replies, pieces)
+        for further in () if is_more else self._further(entry, push, replies, pieces):
+            if self._ledger.add(entry, further):
+                self._outbox.deliver(further, pieces.after(self._world.monotonic()))
 
-    def _end_pieces(self, entry: Entry, push: Push, answer: Answer, pieces: Pieces) -> None:
+    def end_pieces(self, entry: Entry, push: Push, answer: Answer, pieces: Pieces) -> None:
+        """End the message with what its handler yielded last."""
         replies = join([*pieces.left, *([answer.reply] if answer.reply else [])])
         pieces.left = []
-        is_more = len(replies) > 1 and not self._outbox.can_push()
-        self._note(entry, push, Answer(answer.handler, replies[0] if replies else None), is_more)
-        self._send(entry, push, replies[1:], pieces)
+        # The message's own record is the first of all replies to it: what follows others cannot stand in it.
+        own = replies.pop(0) if replies and not pieces.number else None
+        self.note(entry, push, Answer(answer.handler, own), self._further(entry, push, replies, pieces))
 
-    def _send(self, entry: Entry, push: Push, replies: list[Reply], pieces: Pieces) -> None:
-        """Have each of the replies sent as a message of its own, or kept for 继续."""
-        for reply in replies:
-            answer = Answer(entry.handler, reply)
-            pieces.number += 1
-            if reply.is_direct:
-                _say_too_late(answer, push)
-            elif added := self._ledger.add(entry, pieces.number, reply):
-                added.handler, added.msg_id = entry.handler, push.message.get("MsgId", "")
-                self._outbox.deliver(added, max(0.0, pieces.next_at - self._world.monotonic()))
+    def _further(self, entry: Entry, push: Push, replies: list[Reply], pieces: Pieces) -> list[Entry]:
+        for late in (reply for reply in replies if reply.is_direct):
+            say_too_late(Answer(push.answerer, late), push)
+        made = self._ledger.further(entry, [each for each in replies if not each.is_direct], pieces.number + 1)
+        pieces.number += len(made)
+        for further in made:
+            further.handler, further.msg_id = push.answerer, push.message.get("MsgId", "")
+        return made
 
-    def _slow_down(self, entry: Entry, push: Push) -> None:
+    def slow_down(self, entry: Entry, push: Push) -> None:
+        """Go on in a lane with a message that a fast handler was at."""
         self._ledger.slow_down(entry)
         self.do_in_lane(entry, push)
 
-    def end_without_reply(self, entry: Entry) -> None:
-        """End the message, so that nobody waits for it any more."""
-        if self._ledger.end(entry, b"", None, NOTHING) == PROMISED:
-            self._outbox.deliver(entry)
 
-    def is_continue(self, push: Push) -> bool:
-        """Whether the user asks for what waits."""
-        said = push.message.get("Content") or push.message.get("Recognition") or ""
-        is_word = said.strip(AROUND).casefold() == self._answering.router.texts.word
-        return is_word and not self._is_miniprogram
-
-    def _continue(self, entry: Entry, push: Push) -> bool:
-        """Answer 继续, before any handler, while there is something of the user's. Whether there was."""
-        try:
-            while entry.is_running:
-                others = [other for other in self._ledger.open_of(push.openid) if other.key != entry.key]
-                if not others and not self._ledger.is_running(push.openid, entry):
-                    return False
-                self._outbox.note_told(push.openid)
-                seen = [(other, other.record) for other in others]
-                waiting = [pair for pair in seen if pair[1].state == READY and not pair[1].is_sending]
-                not_ready = Text(self.texts.not_ready)
-                entry.note(Answer(NEXT, not_ready))
-                if not waiting:
-                    self._ledger.end(entry, self.to_xml(not_ready, push.message), None, None)
-                elif self._fetch(entry, push, *waiting[0], is_more=len(waiting) > 1):
-                    return True
-        except StoreError as error:
-            logger.warning("what waits for 继续 cannot be fetched: %s", error)
-            return False
-        self.end_without_reply(entry)  # one that was promised takes nothing: its user asks again
-        return True
-
-    def _fetch(self, entry: Entry, push: Push, waiting: Entry, seen: Record, is_more: bool) -> bool:
-        reply = unpack(seen.reply)
-        if reply == NOTHING:
-            reply = Text(self.texts.nothing)
-        now, rest = self._fit(reply, is_more or (isinstance(reply, Text) and is_long(reply)))  # the rest waits, too
-        entry.note(Answer(NEXT, reply))
-        return self._ledger.fetch(entry, waiting, seen, self.to_xml(now or reply, push.message), rest)
-
-    def _fit(self, reply: Reply | None, is_more: bool, is_due: bool = False) -> tuple[Reply | None, Reply | None]:
-        """What of the reply is the direct answer, and what follows it another way.
-
-        `is_more` says that something waits behind it, `is_due` that the user has to be told of another reply.
-        """
-        if self._is_miniprogram and not (reply and reply.is_direct):
-            return None, reply
-        if not isinstance(reply, Text) or not (is_more or is_due or is_long(reply)):
-            return reply, None
-        ending = f"\n\n{self.texts.announce}" if is_due else ""
-        if is_more or (is_long(reply) and not self._outbox.can_push()):
-            ending = f"\n\n{self.texts.more}"
-        first, *others = split_text(reply.content, TEXT_LIMIT - len(ending.encode()))
-        return Text(first + ending), Text("".join(others)) if others else None
-
-    def to_xml(self, reply: Reply, message: Message) -> bytes:
-        """The document with which the reply answers the message."""
-        return to_xml(reply, message, int(self._clock())).encode(errors="replace")
-
-
-def _say_too_late(answer: Answer, push: Push) -> None:
+def say_too_late(answer: Answer, push: Push) -> None:
+    """Log that the reply cannot be given any more."""
     said = f"{answer.handler} on {label(push.message)}"
     logger.error("%s: a %s reply can only be the direct answer, and it is too late", said, answer.kind)

@@ -105,6 +105,7 @@ class Owners:
         # Time in which this process stood still itself, or could not look, says nothing of the others.
         passed, self._looked = min(now - self._looked, 2 * RENEW), now
         counters = self._store.linked(OWNERS)
+        self._looked = self._world.monotonic()  # it may have stood still before it saw them
         for owner in sorted({*self._seen, *(key.removeprefix("alive:") for key in counters)}):
             sign = counters.get(f"alive:{owner}")
             before, silent = self._seen.get(owner, ("?", 0.0))
