@@ -75,6 +75,7 @@ class Application:
 
     def begin(self) -> None:
         """Makes threads and connections anew, as a process that was forked has to."""
+        self.store.begin()
         self.api.begin()
         self.delivery.begin()
 
@@ -173,6 +174,7 @@ def run(app: Application) -> NoReturn:
         serve(app)
     except StartError as error:
         give_up(error)
+    app.store.flush()
     # Threads that still wait for a handler would hold up the end; what they owe stays written.
     logging.shutdown()
     os._exit(0)

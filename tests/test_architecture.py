@@ -60,7 +60,7 @@ def test_each_function_that_is_named_exists():
 
 
 def test_each_thread_has_a_row():
-    named = r'(?:, name=|(?:Lanes|ThreadPoolExecutor)\([\w.]+, |Timer\()"(\w+)"'
+    named = r'(?:, name=|(?:Lanes|ThreadPoolExecutor|Timer)\([\w.]+, |Timer\(|world\.start\(\w+, )"(\w+)"'
     started = {name for source in SOURCES.values() for name in re.findall(named, source)}
     assert set(first_cells("Threads")) == started
 

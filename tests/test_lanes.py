@@ -63,6 +63,13 @@ def test_tasks_of_a_lane_run_one_after_the_other_in_the_order_they_came(make):
     assert done == list(range(50))
 
 
+def test_a_lane_may_have_any_name(make):
+    """That of a message that has ended is empty: its typing was never done, and the end waited for it for ever."""
+    lanes, done = make(2), []
+    lanes.submit("", note(done, "typing"))
+    assert wait_until(lambda: done and not len(lanes))
+
+
 def test_nobody_waits_for_another_ones_lane(make):
     lanes, done = make(2), []
     gate = make.gate(done, "a1")

@@ -12,9 +12,9 @@ from hypothesis import strategies as st
 from tests.conftest import FaultyStore, Machine
 from tests.test_reply_properties import ARTICLES, REPLIES
 from wechat.delivery.entries import DONE, PROMISED, READY, RUNNING, Record
-from wechat.delivery.entries import KEPT as DOCUMENT_KEPT
-from wechat.delivery.ledger import KEPT, Ledger, pack_record, unpack_record
+from wechat.delivery.ledger import KEPT, Ledger, unpack_record
 from wechat.errors import StoreError
+from wechat.message import KEPT as DOCUMENT_KEPT
 from wechat.packing import pack, unpack
 from wechat.reply import Image, News, Text
 from wechat.store.owners import REMEMBERED, RENEW
@@ -695,8 +695,8 @@ def test_a_message_of_which_there_is_a_record_of_another_version_is_new(ours, st
 
 @given(st.builds(Record, st.sampled_from([RUNNING, PROMISED, READY, DONE]), document=st.text().map(str.encode)))
 def test_a_record_comes_out_of_the_store_as_it_went_in(record):
-    assert unpack_record(pack_record(record)) == record
-    assert isinstance(json.loads(pack_record(record)), dict)
+    assert unpack_record(record.packed()) == record
+    assert isinstance(json.loads(record.packed()), dict)
 
 
 @given(REPLIES)

@@ -200,10 +200,11 @@ import os, signal
 from wechat.store.sqlite import SQLiteStore
 make, is_over = SQLiteStore._make, []
 def freeze(self, connection, change):
-    make(self, connection, change)
+    made = make(self, connection, change)
     if not is_over and '"%s"' in (change.new or ""):
         is_over.append(True)
         os.kill(os.getpid(), signal.SIGSTOP)
+    return made
 SQLiteStore._make = freeze
 """
 

@@ -5,8 +5,8 @@ from types import SimpleNamespace
 
 import pytest
 
-import wechat.delivery.entries as module
-from wechat.delivery.entries import DIGEST, KEPT, MOST, Remembered
+import wechat.message as module
+from wechat.message import DIGEST, KEPT, MOST, Remembered
 
 SECONDS = 600.0
 OVER, UNDER_WAY = SimpleNamespace(is_over=True), SimpleNamespace(is_over=False)

@@ -329,7 +329,7 @@ def test_an_index_costs_what_is_in_it_and_not_what_else_there_is(place):
     for number in range(3):
         store.swap(Change(f"mine:{number}", None, "value", LONG, link=("mine",)))
     if isinstance(store, SQLiteStore):
-        plan = store._connection().execute("EXPLAIN QUERY PLAN " + LINKED, ("mine", 0.0)).fetchall()
+        plan = store._connect().execute("EXPLAIN QUERY PLAN " + LINKED, ("mine", 0.0)).fetchall()
         assert not any("SCAN" in step[-1] for step in plan), plan
         return
     for number in range(100):
@@ -347,6 +347,38 @@ def test_an_index_costs_what_is_in_it_and_not_what_else_there_is(place):
         store.get = lambda key: looked.append(key) or MemoryStore.get(store, key)
         assert len(store.linked("mine")) == 3
         assert len(looked) == 3
+
+
+# What is written soon
+
+
+def test_what_is_to_be_written_soon_goes_along_with_the_next_write(store, monkeypatch):
+    monkeypatch.setattr("wechat.store.base.SOON", LONG)
+    missed = []
+    store.swap_soon(Change("a", None, "1", LONG), lambda: missed.append("a"))
+    assert store.get("a") is None
+    assert store.swap(Change("b", "not there", "2", LONG)) is False, "each for itself"
+    assert (store.get("a"), store.get("b"), missed) == ("1", None, [])
+
+
+def test_what_is_to_be_written_soon_is_written_in_20_ms_by_itself(store):
+    store.swap_soon(Change("a", None, "1", LONG), lambda: None)
+    eventually(lambda: store.get("a") == "1")
+
+
+def test_who_wanted_it_soon_is_told_where_another_value_was_there(store):
+    told = threading.Event()
+    store.set("a", "other", LONG)
+    store.swap_soon(Change("a", "old", "new", LONG), told.set)
+    assert told.wait(5)
+    assert store.get("a") == "other"
+
+
+def test_the_end_writes_what_was_to_be_written_soon(shared_place, monkeypatch):
+    monkeypatch.setattr("wechat.store.base.SOON", LONG)
+    with closing(shared_place.open()) as other:
+        other.swap_soon(Change("a", None, "1", LONG), lambda: None)
+    assert shared_place.store.get("a") == "1"
 
 
 # Accounts
@@ -506,13 +538,13 @@ def test_a_file_does_not_grow_for_ever_under_load(tmp_path):
             for number in range(20):
                 link = (f"index {number}",)
                 store.swap(*(Change(f"{second}.{number}.{one}", None, "v", 2, link=link) for one in range(50)))
-        rows = store._connection().execute("SELECT (SELECT count(*) FROM records), (SELECT count(*) FROM links)")
+        rows = store._connect().execute("SELECT (SELECT count(*) FROM records), (SELECT count(*) FROM links)")
         assert max(rows.fetchone()) <= 5_000
 
 
 def test_links_of_what_expired_are_found_without_a_scan(tmp_path):
     with closing(open_file(tmp_path, Ahead())) as store:
-        plan = store._connection().execute("EXPLAIN QUERY PLAN DELETE FROM links WHERE key = ?", ("k",)).fetchall()
+        plan = store._connect().execute("EXPLAIN QUERY PLAN DELETE FROM links WHERE key = ?", ("k",)).fetchall()
     assert not any("SCAN" in step[-1] for step in plan), plan
 
 
@@ -521,7 +553,7 @@ def test_entries_of_the_first_version_go(tmp_path):
         old.execute("CREATE TABLE entries (key TEXT PRIMARY KEY, value TEXT NOT NULL, expires REAL NOT NULL)")
     with closing(open_store(f"sqlite:{tmp_path}/store.db")) as store:
         store.set("key", "value", LONG)
-        tables = store._connection().execute("SELECT name FROM sqlite_master WHERE type = 'table'").fetchall()
+        tables = store._connect().execute("SELECT name FROM sqlite_master WHERE type = 'table'").fetchall()
     assert "entries" not in {name for (name,) in tables}
 
 
@@ -611,14 +643,14 @@ def open_and_close(url):
     open_store(url).close()
 
 
-@pytest.mark.interpreter
-def test_the_connections_of_ended_threads_are_closed(tmp_path):
+def test_threads_share_one_connection_to_the_file(tmp_path):
     with closing(SQLiteStore(str(tmp_path / "store.db"))) as store:
+        seen = set()
         for _ in range(5):
-            thread = threading.Thread(target=store.set, args=("key", "value", LONG))
+            thread = threading.Thread(target=lambda: seen.add(store.set("key", "value", LONG) or store._connection))
             thread.start()
             thread.join()
-        assert len(store._connections) == 1
+        assert len(seen) == 1
 
 
 # Waiting
@@ -821,17 +853,21 @@ def errors_of(store):
 
 @pytest.mark.interpreter
 def test_a_file_that_breaks_later_is_a_store_error(tmp_path):
-    with closing(open_store(f"sqlite:{tmp_path}/store.db")) as store, closing(sqlite3.connect(store._file)) as other:
-        other.execute("DROP TABLE records")
+    world = Ahead()
+    with closing(open_file(tmp_path, world)) as store:
+        store.set("key", "value", LONG)
+        Path(store._file).unlink()
+        Path(store._file).write_text("not a database, but long enough to look like one\n" * 1000)
+        world.advance(store.tick_every)
         texts = errors_of(store)
-    assert texts[0] == "SQLite did not get: no such table: records"
+    assert texts[0] == "SQLite did not get: file is not a database"
     assert [text.split()[3] for text in texts] == ["get:", *["write:"] * 5, "list:", "get:"]
 
 
 def test_a_value_of_a_wrong_kind_is_a_store_error_that_does_not_quote(server):
     server.ask("LPUSH", "wxserver::secretkey", "secretvalue")
     with closing(RedisStore(server.url)) as store:
-        for call in (lambda: store.get("secretkey"), lambda: store.add("secretkey", "x", LONG)):
+        for call in (lambda: store.get("secretkey"), lambda: store.replace("secretkey", "x", None, LONG)):
             store._rests_until = 0.0
             with pytest.raises(StoreError, match=r"^Redis did not (get|write): ResponseError$"):
                 call()
@@ -940,8 +976,9 @@ def test_while_the_listener_is_down_a_waiter_looks_by_itself(server):
 
 def test_noise_in_the_channel_does_not_end_the_listening(server):
     with closing(RedisStore(server.url)) as store, waiting(store, "key", None) as (future,):
-        server.ask("PUBLISH", "wxserver::changes", b"\xff\xfe")
-        server.ask("PUBLISH", "wxserver::changes", json.dumps({}))
+        server.ask("PUBLISH", "wxserver::key", b"\xff\xfe")
+        server.ask("PUBLISH", "wxserver::key", json.dumps({}))
+        server.ask("PUBLISH", "wxserver:", "noise")
         assert store._listener.is_alive()
         store.set("key", "value", LONG)
         assert future.result()[0] == "value"

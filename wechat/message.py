@@ -4,8 +4,9 @@ https://developers.weixin.qq.com/doc/service/guide/product/message/Receiving_sta
 """
 
 import re
+from collections.abc import Callable
 from hashlib import sha1
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Generic, TypeVar
 
 from wechat.kinds import CLASSES
 from wechat.log import printable, shorten
@@ -19,6 +20,13 @@ MAX_DEPTH = 32  # levels; the deepest push that is documented has 5
 
 # Nodes that repeat by design: a list even where one push holds only one of them.
 LISTS = frozenset({"item", "List", "fail_idx", "AroundBeacon", "Actions", "illegal_content"})
+
+KEPT = 60.0  # seconds for which a message that ended is kept; WeChat's last attempt begins 15 s after the first
+MOST = 2_048  # messages in a generation, of which there are two: about 10 MB
+SHELVES = 4_096
+DIGEST = 8  # bytes
+
+T = TypeVar("T")
 
 
 def without_forbidden(text: str) -> str:
@@ -88,3 +96,59 @@ def label(message: Message) -> str:
     openid, msg_id = str(message.get("FromUserName", "")), str(message.get("MsgId") or "")
     said = f"{kind_of(message)} from {shorten(openid)}"
     return f"{said}, MsgId {printable(msg_id)}" if msg_id else said
+
+
+class Remembered(Generic[T]):
+    """Messages by their keys, each until it ended, and known to be over for `seconds` more at 8 bytes a message."""
+
+    def __init__(self, seconds: float, monotonic: Callable[[], float], has_ended: Callable[[T], bool]) -> None:
+        self._seconds, self._monotonic, self._has_ended = seconds, monotonic, has_ended
+        self.messages: dict[str, T] = {}  # under way, and some that ended
+        self._older: dict[str, T] = {}
+        self._most = MOST
+        self._shelves = self._older_shelves = [b""] * SHELVES  # of digests
+        self._since = monotonic()
+        self._shelves_since = self._since - seconds  # the first turn makes shelves of its own
+
+    def add(self, key: str, message: T) -> None:
+        """Remember the message."""
+        now = self._monotonic()
+        if len(self.messages) >= self._most or now - self._since >= KEPT:
+            self._turn(now)
+        self.messages[key] = message
+
+    def get(self, key: str) -> T | None:
+        """The message, if it is under way or ended a short while ago."""
+        return self.messages.get(key) or self._older.get(key)
+
+    def is_over(self, key: str) -> bool:
+        """Whether there was such a message, of which there is no more than a digest."""
+        number = hash(key)
+        newer, older = self._shelves[number % SHELVES], self._older_shelves[number % SHELVES]
+        if not (newer or older):
+            return False
+        digest = number.to_bytes(DIGEST, "little", signed=True)
+        return _is_on(newer, digest) or _is_on(older, digest)
+
+    def drop(self, key: str) -> None:
+        """Know nothing of the message any more."""
+        self.messages.pop(key, None)
+        self._older.pop(key, None)
+
+    def _turn(self, now: float) -> None:
+        """Of what ended in the generation before only digests stay, and of older digests nothing."""
+        if now - self._shelves_since >= self._seconds:
+            self._older_shelves, self._shelves, self._shelves_since = self._shelves, [b""] * SHELVES, now
+        for number in map(hash, self._older):
+            self._shelves[number % SHELVES] += number.to_bytes(DIGEST, "little", signed=True)
+        messages, self.messages, self._older, self._since = self.messages, {}, {}, now
+        for key, message in messages.items():
+            (self._older if self._has_ended(message) else self.messages)[key] = message
+        self._most = len(self.messages) + MOST
+
+
+def _is_on(shelf: bytes, digest: bytes) -> bool:
+    at = shelf.find(digest)
+    while at > 0 and at % DIGEST:  # parts of two others
+        at = shelf.find(digest, at + 1)
+    return at >= 0

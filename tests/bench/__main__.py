@@ -10,7 +10,7 @@ from pathlib import Path
 
 FOLDER = Path(__file__).parent
 NAMES = (
-    *("inprocess", "served", "footprint", "slow", "pending", "crowd", "closed", "dripping", "million"),
+    *("inprocess", "served", "stores", "footprint", "slow", "pending", "crowd", "closed", "dripping", "million"),
     *("owners_table", "picture"),  # the last one has no bar: it draws what two of the others found
 )
 AS_MODULE = {"dripping"}

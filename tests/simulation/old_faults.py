@@ -194,6 +194,16 @@ class EndedBeforeTheRest(Parts):
             return state
 
 
+class EndsBlindly(Parts):
+    """The end that goes along with another write takes the place of whatever another process wrote meanwhile."""
+
+    class Ledger(Ledger):
+        def _end_soon(self, entry, after, whole):
+            change = self._change(entry, after)
+            self._put(entry, after)
+            self._store.swap_soon(change._replace(old=...), lambda: None)
+
+
 class UsualWords(Parts):
     """The server says its own words, whatever the account's are."""
 
@@ -204,5 +214,5 @@ class UsualWords(Parts):
 OLD_FAULTS = (
     *(DirectAndPushed, WithoutLimit, LockWithoutOwner, ByTheWallClock, WithoutFence, TakenOutFirst),
     *(StoreOnTheLoop, LastInFirstOut, OneLaneForAll, NoneMayWait, WaitingHoldsAThread, WithoutAWord),
-    *(SilencedByAnOutage, PromisedWhileClosed, InWhateverOrder, EndedBeforeTheRest, UsualWords),
+    *(SilencedByAnOutage, PromisedWhileClosed, InWhateverOrder, EndedBeforeTheRest, UsualWords, EndsBlindly),
 )

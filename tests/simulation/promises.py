@@ -313,6 +313,8 @@ class Watch:
         """An operation on these keys failed: what it is about counts for its process alone."""
         self._last_failure = self._scheduler.now
         stories = [story for key in keys if (story := self.of_key(key))]
+        if not stories and self._scheduler.current.letter:  # on the way to a write, as where its owner is recalled
+            stories = [self.story(self._scheduler.current.letter)]
         for story in stories:
             story.store_failures += 1
             story.failed_fetches += len(stories) > 1
@@ -351,6 +353,10 @@ class Watch:
         """Whether its record says so."""
         story = self.story(letter)
         return bool(story.record) and story.record.state == DONE
+
+    def are_locks_free(self):
+        """Whether no process holds one just now."""
+        return not any(process.locks for process in self._simulation.alive())
 
     def is_settled(self):
         """Whether all has been delivered and nothing is under way."""

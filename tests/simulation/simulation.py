@@ -60,6 +60,7 @@ class Simulation:
             self._run_to_its_end(self._ask_all)
             self._run_to_its_end(self._fetch_all)
         self._run_to_its_end(self._replay_all)
+        self._run_until(self.watch.are_locks_free, scheduler.now + 10)  # those who show life may be at a write
         self.watch.look_at_the_end()
 
     def _run_until(self, is_over, until):

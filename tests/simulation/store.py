@@ -79,13 +79,22 @@ class SimulatedStore(Store):
             self._note_failure(*[change.key for change in changes])
             raise
 
-    def _swap(self, changes):
-        is_done = self._ask(lambda: self.shelf.change(changes, self._process), is_write=True)
-        if is_done and self._simulation.plan.has_listener:
-            self._tell_others(changes)
-        if not is_done:
-            self._simulation.watch.turned_away(changes, self._process, self.shelf)
-        return is_done
+    def swap_soon(self, change, missed):
+        def note():
+            if self._rests_until > self._world.monotonic():  # it failed just now, and had no older value
+                self._simulation.watch.store_failed((change.key,), self._process)
+            missed()
+
+        super().swap_soon(change, note)
+
+    def _swap_each(self, groups):
+        made = self._ask(lambda: [self.shelf.change(changes, self._process) for changes in groups], is_write=True)
+        for changes, is_made in zip(groups, made, strict=True):
+            if is_made and self._simulation.plan.has_listener:
+                self._tell_others(changes)
+            if not is_made:
+                self._simulation.watch.turned_away(changes, self._process, self.shelf)
+        return made
 
     def _ask(self, operation, is_write):
         scheduler, trouble = self._simulation.scheduler, self._simulation.trouble

@@ -35,8 +35,8 @@ class WordWatch:
     def moved(self, story, before, after):
         """A record of the message moved."""
         now = self._scheduler.now
-        if after and self._texts.announce.encode() in after.document:
-            self._tell(story.letter.user)  # as far as the server knows: WeChat may have given up
+        if after:  # told as far as the server knows: WeChat may have given up
+            self.answered_with(story.letter, after.document)
         if not after or after.state != READY or unpack(after.reply) == NOTHING:
             return
         was_tried = before and before.is_sending and not after.is_sending and before.reply == after.reply
@@ -62,7 +62,7 @@ class WordWatch:
     def answered_with(self, letter, document):
         """A process answered an attempt, whether WeChat still listens or not."""
         words = self._texts.announce.encode(), self._texts.more.encode()
-        if letter.is_next or any(word in document for word in words):
+        if (letter.is_next and document) or any(word in document for word in words):
             self._tell(letter.user)
 
     def heard(self, letter, text):

@@ -1,12 +1,14 @@
 """The messages that this process knows, and the one place where a record moves."""
 
+import json
 import threading
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
 from wechat.delivery.answering import NOBODY, Answer
+from wechat.message import KEPT, Remembered
 from wechat.packing import Pieces, pack
 from wechat.reply import Reply
 from wechat.store.base import Store
@@ -16,11 +18,6 @@ from wechat.world import REAL, World
 RUNNING, PROMISED, READY, DONE = "running", "promised", "ready", "done"
 UNDER_WAY = RUNNING, PROMISED
 COUNTS = frozenset({"attempts", "starts", "forgiven"})  # to which a move adds
-
-KEPT = 60.0  # seconds for which a message that ended is kept; WeChat's last attempt begins 15 s after the first
-MOST = 2_048  # messages in a generation, of which there are two: about 10 MB
-SHELVES = 4_096
-DIGEST = 8  # bytes
 
 
 @dataclass(slots=True)
@@ -56,6 +53,28 @@ class Record:
         values = state, self.owner, self.attempts, self.starts, self.is_slow, False, self.openid, document, "", left
         return Record(*values, is_told=self.is_told)
 
+    def packed(self) -> str:
+        """As JSON, for the store: what it has beside its defaults."""
+        declared = Record.__dataclass_fields__.items()  # fields() takes longer than all else here
+        own = {name: value for name, field in declared if (value := getattr(self, name)) != field.default}
+        return json.dumps({**own, "openid": self.openid}, ensure_ascii=False, default=bytes.decode)
+
+    @property
+    def indexes(self) -> tuple[str, ...]:
+        """Where it can be found: among its user's messages, and its owner's."""
+        if not self.is_open:
+            return ()
+        return (f"user:{self.openid}", *([f"owned:{self.owner}"] if self.owner else ()))
+
+
+def unpack_record(packed: str) -> Record | None:
+    """The record that was packed; None for one of another version, which goes after a day."""
+    try:
+        own = json.loads(packed)
+        return Record(**{**own, "openid": own["openid"], "document": own.get("document", "").encode()})
+    except (ValueError, TypeError, KeyError, AttributeError):
+        return None
+
 
 class Entry:
     """A message in this process: its record as it was last read, and those who wait for it to move."""
@@ -88,62 +107,6 @@ class Entry:
         return self.record.state == DONE or not self.record.owner
 
 
-class Remembered:
-    """Messages by their keys, each until it ended, and known to be over for `seconds` more at 8 bytes a message."""
-
-    def __init__(self, seconds: float, monotonic: Callable[[], float], has_ended: Callable[[Entry], bool]) -> None:
-        self._seconds, self._monotonic, self._has_ended = seconds, monotonic, has_ended
-        self.messages: dict[str, Entry] = {}  # under way, and some that ended
-        self._older: dict[str, Entry] = {}
-        self._most = MOST
-        self._shelves = self._older_shelves = [b""] * SHELVES  # of digests
-        self._since = monotonic()
-        self._shelves_since = self._since - seconds  # the first turn makes shelves of its own
-
-    def add(self, key: str, message: Entry) -> None:
-        """Remember the message."""
-        now = self._monotonic()
-        if len(self.messages) >= self._most or now - self._since >= KEPT:
-            self._turn(now)
-        self.messages[key] = message
-
-    def get(self, key: str) -> Entry | None:
-        """The message, if it is under way or ended a short while ago."""
-        return self.messages.get(key) or self._older.get(key)
-
-    def is_over(self, key: str) -> bool:
-        """Whether there was such a message, of which there is no more than a digest."""
-        number = hash(key)
-        newer, older = self._shelves[number % SHELVES], self._older_shelves[number % SHELVES]
-        if not (newer or older):
-            return False
-        digest = number.to_bytes(DIGEST, "little", signed=True)
-        return _is_on(newer, digest) or _is_on(older, digest)
-
-    def drop(self, key: str) -> None:
-        """Know nothing of the message any more."""
-        self.messages.pop(key, None)
-        self._older.pop(key, None)
-
-    def _turn(self, now: float) -> None:
-        """Of what ended in the generation before only digests stay, and of older digests nothing."""
-        if now - self._shelves_since >= self._seconds:
-            self._older_shelves, self._shelves, self._shelves_since = self._shelves, [b""] * SHELVES, now
-        for number in map(hash, self._older):
-            self._shelves[number % SHELVES] += number.to_bytes(DIGEST, "little", signed=True)
-        messages, self.messages, self._older, self._since = self.messages, {}, {}, now
-        for key, message in messages.items():
-            (self._older if self._has_ended(message) else self.messages)[key] = message
-        self._most = len(self.messages) + MOST
-
-
-def _is_on(shelf: bytes, digest: bytes) -> bool:
-    at = shelf.find(digest)
-    while at > 0 and at % DIGEST:  # parts of two others
-        at = shelf.find(digest, at + 1)
-    return at >= 0
-
-
 class Entries(ABC):
     """The records of an account; `seconds` is how long the signature of a message can be used.
 
@@ -154,12 +117,16 @@ class Entries(ABC):
         self._store, self._owners, self._is_shared, self._world = store, owners, is_shared, world
         self._seconds = max(seconds, KEPT)
         self._lock = world.lock()
-        self._known: Remembered = Remembered(self._seconds, world.monotonic, Entry.has_ended)
+        self._known: Remembered[Entry] = Remembered(self._seconds, world.monotonic, Entry.has_ended)
         self._unwritten: dict[str, Entry] = {}
 
     @abstractmethod
     def _write(self, *moves: tuple[Entry, Record]) -> bool:
         """Store the moves. False where the store had another record; the entries have what is there now."""
+
+    @abstractmethod
+    def _end_soon(self, entry: Entry, after: Record, whole: Reply | None) -> None:
+        """Have the end written with what is written next: until then, for others, the message runs."""
 
     @abstractmethod
     def _attend(self, entry: Entry, is_new: bool) -> bool:
@@ -201,7 +168,11 @@ class Entries(ABC):
             while (before := entry.record).owner == self._owners.me and before.state in UNDER_WAY:
                 is_direct = before.state == RUNNING
                 now, left = (document, rest) if is_direct else (before.document, whole)
-                if self._settle(entry, before.ended(now, left), *moves):
+                after = before.ended(now, left)
+                if entry.raw and after.state == DONE and before.attempts == 1 and not (moves or before.is_open):
+                    self._end_soon(entry, after, whole)
+                    return before.state
+                if self._settle(entry, after, *moves):
                     entry.whole = whole if is_direct and entry.key in self._unwritten else None
                     return before.state
         self._forget(*further)

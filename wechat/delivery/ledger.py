@@ -10,12 +10,11 @@ A record moves only from what it was read as: of two who race for it, the first 
 Where the owner of a record is dead, another process puts itself in its place, and goes on from the state.
 """
 
-import json
 import logging
 from collections.abc import Iterator
-from dataclasses import fields, replace
+from dataclasses import replace
 
-from wechat.delivery.entries import DONE, PROMISED, READY, RUNNING, UNDER_WAY, Entries, Entry, Record
+from wechat.delivery.entries import DONE, PROMISED, READY, RUNNING, UNDER_WAY, Entries, Entry, Record, unpack_record
 from wechat.errors import StoreError
 from wechat.reply import Reply
 from wechat.store.base import Change
@@ -28,28 +27,6 @@ LOOK_AT_OWNER = 0.5  # seconds between two looks at whether the process that has
 MOST_FORGIVEN = 2  # starts of a message
 OPEN = RUNNING, PROMISED, READY
 STATES = (*OPEN, DONE)
-
-
-def pack_record(record: Record) -> str:
-    """The record as JSON, for the store: what it has beside its defaults."""
-    own = {field.name: value for field in fields(record) if (value := getattr(record, field.name)) != field.default}
-    return json.dumps({**own, "openid": record.openid}, ensure_ascii=False, default=bytes.decode)
-
-
-def unpack_record(packed: str) -> Record | None:
-    """The record that was packed; None for one of another version, which goes after a day."""
-    try:
-        own = json.loads(packed)
-        return Record(**{**own, "openid": own["openid"], "document": own.get("document", "").encode()})
-    except (ValueError, TypeError, KeyError, AttributeError):
-        return None
-
-
-def indexes(record: Record) -> tuple[str, ...]:
-    """Where a record can be found: among its user's messages, and its owner's."""
-    if not record.is_open:
-        return ()
-    return (f"user:{record.openid}", *([f"owned:{record.owner}"] if record.owner else ()))
 
 
 class Ledger(Entries):
@@ -89,6 +66,24 @@ class Ledger(Entries):
         with entry.lock, further.lock:
             is_ours = entry.record.owner == self._owners.me and entry.record.state in UNDER_WAY
             return (is_ours and self._settle(further, further.record)) or self._forget(further)
+
+    def _end_soon(self, entry: Entry, after: Record, whole: Reply | None) -> None:
+        change = self._change(entry, after)
+        self._put(entry, after)
+        self._store.swap_soon(change, lambda: self._end_again(entry, after.document, whole))
+
+    def _end_again(self, entry: Entry, document: bytes, whole: Reply | None) -> None:
+        """Note the answer once more: another process has counted a retry meanwhile, or the store failed."""
+        try:
+            with entry.lock:
+                self._read(entry)
+            is_promised = self.end(entry, document, None, whole) == PROMISED
+        except StoreError as error:
+            logger.warning("other processes do not see how a message stands: %s", error)
+            self._unwritten[entry.key], entry.whole = entry, whole
+        else:
+            if is_promised:
+                self._unwritten[entry.key] = entry  # the heartbeat has it sent
 
     def send(self, entry: Entry) -> bool:
         """Claim the next part of the reply before it is sent. False where another process, or 继续, has it."""
@@ -159,7 +154,7 @@ class Ledger(Entries):
             found = sorted(self._found(f"owned:{dead}"), key=lambda entry: entry.record.starts)
             for entry in found:
                 if entry.record.state == RUNNING:  # nobody was told anything: it is left to WeChat's next attempt
-                    links = indexes(entry.record)
+                    links = entry.record.indexes
                     self._store.swap(Change(PREFIX + entry.key, entry.raw, entry.raw, KEPT, unlink=links))
                 elif self.adopt(entry, PROMISED, READY):
                     yield entry
@@ -193,7 +188,7 @@ class Ledger(Entries):
                 entry = self._known.get(key)
             if not entry:
                 entry = Entry(key, record, self._world.lock())
-                entry.raw, entry.linked = raw, indexes(record)
+                entry.raw, entry.linked = raw, record.indexes
             elif entry.record.owner != self._owners.me:  # what this process owns it knows better
                 with entry.lock:
                     self._read(entry)  # and not what was found: this process may have adopted it since
@@ -207,7 +202,7 @@ class Ledger(Entries):
             logger.warning("other processes do not see how a message stands: %s", error)
             for entry, record in moves:
                 self._unwritten[entry.key] = entry
-                entry.linked = tuple({*entry.linked, *indexes(record)})  # the write may have come through
+                entry.linked = tuple({*entry.linked, *record.indexes})  # the write may have come through
         return True
 
     def _swap(self, *moves: tuple[Entry, Record]) -> bool:
@@ -233,9 +228,9 @@ class Ledger(Entries):
                 yield entry
 
     def _change(self, entry: Entry, new: Record) -> Change:
-        links = indexes(new)
+        links = new.indexes
         links = entry.linked if links == entry.linked else links  # the same strings, for thousands that wait
-        packed = pack_record(new) if self._is_shared or new.state != DONE else None
+        packed = new.packed() if self._is_shared or new.state != DONE else None
         ttl = self._seconds if new.state == DONE else KEPT
         gone = tuple(index for index in entry.linked if index not in links)
         return Change(PREFIX + entry.key, entry.raw, packed, ttl, links, gone)
@@ -244,7 +239,7 @@ class Ledger(Entries):
         entry.raw = self._store.get(PREFIX + entry.key)
         record = unpack_record(entry.raw) if entry.raw else None
         if record:
-            entry.linked = indexes(record)
+            entry.linked = record.indexes
             if not self._is_ahead(entry, record):
                 self._unwritten.pop(entry.key, None)
                 self._put(entry, record)

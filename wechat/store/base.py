@@ -7,8 +7,9 @@ A backend that does not answer is a StoreError, which names the operation and th
 import logging
 import threading
 from abc import ABC, abstractmethod
+from collections import deque
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from types import EllipsisType
 from typing import Any, NamedTuple, TypeVar
 
@@ -19,6 +20,9 @@ logger = logging.getLogger("wxserver")
 
 Entries = dict[str, str]  # key to value
 T = TypeVar("T")
+
+SOON = 0.02  # seconds
+MOST_AT_ONCE = 256  # groups of changes in one write: no lock of a file is held for long
 
 
 class Change(NamedTuple):
@@ -35,6 +39,20 @@ class Change(NamedTuple):
     unlink: tuple[str, ...] = ()
 
 
+Changes = tuple[Change, ...]  # which are made in one step, or none of them
+
+
+class Write:
+    """Changes on their way to the store. `missed` is called where they were not made, and nobody waits for them."""
+
+    __slots__ = ("changes", "error", "is_made", "missed")
+
+    def __init__(self, changes: Changes, missed: Callable[[], None] | None = None) -> None:
+        self.changes, self.missed = changes, missed
+        self.is_made: bool | None = None  # until it is known
+        self.error: Exception | None = None
+
+
 class Store(ABC):
     """Texts under keys, for many threads and, except in memory, many processes."""
 
@@ -45,9 +63,18 @@ class Store(ABC):
 
     def __init__(self, world: World = REAL) -> None:
         self._world = world
-        self._lock = threading.Lock()
         self._waiters: dict[threading.Event, str] = {}
         self._rests_until = 0.0
+        self._prepare()
+
+    def _prepare(self) -> None:
+        self._lock, self._writing = threading.Lock(), self._world.lock()
+        self._queue: deque[Write] = deque()
+        self._is_due = False  # whether a thread is about to write what is to be made soon
+
+    def begin(self) -> None:
+        """Begin anew in a process that was forked: locks, connections and what is unwritten are those of its parent."""
+        self._prepare()
 
     @abstractmethod
     def get(self, key: str) -> str | None:
@@ -75,15 +102,38 @@ class Store(ABC):
 
     def swap(self, *changes: Change) -> bool:
         """Make all the changes in one step, or, where one of the values is not `old`, none. Whether it did."""
-        with self._doing("write"):
-            is_done = self._swap(changes)
-        if is_done:
-            for change in changes:
-                self._wake(change.key)
-        return is_done
+        for change in changes:
+            (change.key + (change.new or "")).encode()  # a lone surrogate is an error before others share the write
+        write = Write(changes)
+        self._queue.append(write)
+        with self._writing:
+            while write.is_made is None:
+                self._write()
+        if write.error:
+            raise write.error
+        return write.is_made
+
+    def swap_soon(self, change: Change, missed: Callable[[], None]) -> None:
+        """Make the change with the next write, in 20 ms at most; `missed` is called where it could not be made.
+
+        For what nobody else waits for: a write of its own would cost as much as all else that a message takes.
+        """
+        self._queue.append(Write((change,), missed))
+        if not self._is_due:
+            self._is_due = True
+            self._start(self._flush_soon)
+
+    def flush(self) -> None:
+        """Make the changes that are to be made soon."""
+        self._is_due = False
+        with self._writing:
+            while self._queue:
+                self._write()
 
     def wait(self, key: str, seen: str | None, seconds: float) -> str | None:
         """The value as soon as it is not `seen`, or the one that is there when so many seconds are over."""
+        if self._queue:
+            self.flush()
         end = self._world.monotonic() + seconds
         changed = self._world.event()
         self._waiters[changed] = key
@@ -99,8 +149,36 @@ class Store(ABC):
         """Give files and connections back. No thread may be using the store, or use it afterwards."""
 
     @abstractmethod
-    def _swap(self, changes: tuple[Change, ...]) -> bool:
-        """Make all the changes in one step, or none."""
+    def _swap_each(self, groups: list[Changes]) -> list[bool]:
+        """Make each group of changes in one step, or none of it: which were made. One call at a time."""
+
+    def _write(self) -> None:
+        """Make what all threads here wait for, and what is to be made soon: whoever comes first does it for all."""
+        batch = [self._queue.popleft() for _ in range(min(len(self._queue), MOST_AT_ONCE))]
+        try:
+            with self._doing("write"):
+                made = self._swap_each([write.changes for write in batch])
+        except BaseException as error:
+            for write in batch:
+                write.is_made, write.error = False, _copy(error)
+            if not isinstance(error, StoreError):
+                raise
+        else:
+            for write, is_made in zip(batch, made, strict=True):
+                write.is_made = is_made
+                for change in write.changes if is_made and self._waiters else ():
+                    self._wake(change.key)
+        for write in batch:
+            if write.missed and not write.is_made:
+                self._start(write.missed)  # without the locks of whoever writes
+
+    def _start(self, task: Callable[[], None]) -> None:
+        with suppress(RuntimeError):  # the interpreter ends
+            self._world.start(task, "store")
+
+    def _flush_soon(self) -> None:
+        self._world.sleep(SOON)
+        self.flush()
 
     def _wake(self, key: str | None = None) -> None:
         """Let those who wait for the key look again, or everyone."""
@@ -116,11 +194,22 @@ class Store(ABC):
             yield
         except self.failures as error:
             self._rests_until = self._world.monotonic() + self.rest
+            self._recover(error)
             raise StoreError(f"{self.name} did not {operation}: {self._reason(error)}") from error
+
+    def _recover(self, error: Exception) -> None:  # noqa: B027, not every store has something half done
+        """Take back what a failed operation has left half done."""
 
     def _reason(self, error: Exception) -> str:
         # What redis-py says may quote the command with its value, and an OSError the file.
         return type(error).__name__
+
+
+def _copy(error: BaseException) -> StoreError:
+    """The error for another thread; a fault of ours may quote a value."""
+    copy = StoreError(str(error) if isinstance(error, StoreError) else f"a write failed: {type(error).__name__}")
+    copy.__cause__ = error.__cause__
+    return copy
 
 
 def ask(consequence: str, otherwise: T, step: Callable[..., T], *arguments: Any) -> T:

@@ -3,7 +3,7 @@
 import itertools
 from collections import OrderedDict
 
-from wechat.store.base import Change, Entries, Store
+from wechat.store.base import Change, Changes, Entries, Store
 from wechat.world import REAL, World
 
 ABSENT: tuple[None, float, tuple[str, ...]] = None, 0.0, ()
@@ -26,9 +26,10 @@ class MemoryStore(Store):
             found = {key: self.get(key) for key in sorted(self._indexes.get(index, ()))}
             return {key: value for key, value in found.items() if value is not None}
 
-    def _swap(self, changes: tuple[Change, ...]) -> bool:
-        for change in changes:
-            (change.key + (change.new or "")).encode()  # a lone surrogate is an error here as in the other stores
+    def _swap_each(self, groups: list[Changes]) -> list[bool]:
+        return [self._swap(changes) for changes in groups]
+
+    def _swap(self, changes: Changes) -> bool:
         with self._lock:
             self._sweep()
             if any(change.old is not ... and self.get(change.key) != change.old for change in changes):

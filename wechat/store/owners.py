@@ -101,11 +101,13 @@ class Owners:
 
     def look(self) -> None:
         """Look at the others' signs of life; raises StoreError."""
-        now = self._world.monotonic()
-        # Time in which this process stood still itself, or could not look, says nothing of the others.
-        passed, self._looked = min(now - self._looked, 2 * RENEW), now
-        counters = self._store.linked(OWNERS)
-        self._looked = self._world.monotonic()  # it may have stood still before it saw them
+        # Time in which this process stood still itself, or could not look, says nothing of the others; nor does that
+        # which the look takes, in which a counter may go on.
+        passed = min(self._world.monotonic() - self._looked, 2 * RENEW)
+        try:
+            counters = self._store.linked(OWNERS)
+        finally:
+            self._looked = self._world.monotonic()
         for owner in sorted({*self._seen, *(key.removeprefix("alive:") for key in counters)}):
             sign = counters.get(f"alive:{owner}")
             before, silent = self._seen.get(owner, ("?", 0.0))

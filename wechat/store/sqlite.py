@@ -1,5 +1,6 @@
 """A store in an SQLite file."""
 
+import logging
 import os
 import sqlite3
 import threading
@@ -7,33 +8,49 @@ from contextlib import closing, suppress
 from pathlib import Path
 from tempfile import TemporaryDirectory
 
-from wechat.store.base import Change, Entries, Store
+from wechat.store.base import Change, Changes, Entries, Store
 from wechat.system import take_name
 from wechat.world import REAL, World
 
+logger = logging.getLogger("wxserver")
+
 SCHEMA = """
-PRAGMA journal_mode = WAL; PRAGMA synchronous = NORMAL;
+PRAGMA journal_mode = WAL; PRAGMA synchronous = NORMAL; PRAGMA wal_autocheckpoint = 8000;
 CREATE TABLE IF NOT EXISTS records (key TEXT PRIMARY KEY, value TEXT NOT NULL, expires REAL NOT NULL) WITHOUT ROWID;
-CREATE INDEX IF NOT EXISTS records_expires ON records (expires);
 CREATE TABLE IF NOT EXISTS links (name TEXT, key TEXT, PRIMARY KEY (name, key)) WITHOUT ROWID;
 CREATE INDEX IF NOT EXISTS links_key ON links (key);
 CREATE TABLE IF NOT EXISTS clock (id INTEGER PRIMARY KEY, now REAL NOT NULL);
 INSERT OR IGNORE INTO clock VALUES (1, 0);
-DROP TABLE IF EXISTS entries;"""  # of the first version
+DROP TABLE IF EXISTS entries; DROP INDEX IF EXISTS records_expires;"""  # of older versions
 GET = "SELECT value FROM records WHERE key = ? AND expires > ?"
 LINKED = """
 SELECT links.key, value FROM links JOIN records ON records.key = links.key
 WHERE name = ? AND expires > ? ORDER BY links.key"""
-EXPIRED = "SELECT key FROM records WHERE expires <= ? LIMIT ?"
+# An index by time would cost each write two pages more.
+END_OF_SWEEP = "SELECT max(key), count(*) FROM (SELECT key FROM records WHERE key > ? ORDER BY key LIMIT ?)"
+SWEEP = (
+    "DELETE FROM links WHERE key IN (SELECT key FROM records WHERE key > ? AND key <= ? AND expires <= ?)",
+    "DELETE FROM records WHERE key > ? AND key <= ? AND expires <= ?",
+)
 
-PATIENCE = 0.5  # seconds to wait for another writer, in this process and in others
+SET = "REPLACE INTO records VALUES (:key, :new, :ends)"
+ADD = """
+INSERT INTO records VALUES (:key, :new, :ends)
+ON CONFLICT (key) DO UPDATE SET value = :new, expires = :ends WHERE expires <= :now"""
+REPLACE = "UPDATE records SET value = :new, expires = :ends WHERE key = :key AND value = :old AND expires > :now"
+DELETE = "DELETE FROM records WHERE key = :key"
+LINK, UNLINK = "INSERT OR IGNORE INTO links VALUES (?, ?)", "DELETE FROM links WHERE name = ? AND key = ?"
+
+PATIENCE = 0.5  # seconds to wait for a writer in another process
+BUSY = (sqlite3.SQLITE_BUSY, sqlite3.SQLITE_LOCKED)
 
 
 class SQLiteStore(Store):
     """A store in a file, for the processes of one machine. Its keys begin with the `account`.
 
     Entries expire by a clock in the file, which stands still while no process uses it: the wall clock may jump, and
-    those of two processes differ.
+    those of two processes differ. A process has one connection, which its threads use in turn: threads that SQLite
+    puts to sleep while they wait for one another are woken in no order.
     """
 
     name = "SQLite"
@@ -41,58 +58,68 @@ class SQLiteStore(Store):
     failures = (sqlite3.Error, OSError)
     look_again = 0.05  # nobody tells of changes by other processes
     tick_every = 1.0  # seconds
-    swept = 256  # entries at once, so that no lock takes long; under load two for each that came
+    swept = 256  # entries looked at in a sweep, so that no lock takes long; under load four for each that came
 
     def __init__(self, file: str, account: str = "", world: World = REAL) -> None:
         super().__init__(world)
         self._file, self._prefix = os.path.abspath(file), account + ":"
-        self._connections: dict[threading.Thread, sqlite3.Connection] = {}
-        self._writing = threading.Lock()
-        self._written = 0  # since the last sweep
+        self._connection: sqlite3.Connection | None = None
+        self._abandoned: list[sqlite3.Connection] = []  # to close one would delete what its successor writes
+        self._identity: tuple[int, ...] = ()  # of the file
+        self._looked = 0.0  # at that, by the monotonic clock
+        self._written, self._swept = 0, ""  # changes since the last sweep, and the key at which that ended
         self._clock: tuple[float, float] = 0.0, -self.tick_every  # what the clock of the file was, and when that was
 
     def get(self, key: str) -> str | None:
-        with self._doing("get"):
-            return self._value(self._connection(), key)
+        with self._writing, self._doing("get"):
+            return self._value(self._connect(), key)
 
     def linked(self, index: str) -> Entries:
-        with self._doing("list"):
-            rows = self._connection().execute(LINKED, (self._prefix + index, self._now()))
+        with self._writing, self._doing("list"):
+            rows = self._connect().execute(LINKED, (self._prefix + index, self._now()))
             return {key.removeprefix(self._prefix): value for key, value in rows}
 
+    def begin(self) -> None:
+        super().begin()
+        self._abandon()
+
     def close(self) -> None:
-        while self._connections:
-            self._connections.popitem()[1].close()
+        self.flush()
+        if self._connection:
+            self._connection.close()
+            self._connection = None
 
-    def _swap(self, changes: tuple[Change, ...]) -> bool:
-        connection = self._connection()
-        # One writer of this process at a time: those that SQLite puts to sleep are not woken in turn.
-        if not self._writing.acquire(timeout=PATIENCE):
-            raise sqlite3.OperationalError("another thread is writing for too long")
-        try:
-            with connection:  # commits, or rolls back
-                connection.execute("BEGIN IMMEDIATE")
-                self._written += len(changes)
-                self._keep_time(connection)
-                for change in changes:
-                    if change.old is not ... and self._value(connection, change.key) != change.old:
-                        return False
-                for change in changes:
-                    self._make(connection, change)
-                return True
-        finally:
-            self._writing.release()
+    def _swap_each(self, groups: list[Changes]) -> list[bool]:
+        connection = self._connect()
+        is_time = self._world.monotonic() - self._clock[1] >= self.tick_every
+        self._written += sum(map(len, groups))
+        if len(groups) == 1 and not is_time and _is_simple(groups[0]):
+            return [self._make(connection, groups[0][0])]  # one statement is a transaction of its own
+        connection.execute("BEGIN IMMEDIATE")
+        if is_time:
+            self._keep_time(connection)
+        made = [self._swap(connection, changes) for changes in groups]
+        connection.execute("COMMIT")
+        return made
 
-    def _make(self, connection: sqlite3.Connection, change: Change) -> None:
-        key = self._prefix + change.key
-        if change.new is None:
-            connection.execute("DELETE FROM records WHERE key = ?", (key,))
-        else:
-            connection.execute("REPLACE INTO records VALUES (?, ?, ?)", (key, change.new, self._now() + change.ttl))
+    def _swap(self, connection: sqlite3.Connection, changes: Changes) -> bool:
+        if not _is_simple(changes):
+            for change in changes:
+                if change.old is not ... and self._value(connection, change.key) != change.old:
+                    return False
+        return [self._make(connection, change) for change in changes] == [True] * len(changes)
+
+    def _make(self, connection: sqlite3.Connection, change: Change) -> bool:
+        """Make the change, where the old value is there. Whether it was."""
+        key, old, new, now = self._prefix + change.key, change.old, change.new, self._now()
+        statement = DELETE if new is None else SET if old is ... else ADD if old is None else REPLACE
+        values = {"key": key, "old": old, "new": new, "ends": now + change.ttl, "now": now}
+        is_made = connection.execute(statement, values).rowcount > 0 or new is None
         for index in change.link:
-            connection.execute("INSERT OR IGNORE INTO links VALUES (?, ?)", (self._prefix + index, key))
+            connection.execute(LINK, (self._prefix + index, key))
         for index in change.unlink:
-            connection.execute("DELETE FROM links WHERE name = ? AND key = ?", (self._prefix + index, key))
+            connection.execute(UNLINK, (self._prefix + index, key))
+        return is_made
 
     def _reason(self, error: Exception) -> str:
         return str(error) if isinstance(error, sqlite3.Error) else super()._reason(error)
@@ -109,51 +136,95 @@ class SQLiteStore(Store):
         return then + self._world.monotonic() - at
 
     def _keep_time(self, connection: sqlite3.Connection) -> None:
-        """Set the clock of the file forward, and sweep out what has expired, once a second."""
-        if self._world.monotonic() - self._clock[1] < self.tick_every:
-            return
+        """Set the clock of the file forward, and sweep out what has expired."""
         self._look_at_clock(connection, self._now())
-        most, self._written = max(self.swept, 2 * self._written), 0
-        for expired in connection.execute(EXPIRED, (self._clock[0], most)).fetchall():
-            connection.execute("DELETE FROM records WHERE key = ?", expired)
-            connection.execute("DELETE FROM links WHERE key = ?", expired)
+        most, self._written = max(self.swept, 4 * self._written), 0
+        end, count = connection.execute(END_OF_SWEEP, (self._swept, most)).fetchone()
+        for statement in SWEEP if count else ():
+            connection.execute(statement, (self._swept, end, self._clock[0]))
+        self._swept = end if count == most else ""
+        threading.Thread(target=self._checkpoint, name="checkpoint", daemon=True).start()
+
+    def _checkpoint(self) -> None:
+        """Copy what was written from the log into the file, so that no write has to wait for the disk."""
+        with (
+            suppress(sqlite3.Error),
+            closing(sqlite3.connect(f"{Path(self._file).as_uri()}?mode=rw", uri=True)) as other,
+        ):
+            other.execute("PRAGMA wal_checkpoint(PASSIVE)")
 
     def _look_at_clock(self, connection: sqlite3.Connection, at_least: float) -> None:
         connection.execute("UPDATE clock SET now = max(now, ?)", (at_least,))
         (now,) = connection.execute("SELECT now FROM clock").fetchone()
         self._clock = float(now), self._world.monotonic()
 
-    # Connections
+    # The connection and the file
 
-    def _connection(self) -> sqlite3.Connection:
-        """One for each thread: a connection that threads share loses updates."""
-        thread = threading.current_thread()
-        if thread not in self._connections:
-            if not os.path.exists(self._file):
-                self._create()
+    def _connect(self) -> sqlite3.Connection:
+        """The connection to the file; whoever asks has the lock of all writes."""
+        now = self._world.monotonic()
+        if self._connection and now - self._looked >= self.tick_every:
+            self._looked = now
+            if self._identify() != self._identity:
+                logger.warning("the file of WECHAT_STORE was deleted or replaced: what only the old one held is lost")
+                self._abandon()
+        if not self._connection:
+            self._identity = self._identify() or self._create()
+            self._looked = now
             connection = sqlite3.connect(self._file, timeout=PATIENCE, isolation_level=None, check_same_thread=False)
             try:
-                with self._lock:
-                    self._prepare(connection)
-                    self._connections[thread] = connection
+                connection.executescript(SCHEMA)
+                self._look_at_clock(connection, 0.0)
             except sqlite3.Error:
                 connection.close()
                 raise
-        return self._connections[thread]
+            self._connection = connection
+        return self._connection
 
-    def _prepare(self, connection: sqlite3.Connection) -> None:
-        for ended in [other for other in self._connections if not other.is_alive()]:
-            self._connections.pop(ended).close()
-        if not self._connections:
-            connection.executescript(SCHEMA)
-            self._look_at_clock(connection, 0.0)
-        connection.execute("PRAGMA synchronous = NORMAL")
+    def _identify(self) -> tuple[int, ...]:
+        """Which file it is; nothing where there is none."""
+        with suppress(FileNotFoundError):
+            found = os.stat(self._file)
+            return found.st_dev, found.st_ino
+        return ()
 
-    def _create(self) -> None:
+    def _abandon(self) -> None:
+        if self._connection:
+            self._abandoned.append(self._connection)
+            self._connection = None
+
+    def _recover(self, error: Exception) -> None:
+        """Take back what was half done; after what is no lock of another process, connect anew."""
+        if not self._connection:
+            return
+        is_busy = getattr(error, "sqlite_errorcode", 0) & 0xFF in BUSY
+        try:
+            self._connection.rollback()
+        except sqlite3.Error:
+            is_busy = False
+        if not is_busy:
+            self._connection.close()
+            self._connection = None
+
+    def _create(self) -> tuple[int, ...]:
+        beside = [Path(self._file + ending) for ending in ("-wal", "-shm")]
+        left = {file: file.stat().st_ino for file in beside if file.exists()}
+        if found := self._identify():
+            return found
         # Processes that turn one new file to WAL at once lock each other out, so each makes its own and one is taken.
         with TemporaryDirectory(dir=os.path.dirname(self._file)) as folder, suppress(FileExistsError):
             new = Path(folder, "store.db")
             new.touch(0o600)  # it will hold access tokens
             with closing(sqlite3.connect(new)) as connection:
                 connection.executescript(SCHEMA)
+            for file, inode in left.items():  # of a file that was deleted: SQLite would write them into this one
+                if file.exists() and file.stat().st_ino == inode:
+                    file.unlink(missing_ok=True)
             take_name(new, self._file)
+        return self._identify()
+
+
+def _is_simple(changes: Changes) -> bool:
+    """Whether one statement makes the change, and knows whether the old value was there."""
+    change, *others = changes
+    return not (others or change.link or change.unlink or change.new is None)
