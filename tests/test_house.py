@@ -175,7 +175,7 @@ def test_no_module_is_over_260_lines():
 def test_development_tools_are_pinned():
     lines = (ROOT / "requirements-dev.txt").read_text().split()
     assert all("==" in line for line in lines if not line.startswith("-") and not line.endswith(".txt"))
-    assert not any("[" in line for line in lines)  # `make run` has the file as constraints, of which pip takes no extras
+    assert not any("[" in line for line in lines)  # `make run` has them as constraints, in which pip takes no extras
 
 
 def test_warnings_are_errors():
