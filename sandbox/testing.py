@@ -92,10 +92,18 @@ def user(cloud: Cloud, account_settings: dict[str, str], caplog: pytest.LogCaptu
     app.close()
 
 
+class StandIn(Cloud):
+    """The platform's API as tests have it, which can be given more endpoints."""
+
+    def answer(self, path: str, answer: dict[str, Any]) -> None:
+        """Lets the POSTs of a path give this JSON, also one that the stand-in lacks."""
+        self._endpoints[path] = ("POST", lambda _: answer)
+
+
 @pytest.fixture
-def cloud() -> Iterator[Cloud]:
+def cloud() -> Iterator[StandIn]:
     """The stand-in for api.weixin.qq.com behind real HTTP; its address is `cloud.url`."""
-    app = Cloud(APPID, SECRET)
+    app = StandIn(APPID, SECRET)
     server = make_server("127.0.0.1", 0, app, ThreadingServer, QuietHandler)
     threading.Thread(target=server.serve_forever, args=(0.01,), daemon=True).start()
     app.url = f"http://127.0.0.1:{server.server_port}"

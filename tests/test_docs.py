@@ -21,9 +21,10 @@ from wechat.routing import arounds_of, load, name_of
 from wechat.settings import NAMES
 
 READMES = [ROOT / "README.md", ROOT / "README.zh-CN.md"]
+SETTINGS_PAGES = [ROOT / "docs/settings.md", ROOT / "docs/settings.zh-CN.md"]
 DOCUMENTS = [*READMES, *sorted(ROOT.glob("docs/*.md")), *sorted(ROOT.glob("examples/*/*.md"))]
 each_document = pytest.mark.parametrize("file", DOCUMENTS, ids=lambda file: file.name)
-each_readme = pytest.mark.parametrize("readme", READMES, ids=lambda file: file.name)
+each_settings_page = pytest.mark.parametrize("page", SETTINGS_PAGES, ids=lambda file: file.name)
 
 COOKBOOK = (ROOT / "docs/handlers.md").read_text("utf-8")
 BLOCK = re.compile(r"^```python\n((?:# (?P<path>(?:handlers|tests)/\w+\.py)\n)?.*?)^```$", re.MULTILINE | re.DOTALL)
@@ -205,9 +206,9 @@ PARSERS = {"wechat": wechat_parser(), "sandbox": sandbox_parser({})}
 STAND_FOR = {"PATH": "/cgi-bin/menu/get", "JSON": "{}"}  # what a parser looks at, of the words that stand for something
 
 
-@each_readme
-def test_each_setting_has_a_row_in_the_readme(readme):
-    rows = set(re.findall(r"^\| `(\w+)` \|", readme.read_text("utf-8"), re.MULTILINE))
+@each_settings_page
+def test_each_setting_has_a_row(page):
+    rows = set(re.findall(r"^\| `(\w+)` \|", page.read_text("utf-8"), re.MULTILINE))
     assert rows == SETTINGS | SETTINGS_OF_HANDLERS
 
 
@@ -226,11 +227,11 @@ def commands(parser: argparse.ArgumentParser, name: str = "") -> Iterator[tuple[
         yield from commands(sub, f"{name} {word}".strip())
 
 
-@each_readme
+@each_settings_page
 @pytest.mark.parametrize("package", PARSERS)
-def test_each_command_is_in_the_readme(readme, package):
+def test_each_command_has_a_row(page, package):
     """`python -m wechat menu get` stands for the first of a row, `menu push` for the others."""
-    text = readme.read_text("utf-8")
+    text = page.read_text("utf-8")
     for command, _ in commands(PARSERS[package]):
         assert re.search(rf"`(python -m {package} )?{command}\b", text), command
 

@@ -37,7 +37,7 @@ TOKENLESS = ("/sns/", "/cgi-bin/clear_quota/v2", "/cgi-bin/stable_token", "/cgi-
 
 
 def connect(url: str) -> Transport:
-    """The transport to an address."""
+    """Make the transport to an address."""
     from wechat.platform.transport import Transport  # and ssl: megabytes, which an account without a secret spares
 
     return Transport(url)
@@ -77,27 +77,27 @@ class Api:
         self.begin()
 
     def begin(self) -> None:
-        """Makes its connections anew in a process that was forked: those of its parent are not its own."""
+        """Open new connections, in a forked process too: those of its parent are not its own."""
         self._transport = self._connect(self._settings.api_url) if self._settings.may_call else None
         self._tokens = TokenCache(self._store, self._owners, self._fetch_token, self._clock, self._world)
 
     def close(self) -> None:
-        """Closes the connections that are kept."""
+        """Close the idle connections."""
         if self._transport:
             self._transport.close()
 
     # Every endpoint
 
     def get(self, path: str, /, **query: str) -> dict[str, Any]:
-        """What a GET of the path, like `/cgi-bin/get_api_domain_ip`, answers."""
+        """GET a path such as `/cgi-bin/get_api_domain_ip`; return the JSON of the answer."""
         return self._call(Call("GET", path, query, is_repeatable=True), read_json)
 
     def post(self, path: str, data: Any, is_repeatable: bool = False) -> dict[str, Any]:
-        """What a POST of the data as JSON answers; `is_repeatable` says that doing it twice does no harm."""
+        """POST the data as JSON; return the JSON of the answer. `is_repeatable` says that a retry does no harm."""
         return self._call(_json_call(path, data, is_repeatable), read_json)
 
     def token(self) -> str:
-        """The current access token, from the store or from the platform."""
+        """Return the current access_token, from the store or from the platform."""
         if self._settings.mode == "cloud":
             raise ApiError("WECHAT_MODE=cloud calls the platform without an access token: there is none")
         if not self._settings.may_call:
@@ -107,33 +107,33 @@ class Api:
     # The custom menu: https://developers.weixin.qq.com/doc/service/api/custommenu/
 
     def create_menu(self, menu: Mapping[str, Any]) -> None:
-        """Makes the menu everybody's."""
+        """Set the default menu."""
         self.post("/cgi-bin/menu/create", menu, is_repeatable=True)
 
     def get_menu(self) -> dict[str, Any]:
-        """The menu, and the conditional ones."""
+        """Return the menu, and the conditional menus."""
         return self.get("/cgi-bin/menu/get")
 
     def delete_menu(self) -> None:
-        """Deletes the menu, and the conditional ones."""
+        """Delete the menu, and the conditional menus."""
         self.get("/cgi-bin/menu/delete")
 
     def add_conditional_menu(self, menu: Mapping[str, Any]) -> str:
-        """Adds a menu with a `matchrule`; gives its menuid."""
+        """Add a conditional menu, with a `matchrule`; return its menuid."""
         return str(self.post("/cgi-bin/menu/addconditional", menu).get("menuid", ""))
 
     def delete_conditional_menu(self, menuid: str) -> None:
-        """Deletes one conditional menu."""
+        """Delete one conditional menu."""
         self.post("/cgi-bin/menu/delconditional", {"menuid": menuid}, is_repeatable=True)
 
     def try_match_menu(self, user_id: str) -> dict[str, Any]:
-        """The menu that a user, by openid or WeChat name, sees."""
+        """Return the menu that a user sees, by openid or WeChat name."""
         return self.post("/cgi-bin/menu/trymatch", {"user_id": user_id}, is_repeatable=True)
 
     # Temporary media: https://developers.weixin.qq.com/doc/service/api/material/temporary/
 
     def upload(self, kind: str, filename: str, file: BinaryIO) -> str:
-        """Uploads an image, voice, video or thumb; gives its media_id, which ends after three days."""
+        """Upload an image, voice, video or thumb; return its media_id, which expires after three days."""
         from wechat.platform.files import multipart
 
         body, headers = multipart(filename, file)
@@ -142,7 +142,7 @@ class Api:
         return str(answer.get("media_id") or answer.get("thumb_media_id") or "")
 
     def download(self, media_id: str, folder: str | Path, is_jssdk: bool = False) -> Path:
-        """Downloads a medium into the folder; gives the file, which is none that was there before.
+        """Download a medium into the folder; return the path of a new file.
 
         It has the platform's name, made safe, or the next one that is free. `is_jssdk` asks for the voice of a web
         page, in its better quality. Nothing is left behind where it fails; an OSError says that the file cannot be
@@ -166,16 +166,16 @@ class Api:
     # Customer messages: https://developers.weixin.qq.com/doc/service/api/customer/message/
 
     def send(self, openid: str, reply: Reply | str) -> None:
-        """Sends a reply as customer messages: a long text in pieces; nothing for a Transfer or a Raw."""
+        """Send a reply as customer messages: a long text in pieces; nothing for a Transfer or a Raw."""
         for message in (Text(reply) if isinstance(reply, str) else reply).customer_messages():
             self.send_message(openid, message)
 
     def send_message(self, openid: str, message: Mapping[str, Any]) -> None:
-        """Sends one customer message, as its JSON without `touser`."""
+        """Send one customer message, given as its JSON without `touser`."""
         self.post("/cgi-bin/message/custom/send", {"touser": openid, **message})
 
     def typing(self, openid: str, is_typing: bool = True) -> None:
-        """Shows, for 15 seconds at most, that an answer is being written; or stops that."""
+        """Show the typing indicator, for 15 seconds at most, or hide it."""
         business = "/business" if self._settings.account == "miniprogram" else ""
         command = "Typing" if is_typing else "CancelTyping"
         self.post(f"/cgi-bin/message/custom{business}/typing", {"touser": openid, "command": command})
@@ -183,7 +183,7 @@ class Api:
     # How a call is made
 
     def _call(self, call: Call, read: Callable[[Received], T]) -> T:
-        """What `read` makes of the answer; where the platform refuses our token, that is renewed once."""
+        """Make the call and `read` the answer; renew the access_token once if the platform refuses it."""
         deadline = self._world.monotonic() + call.timeout
         if self._settings.mode == "cloud" or not takes_our_token(call):
             return self._try(call, read, "", deadline)
@@ -199,7 +199,7 @@ class Api:
         return self._try(call, read, fresh, deadline)
 
     def _try(self, call: Call, read: Callable[[Received], T], token: str, deadline: float) -> T:
-        """What `read` makes of the answer, tried again where the platform is busy or away and that does no harm."""
+        """Make the call and `read` the answer; retry while the platform is busy or away, if the call is idempotent."""
         for pause in PAUSES if call.is_repeatable else ():
             try:
                 return self._once(call, read, token, deadline)

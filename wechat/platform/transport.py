@@ -54,7 +54,7 @@ class DeadlineSocket(socket.socket):
 
 
 class DeadlineTLS(DeadlineSocket, ssl.SSLSocket):
-    """The same over TLS."""
+    """A socket with a deadline, over TLS."""
 
 
 class Received:

@@ -66,7 +66,7 @@ class _Way:
     texts: list[tuple[int, int]] = field(default_factory=list)  # that hold a `]]>`: from where to where
 
     def fork(self, place: int, *texts: tuple[int, int]) -> "_Way":
-        """The same way on from `place`, behind these texts."""
+        """Copy this way, to go on from `place` behind these texts."""
         levels = [(name, dict(names)) for name, names in self.levels]
         return _Way(place, levels, dict(self.filled), dict(self.control), [*self.texts, *texts])
 

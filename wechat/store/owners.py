@@ -74,7 +74,7 @@ def _started(pid: int) -> str:
 
 
 class Owners:
-    """This process among the others; `me` is the name under which it owns messages and locks.
+    """Track which processes sharing a store are alive; `me` is the name under which this one owns messages and locks.
 
     Each shows life by a counter, which the others watch by clocks of their own: no two need to agree on the time.
     """
