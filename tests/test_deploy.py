@@ -161,6 +161,14 @@ def test_systemd_finds_nothing_wrong_with_the_unit(tmp_path):
     assert (done.returncode, said) == (0, [])
 
 
+def test_little_of_the_host_is_exposed_to_the_service():
+    """What is left: the network, sockets of asyncio's own, and /proc/sys, where the boot's id stands."""
+    unit = ROOT / "deploy/wxserver@.service"
+    command = [program("systemd-analyze"), "security", "--offline=true", unit]
+    done = subprocess.run(command, capture_output=True, text=True, check=False)
+    assert float(re.search(r"Overall exposure level for .*: ([\d.]+)", done.stdout)[1]) <= 1.1
+
+
 # nginx
 
 
