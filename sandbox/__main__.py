@@ -46,6 +46,7 @@ DEFAULTS = {"WECHAT_TOKEN": "sandbox", "WECHAT_APPID": APPID, "WECHAT_SECRET": "
 UNSEALED = {"WECHAT_AES_KEY": "sandbox" + "0" * 36, "WECHAT_MODE": "plain"}
 ALWAYS = {
     "WECHAT_STORE": "memory:",  # never the real account's: what it promised would be sent to the stand-in
+    "WECHAT_PROXY": "",  # nothing leaves this machine
     "WECHAT_MAX_AGE": "0",  # a push from the history of a shell is welcome
     "LOG_LEVEL": "debug",  # what errors say quotes nobody but oneself
 }
@@ -116,17 +117,17 @@ def start(environ: Mapping[str, str], handlers: Path) -> Folder:
     seen = snapshot(handlers)
     settings, routes = prepare(environ, handlers)
     server, beside = listen(settings.port), listen(settings.port and settings.port + 1)
-    settings = replace(settings, port=server.getsockname()[1], api_url=f"http://{HOST}:{beside.getsockname()[1]}")
-    if settings.mode == "cloud":  # the page has the other modes, too
-        sealed = read({**UNSEALED, **DEFAULTS})
-        settings = replace(settings, tokens=sealed.tokens, aes_keys=sealed.aes_keys)
+    api_urls = (f"http://{HOST}:{beside.getsockname()[1]}",)
+    settings = replace(settings, port=server.getsockname()[1], api_urls=api_urls)
+    if settings.mode == "cloud":
+        settings = with_keys(settings)
     configure(settings.log_level, settings.log_format)
 
     store = open_store(settings.store)
 
     def make(settings: Settings, routes: Routes) -> wxserver.Application:
         # What the platform refuses to an unverified account must not close customer messages for the others.
-        is_apart = settings.api_url.endswith(UNVERIFIED)
+        is_apart = settings.api_urls[0].endswith(UNVERIFIED)
         return wxserver.Application(settings, routes, store=open_store(settings.store) if is_apart else store)
 
     accounts = Accounts(settings, routes, make)
@@ -149,6 +150,12 @@ def start(environ: Mapping[str, str], handlers: Path) -> Folder:
         welcome(settings, handlers, is_token_ours=environ.get("WECHAT_TOKEN") == DEFAULTS["WECHAT_TOKEN"]), flush=True
     )
     return folder
+
+
+def with_keys(settings: Settings) -> Settings:
+    """The settings of cloud mode, with what the page's other modes need."""
+    sealed = read({**UNSEALED, **DEFAULTS})
+    return replace(settings, tokens=sealed.tokens, aes_keys=sealed.aes_keys)
 
 
 def listen(port: int) -> socket.socket:
@@ -177,9 +184,9 @@ def welcome(settings: Settings, handlers: Path, is_token_ours: bool) -> str:
     where = "" if settings.port == Settings.port else f" --url {url}"
     where += " --mode cloud" if settings.mode == "cloud" else ""
     return f"""
-Chat page   {settings.api_url}/
+Chat page   {settings.api_urls[0]}/
 Server      {url}, {known}
-API         {settings.api_url}, a stand-in for api.weixin.qq.com
+API         {settings.api_urls[0]}, a stand-in for api.weixin.qq.com
 
 From another terminal: python -m sandbox push text 三体{where}
 A change in {handlers}/ is loaded at once. Ctrl-C ends this.

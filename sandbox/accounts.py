@@ -98,4 +98,4 @@ def settings_for(settings: Settings, mode: str, kind: str) -> Settings:
 def inside(settings: Settings) -> Settings:
     """The settings, with the address at which the stand-in takes calls from WeChat's own cloud, without a token."""
     base = TOKENLESS if settings.secret else UNVERIFIED
-    return replace(settings, api_url=settings.api_url + base) if settings.mode == "cloud" else settings
+    return replace(settings, api_urls=(settings.api_urls[0] + base,)) if settings.mode == "cloud" else settings

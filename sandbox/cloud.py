@@ -14,14 +14,15 @@ from wsgiref.types import StartResponse, WSGIEnvironment
 
 from webob import Request, Response
 
-from sandbox.cloud_wire import FAULT, LATE_FAULTS, Answer, Asked, Call, Media, page, public, read, respond, staged
+from sandbox import cloud_wire
+from sandbox.cloud_wire import FAULT, LATE_FAULTS, Answer, Asked, Call, Media, page, public
+from sandbox.diagnosis import DAY, Diagnosis
 from sandbox.rules import Menus, file_errcode, is_openid, message_errcode
 
-DAY = 86400  # seconds
 OVERLAP = 300  # seconds a token is good beside its successor; the stable one is renewed so long before its end
 MEDIA_LIFE = 3 * DAY
 TYPING_LIFE = 15  # seconds
-OPEN = ("/cgi-bin/token", "/cgi-bin/stable_token")  # what needs no access_token
+OPEN = ("/cgi-bin/token", "/cgi-bin/stable_token", "/cgi-bin/clear_quota/v2")  # what needs no access_token
 
 Endpoint = tuple[str, Callable[[Asked], Answer]]
 
@@ -39,7 +40,7 @@ class Cloud:
     `clock` gives seconds since 1970; `token_life` is in seconds. `journal` holds every request, and `heard` is called
     with it; `sent` holds the openid and the JSON of each customer message that was taken, `media` the uploads by
     media_id; `fetches` counts the tokens that stable_token handed out. `windows` is how many messages an openid may
-    still get, -1 once its 48 hours are over; an openid that is not in it gets any number.
+    still get, -1 once its 48 hours are over; an openid that is not in it gets any number. `diagnosis` has the quotas.
     """
 
     url = ""  # where it is served
@@ -52,11 +53,12 @@ class Cloud:
         self.heard: Callable[[Call], None] = lambda call: None
         self.windows: dict[str, int] = {}
         self.menus = Menus()
-        self._appid, self._secret, self._clock, self._token_life = appid, secret, clock, token_life
+        self.clock = clock
+        self.diagnosis = Diagnosis(appid, secret, lambda: self.clock())
+        self._appid, self._secret, self._token_life = appid, secret, token_life
         self._lock = threading.Condition()
         self._tokens: dict[str, _Token] = {}
         self._stable = ""
-        self._uses: dict[str, list[float]] = {}
         self._typing: dict[str, float] = {}
         self._faults: list[tuple[str, Iterator[str]]] = []
         self._endpoints = {f"/cgi-bin/{name}": endpoint for name, endpoint in self._names().items()}
@@ -82,11 +84,11 @@ class Cloud:
             "message/custom/business/typing": ("POST", self._type),
             "getcallbackip": ("GET", lambda _: {"ip_list": ["106.55.206.146", "101.226.103.0/25"]}),
             "get_api_domain_ip": ("GET", lambda _: {"ip_list": ["101.89.47.18", "101.91.37.129"]}),
-            "clear_quota": ("POST", self._clear_quota),
+            **self.diagnosis.endpoints(),
         }
 
     def __call__(self, environ: WSGIEnvironment, start_response: StartResponse) -> Iterable[bytes]:
-        asked = read(Request(environ))
+        asked = cloud_wire.read(Request(environ))
         with self._lock:
             response, fault = self._answer(asked)
         if fault.startswith("slow"):
@@ -120,7 +122,7 @@ class Cloud:
         """Ends all tokens with 42001, as their time does."""
         with self._lock:
             for token in self._tokens.values():
-                token.expires = self._clock()
+                token.expires = self.clock()
 
     def keep(self, media: Media) -> str:
         """Takes a file in; gives its media_id."""
@@ -139,13 +141,16 @@ class Cloud:
         # One kind of the first queue for this path that still has one.
         fault = next((kind for prefix, kinds in self._faults if asked.path.startswith(prefix) for kind in kinds), "")
         in_advance = fault and not fault.startswith(LATE_FAULTS)
-        answer = staged(fault) if in_advance else self._run(asked, refusal)
+        answer = cloud_wire.staged(fault) if in_advance else self._run(asked, refusal)
         if fault == "revoked":
             self._tokens.clear()
-        response = respond(answer, fault)
+        rid = cloud_wire.new_rid()
+        response = cloud_wire.respond(answer, fault, rid)
+        response.date = self.clock()
         errcode = answer if isinstance(answer, int) else 0
         come = (asked.method, asked.path, public(asked.query) or {}, public(asked.body))
         self.journal.append(Call(*come, not refusal, asked.escaped, fault, response.status_int, errcode))
+        self.diagnosis.note(rid, asked, response, errcode)
         self.heard(self.journal[-1])
         return response, fault
 
@@ -160,10 +165,12 @@ class Cloud:
             return token_errcode
         if asked.method != method:
             return 43001 if method == "GET" else 43002
+        if self.diagnosis.is_used_up(asked.path):
+            return 45009
         return asked.body if isinstance(asked.body, int) else endpoint(asked)
 
     def _token_errcode(self, name: str) -> int:
-        token, now = self._tokens.get(name), self._clock()
+        token, now = self._tokens.get(name), self.clock()
         if token is None:
             return 40001 if name else 41001
         if now >= token.expires:
@@ -178,9 +185,9 @@ class Cloud:
     def _stable_token(self, asked: Asked) -> Answer:
         if errcode := self._credential_errcode(asked.body):
             return errcode
-        now, token = self._clock(), self._tokens.get(self._stable)
+        now, token = self.clock(), self._tokens.get(self._stable)
         if asked.body.get("force_refresh"):
-            if not (self._may_use("refresh", 1, 30) and self._may_use("refreshes", 20, DAY)):
+            if not (self.diagnosis.may_use("refresh", 1, 30) and self.diagnosis.may_use("refreshes", 20, DAY)):
                 return 45011
             self._stable = self._issue(True, 0)
         elif token is None or token.expires - now <= OVERLAP:
@@ -198,7 +205,7 @@ class Cloud:
         return 40013 if fields["appid"] != self._appid else 40125 if fields["secret"] != self._secret else 0
 
     def _issue(self, is_stable: bool, overlap: int) -> str:
-        now = self._clock()
+        now = self.clock()
         for token in self._tokens.values():
             if token.is_stable == is_stable:
                 token.replaced = min(token.replaced, now + overlap)
@@ -206,19 +213,8 @@ class Cloud:
         self._tokens[name] = _Token(is_stable, now + self._token_life)
         return name
 
-    def _may_use(self, what: str, limit: int, period: int) -> bool:
-        now = self._clock()
-        recent = [at for at in self._uses.get(what, []) if now - at < period]
-        self._uses[what] = [*recent, now] if len(recent) < limit else recent
-        return len(recent) < limit
-
-    def _clear_quota(self, asked: Asked) -> int:
-        if asked.body.get("appid") != self._appid:
-            return 40013
-        return 0 if self._may_use("clear_quota", 10, 30 * DAY) else 48006
-
     def _upload(self, asked: Asked) -> Answer:
-        media = Media(asked.query.get("type", ""), **asked.body, created_at=int(self._clock()))
+        media = Media(asked.query.get("type", ""), **asked.body, created_at=int(self.clock()))
         if errcode := file_errcode(media.type, media.extension, len(media.content)):
             return errcode
         media_id = self.keep(media)
@@ -228,7 +224,7 @@ class Cloud:
     def _get_media(self, asked: Asked, speex: bool = False) -> Answer:
         media_id = asked.query.get("media_id", "")
         media = self.media.get(media_id)
-        if media is None or self._clock() - media.created_at >= MEDIA_LIFE or (speex and media.type != "voice"):
+        if media is None or self.clock() - media.created_at >= MEDIA_LIFE or (speex and media.type != "voice"):
             return 40007
         if media.type == "video":
             return {"video_url": f"{asked.base}/video/{media_id}"}
@@ -249,7 +245,7 @@ class Cloud:
         return 0
 
     def _type(self, asked: Asked) -> int:
-        openid, command, now = asked.body.get("touser"), asked.body.get("command"), self._clock()
+        openid, command, now = asked.body.get("touser"), asked.body.get("command"), self.clock()
         if not is_openid(openid):
             return 40003
         if command not in ("Typing", "CancelTyping"):

@@ -20,12 +20,15 @@ ERRMSG = {
     40164: "invalid ip 1.2.3.4 ipv6 ::ffff:1.2.3.4, not in whitelist",
     41001: "access_token missing",
     42001: "access_token expired",
+    45009: "reach max api daily quota limit",
     45011: "api minute-quota reach limit, must slower, retry next minute",
     45015: "response out of time limit or subscription is canceled",
     45047: "out of response count limit",
     46003: "menu no exist",
     47001: "data format error",
     48001: "api unauthorized",
+    76001: "rid not found, please check",
+    76021: "cgi_path not found, please check",
 }
 CONTENT_TYPES = {
     "png": "image/png",
@@ -68,6 +71,7 @@ class Asked:
     query: dict[str, str]
     body: Any
     escaped: bool
+    address: str  # of the caller
     inside: str = ""  # TOKENLESS or UNVERIFIED
 
     def refusal(self, check: Callable[[str], int]) -> int:
@@ -132,7 +136,8 @@ def read(request: Request) -> Asked:
     if request.method == "POST":
         body = _form(raw, request.headers.get("Content-Type", "")) if is_form else _json(raw)
     escaped = not is_form and bool(ESCAPE.search(raw))
-    return Asked(request.method, path, request.application_url + inside, query, body, escaped, inside)
+    address = request.remote_addr or ""
+    return Asked(request.method, path, request.application_url + inside, query, body, escaped, address, inside)
 
 
 def _json(raw: bytes) -> dict[str, Any] | int:
@@ -157,7 +162,7 @@ def public(fields: Any) -> dict[str, Any] | None:
     """The query or body as the journal may hold it; None for the errcode of a body."""
     if isinstance(fields, int):
         return None
-    return {name: value for name, value in fields.items() if name not in ("access_token", "secret")}
+    return {name: value for name, value in fields.items() if name not in ("access_token", "secret", "appsecret")}
 
 
 def staged(fault: str) -> Answer:
@@ -179,9 +184,14 @@ def page(status: int) -> Response:
     return response
 
 
-def respond(answer: Answer, fault: str) -> Response:
+def new_rid() -> str:
+    """What names one call."""
+    return "-".join(secrets.token_hex(4) for _ in range(3))
+
+
+def respond(answer: Answer, fault: str, rid: str) -> Response:
     """The answer as a response, spoilt where the fault is one that comes after the work."""
-    response = _json_response(answer, fault) if isinstance(answer, dict | int) else answer
+    response = _json_response(answer, fault, rid) if isinstance(answer, dict | int) else answer
     if fault == "cut":
         half = response.body[: len(response.body) // 2]
         length = response.content_length
@@ -189,9 +199,8 @@ def respond(answer: Answer, fault: str) -> Response:
     return response
 
 
-def _json_response(answer: dict[str, Any] | int, fault: str) -> Response:
+def _json_response(answer: dict[str, Any] | int, fault: str, rid: str) -> Response:
     if isinstance(answer, int):
-        rid = "-".join(secrets.token_hex(4) for _ in range(3))
         answer = {"errcode": answer, "errmsg": ERRMSG.get(answer, "error") + (f" rid: {rid}" if answer else "")}
     if fault == "control":
         answer = {**answer, "errmsg": answer.get("errmsg", "ok") + "\x1d"}

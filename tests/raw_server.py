@@ -10,9 +10,9 @@ import time
 class RawServer:
     """Runs `talk(connection, number)` for each connection, in a thread of its own; `connections` counts them."""
 
-    def __init__(self, talk):
+    def __init__(self, talk, port=0):
         self._talk, self.connections = talk, 0
-        self._listener = socket.create_server(("127.0.0.1", 0))
+        self._listener = socket.create_server(("127.0.0.1", port))
         self.port = self._listener.getsockname()[1]
         self.url = f"http://127.0.0.1:{self.port}"
         threading.Thread(target=self._accept, daemon=True).start()

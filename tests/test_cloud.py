@@ -482,6 +482,18 @@ def test_quotas_are_cleared_ten_times_a_month(client):
     assert [client.post("clear_quota", {"appid": APPID})["errcode"] for _ in range(11)] == [0] * 10 + [48006]
 
 
+def test_where_no_token_is_left_only_a_call_without_one_gives_the_quota_back(cloud, client):
+    cloud.diagnosis.limits["/cgi-bin/stable_token"] = 2  # of which the fixture has taken one
+    assert [client.fetch().get("errcode") for _ in range(2)] == [None, 45009]
+    keys = {"appid": APPID, "appsecret": SECRET}
+    client.token = ""
+    assert client.post("clear_quota", {"appid": APPID})["errcode"] == 41001
+    assert client.post("clear_quota/v2", {**keys, "appsecret": "wrong"})["errcode"] == 40125
+    assert client.post("clear_quota/v2", keys)["errcode"] == 0
+    assert "access_token" in client.fetch()
+    assert "appsecret" not in str(cloud.journal)
+
+
 def test_another_path_is_a_page_with_404(client):
     response = client.request("GET", "user/info")
     assert (response.status_code, response.content_type) == (404, "text/html")

@@ -181,6 +181,9 @@ def test_check_passes_the_mode_and_warns(handlers):
     done = shell("wechat", "--handlers", str(handlers), "check", **CLOUD)
     assert (done.returncode, f"warning: {UNSIGNED}" in done.stdout) == (0, True)
     assert "settings: good" in done.stdout
+    assert done.stdout.count("warning: WECHAT_") == 1  # nothing of tokens, ages and an http API
+    online = shell("wechat", "--handlers", str(handlers), "check", "--online", **CLOUD)
+    assert (online.returncode, "not to be had in 云托管" in online.stderr) == (1, True)
     refused = shell("wechat", "check", **CLOUD, WECHAT_TOKEN=TOKEN)
     assert refused.returncode == 1
     assert "leave out" in refused.stderr

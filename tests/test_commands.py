@@ -30,10 +30,48 @@ def folder(tmp_path):
     return shutil.copytree(ROOT / "handlers", tmp_path / "handlers")
 
 
+SOUND = {"WECHAT_TOKEN": "a-token-of-some-length", "HOST": "127.0.0.1"}
+
+
 def test_check_is_content_with_what_ships():
-    done = run("check", WECHAT_TOKEN=TOKEN)
+    done = run("check", **SOUND)
     assert (done.returncode, done.stderr) == (0, "")
     assert "warning" not in done.stdout
+
+
+SAFE = {"WECHAT_AES_KEY": "k" * 43, "WECHAT_APPID": "wx1234567890abcdef", "HOST": "0.0.0.0"}
+
+
+@pytest.mark.parametrize(
+    ("weak", "said"),
+    [
+        ({"WECHAT_API_URL": "http://api.weixin.qq.com"}, "WECHAT_API_URL is http: "),
+        ({"WECHAT_API_URL": "https://api.weixin.qq.com,http://8.8.8.8"}, "WECHAT_API_URL is http: "),
+        ({"WECHAT_MAX_AGE": "0"}, "WECHAT_MAX_AGE is 0: "),
+        ({"HOST": ""}, "WECHAT_MODE is plain on the public address 0.0.0.0: "),
+        ({"HOST": "::"}, "WECHAT_MODE is plain on the public address ::: "),
+        ({"HOST": "8.8.8.8"}, "WECHAT_MODE is plain on the public address 8.8.8.8: "),
+        ({**SAFE, "WECHAT_MODE": "compat"}, "WECHAT_MODE is compat on the public address 0.0.0.0: "),
+        ({"WECHAT_TOKEN": "elevenchars"}, "WECHAT_TOKEN has 11 characters: "),
+        ({"WECHAT_TOKEN": "a-token-of-some-length,short"}, "WECHAT_TOKEN has 5 characters: "),
+        ({"WECHAT_STORE": "sqlite:{tmp_path}/open.db"}, "WECHAT_STORE: every user of this machine can read "),
+        ({"WECHAT_API_URL": "http://127.0.0.1:9090"}, ""),
+        ({"HOST": "10.0.0.1"}, ""),
+        ({"HOST": "localhost"}, ""),
+        (SAFE, ""),
+        ({"WECHAT_TOKEN": "twelve-chars"}, ""),
+        ({"WECHAT_STORE": "sqlite:{tmp_path}/own.db"}, ""),
+    ],
+)
+def test_check_warns_of_a_weak_setting(tmp_path, weak, said):
+    for name, mode in (("open.db", 0o644), ("own.db", 0o640)):
+        (tmp_path / name).touch()
+        (tmp_path / name).chmod(mode)
+    done = run("check", **{**SOUND, **{name: value.format(tmp_path=tmp_path) for name, value in weak.items()}})
+    assert (done.returncode, done.stderr) == (0, "")
+    warnings = [line for line in done.stdout.splitlines() if line.startswith("warning: ")]
+    assert [line.removeprefix("warning: ")[: len(said)] for line in warnings] == ([said] if said else [])
+    assert not any(secret in done.stdout for secret in ("short", "elevenchars", "a-token-of-some-length"))
 
 
 def test_check_names_every_fault_at_once(folder):
@@ -69,7 +107,7 @@ def test_check_survives_any_menu(folder, menu):
 def test_check_reads_a_menu_as_windows_editors_save_it(folder, encoding, said):
     file = folder / "menu.json"
     file.write_text(file.read_text("utf-8"), encoding)
-    done = run("--handlers", str(folder), "check", WECHAT_TOKEN=TOKEN)
+    done = run("--handlers", str(folder), "check", **SOUND)
     assert (done.returncode, done.stderr) == (0, "")
     warnings = [line for line in done.stdout.splitlines() if line.startswith("warning")]
     assert len(warnings) == len(said)

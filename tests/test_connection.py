@@ -12,6 +12,7 @@ from cryptography import x509
 from cryptography.hazmat.primitives import hashes, serialization
 from cryptography.hazmat.primitives.asymmetric import ec
 
+from tests.connect_proxy import MADE, ConnectProxy
 from tests.raw_server import RawServer, answer, drip, read_head
 from wechat.errors import TransportError
 from wechat.platform.files import is_public
@@ -27,6 +28,16 @@ def get(transport, timeout=5):
 def addresses(*hosts, port):
     """What the resolver gives for a name with these addresses."""
     return [(socket.AF_INET, socket.SOCK_STREAM, 0, "", (host, port)) for host in hosts]
+
+
+def noting(heads):
+    """Answers one request of each connection, and keeps its head."""
+
+    def talk(connection, _):
+        heads.append(read_head(connection))
+        connection.sendall(b"HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\nok")
+
+    return talk
 
 
 @pytest.fixture
@@ -144,17 +155,15 @@ def connect_by_tls(certificate, monkeypatch):
     context.load_cert_chain(certificate)
     made = []
 
-    def make(host, talk):
+    def make(host, talk, **more):
         def talk_by_tls(connection, number):
             with context.wrap_socket(connection, server_side=True) as secured:
                 talk(secured, number)
 
         server = RawServer(talk_by_tls)
-        transport = Transport(
-            f"https://{host}:{server.port}", look_up=lambda *_: addresses("127.0.0.1", port=server.port)
-        )
+        look_up = {"look_up": lambda *_: addresses("127.0.0.1", port=server.port)} if not more else {}
         made.append(server)
-        return transport
+        return Transport(f"https://{host}:{server.port}", **look_up, **more)
 
     yield make
     for server in made:
@@ -196,3 +205,243 @@ def test_a_handshake_that_never_ends_ends_with_the_time_of_the_call(server):
     server._talk = lambda connection, _: time.sleep(5)
     with pytest.raises(TransportError, match="GET /x: TimeoutError"):
         get(Transport(f"https://127.0.0.1:{server.port}"), timeout=0.3)
+
+
+# Through a proxy
+
+
+@pytest.fixture
+def proxy():
+    with ConnectProxy() as started:
+        yield started
+
+
+@pytest.fixture
+def guarded():
+    """A proxy that one has to log in to."""
+    with ConnectProxy("user:p@ss:wörd") as started:
+        yield started
+
+
+LOGIN = "user:p%40ss:w%C3%B6rd@"
+
+
+def test_a_proxy_passes_on_what_it_cannot_read(connect_by_tls, proxy):
+    transport = connect_by_tls(
+        "videos.example", lambda connection, _: answer(connection, b"an answer"), proxy=proxy.url
+    )
+    with closing(transport), transport.open("GET", "/x?access_token=secret") as received:
+        assert received.read(1000) == b"an answer"
+    assert [target.partition(":")[0] for target in proxy.targets] == ["videos.example"]
+    assert len(proxy.passed) > 1000  # the handshake
+    for readable in (b"/x", b"secret", b"an answer"):
+        assert readable not in proxy.passed
+
+
+@pytest.mark.parametrize("host", ["other.example", "127.0.0.1"])
+def test_a_certificate_is_verified_against_the_platform_behind_a_proxy_too(connect_by_tls, proxy, host):
+    heads = []
+    transport = connect_by_tls(host, lambda connection, _: heads.append(read_head(connection)), proxy=proxy.url)
+    with pytest.raises(TransportError, match="GET /x: SSLCertVerificationError"):
+        get(transport)
+    assert heads == []
+
+
+def test_a_connection_through_a_proxy_is_used_again(connect_by_tls, proxy):
+    def talk(connection, _):
+        while answer(connection):
+            pass
+
+    with closing(connect_by_tls("videos.example", talk, proxy=proxy.url)) as transport:
+        for _ in range(3):
+            with transport.open("GET", "/x") as received:
+                assert received.read(10) == b"ok"
+    assert proxy.connections == 1
+
+
+def test_what_it_takes_to_log_in_goes_to_the_proxy_alone(server, guarded):
+    heads = []
+    server._talk = noting(heads)
+    assert get(Transport(server.url, proxy=guarded.url.replace("//", f"//{LOGIN}"))) == b"ok"
+    assert b"Proxy-Authorization" not in heads[0]
+    assert guarded.heads[0].startswith(b"CONNECT 127.0.0.1:%d HTTP/1.1\r\n" % server.port)
+
+
+@pytest.mark.parametrize("login", ["", "user:p%40ss@", "user@"])
+def test_a_proxy_that_one_has_to_log_in_to_says_which_setting_is_wrong_and_not_what_it_is(guarded, caplog, login):
+    with pytest.raises(TransportError) as caught:
+        get(Transport("https://videos.example", proxy=guarded.url.replace("//", f"//{login}")))
+    said = f"the proxy 127.0.0.1:{guarded.port} answered 407: are the user and the password in WECHAT_PROXY right?"
+    assert str(caught.value) == said
+    assert "p%40ss" not in caplog.text
+
+
+def test_a_proxy_that_nobody_answers_at_is_named():
+    with pytest.raises(TransportError, match=r"^the proxy 127\.0\.0\.1:1: ConnectionRefusedError$"):
+        get(Transport("https://videos.example", proxy="http://user:secret@127.0.0.1:1"))
+
+
+@pytest.mark.parametrize(
+    ("said", "error"),
+    [
+        (b"HTTP/1.1 403 Forbidden\r\nContent-Length: 3\r\n\r\nno!", "answered 403: it does not let calls through to "),
+        (b"HTTP/1.1 401 Unauthorized\r\n\r\n", "answered 401: are the user and the password in WECHAT_PROXY right"),
+        (b"HTTP/1.1 502 Bad Gateway\r\n\r\n", "answered 502: it does not let calls through to videos.example:443"),
+        (b"SSH-2.0-OpenSSH_9.2\r\n\r\n", "BadStatusLine"),
+        (b"HTTP/1.1 200 OK\r\nA: " + b"x" * 70_000, "LineTooLong"),
+        (b"HTTP/1.1 2", "RemoteDisconnected|BadStatusLine|ConnectionResetError"),
+        (b"", "RemoteDisconnected"),
+    ],
+)
+def test_a_proxy_that_makes_no_connection_is_named_with_what_it_said(server, said, error):
+    def talk(connection, _):
+        read_head(connection)
+        connection.sendall(said)
+
+    server._talk = talk
+    with pytest.raises(TransportError, match=f"the proxy 127.0.0.1:{server.port}:? ({error})"):
+        get(Transport("https://videos.example", proxy=server.url))
+
+
+@pytest.mark.parametrize(
+    ("begin", "piece"),
+    [(b"", b"H"), (b"", b"HTTP/1.1 100 Continue\r\n\r\n"), (b"HTTP/1.1 200 OK\r\n", b"A: b\r\n")],
+    ids=["status", "continue", "header"],
+)
+def test_a_proxy_that_drips_ends_with_the_time_of_the_call(server, begin, piece):
+    server._talk = lambda connection, _: drip(connection, begin, piece)
+    before = time.monotonic()
+    with pytest.raises(TransportError, match=r"the proxy 127\.0\.0\.1:[0-9]+: TimeoutError"):
+        get(Transport("https://videos.example", proxy=server.url), timeout=0.4)
+    assert time.monotonic() - before < 1
+
+
+def test_a_handshake_behind_a_proxy_that_took_its_time_ends_with_the_time_of_the_call(server):
+    def talk(connection, _):
+        read_head(connection)
+        time.sleep(0.3)
+        connection.sendall(MADE)
+        time.sleep(2)
+
+    server._talk = talk
+    before = time.monotonic()
+    with pytest.raises(TransportError, match="GET /x: TimeoutError"):
+        get(Transport("https://videos.example", proxy=server.url), timeout=0.5)
+    assert time.monotonic() - before < 0.75
+
+
+def test_an_answer_that_drips_through_a_proxy_ends_with_the_time_of_the_call(connect_by_tls, proxy):
+    begin = b"HTTP/1.1 200 OK\r\nContent-Length: 900\r\n\r\n"
+    transport = connect_by_tls("videos.example", lambda connection, _: drip(connection, begin, b"x"), proxy=proxy.url)
+    with pytest.raises(TransportError, match="GET /x: TimeoutError"):
+        get(transport, timeout=0.5)
+
+
+def test_the_proxy_looks_up_the_platform_and_this_machine_the_proxy(server, proxy):
+    asked = []
+
+    def look_up(*name):
+        asked.append(name)
+        return addresses("127.0.0.1", port=proxy.port)
+
+    at = f"http://proxy.example:{proxy.port}"
+    assert get(Transport(f"http://videos.example:{server.port}", proxy=at, look_up=look_up)) == b"ok"
+    assert asked == [("proxy.example", proxy.port)]
+    assert proxy.targets == [f"videos.example:{server.port}"]
+
+
+@pytest.mark.parametrize("hosts", [["127.0.0.1"], ["8.8.8.8", "10.0.0.1"], []])
+def test_a_proxy_leads_nobody_to_an_address_that_is_not_public(proxy, hosts):
+    found = addresses(*hosts, port=80)
+    transport = Transport("http://videos.example", may_reach=is_public, look_up=lambda *_: found, proxy=proxy.url)
+    with pytest.raises(TransportError):
+        get(transport)
+    assert proxy.connections == 0
+
+
+def test_a_proxy_is_asked_for_the_very_address_that_was_checked(server, proxy):
+    def look_up(host, port):
+        return addresses("8.8.8.8" if host == "videos.example" else "127.0.0.1", port=port)
+
+    url = f"http://videos.example:{server.port}"
+    assert get(Transport(url, may_reach=is_public, look_up=look_up, proxy=proxy.url)) == b"ok"
+    assert proxy.targets == [f"8.8.8.8:{server.port}"]
+
+
+# Another server where the first cannot be reached
+
+NOBODY = "http://127.0.0.1:1"
+
+
+def test_another_server_is_asked_where_the_first_cannot_be_reached(server, caplog):
+    assert get(Transport(NOBODY, server.url)) == b"ok"
+    assert "127.0.0.1:1 cannot be reached (ConnectionRefusedError), another server is asked" in caplog.text
+
+
+def test_each_server_has_a_path_of_its_own(server):
+    heads = []
+    server._talk = noting(heads)
+    get(Transport(f"{NOBODY}/first", f"{server.url}/second"))
+    assert heads[0].startswith(b"GET /second/x ")
+
+
+def test_a_server_that_is_silent_leaves_time_for_the_other(server):
+    with RawServer(lambda *_: time.sleep(3)) as silent:  # it never says hello
+        assert get(Transport(silent.url.replace("http", "https"), server.url), timeout=1) == b"ok"
+
+
+def test_a_server_with_another_certificate_is_not_asked(connect_by_tls, server):
+    wrong = connect_by_tls("other.example", lambda connection, _: answer(connection))._servers[0]
+    port = int(wrong.netloc.partition(":")[2])
+    found = {"look_up": lambda host, number: addresses("127.0.0.1", port=number)}
+    assert get(Transport(f"https://other.example:{port}", server.url, **found)) == b"ok"
+
+
+def test_a_server_that_answers_with_an_error_is_the_one_that_answers(server):
+    def talk(connection, _):
+        connection.sendall(b"HTTP/1.1 502 Bad Gateway\r\n\r\n")
+
+    with RawServer(talk) as failing, Transport(failing.url, server.url).open("GET", "/x") as received:
+        assert received.status == 502
+    assert server.connections == 0
+
+
+@pytest.mark.parametrize("is_repeatable", [True, False])
+def test_a_call_that_a_server_may_have_taken_is_not_made_at_the_other_and_the_next_one_is(server, is_repeatable):
+    heads = []
+    taking = RawServer(lambda connection, _: heads.append(read_head(connection)))
+    with taking, closing(Transport(taking.url, server.url)) as transport:
+        with pytest.raises(TransportError), transport.open("POST", "/once", is_repeatable=is_repeatable):
+            pass
+        assert (len(heads), server.connections) == (1, 0)
+        with transport.open("POST", "/next") as received:
+            assert received.read(10) == b"ok"
+    assert (len(heads), server.connections) == (1, 1)
+
+
+def test_the_first_server_is_asked_again_after_a_minute(server, clock):
+    def talk(connection, _):
+        while answer(connection, b"second"):
+            pass
+
+    server._talk = talk
+    with socket.create_server(("127.0.0.1", 0)) as place:
+        port = place.getsockname()[1]
+    with closing(Transport(f"http://127.0.0.1:{port}", server.url, clock=clock)) as transport:
+
+        def ask():
+            with transport.open("GET", "/x") as received:
+                return received.read(10)
+
+        assert ask() == b"second"
+        with RawServer(lambda connection, _: answer(connection, b"first"), port) as first:
+            clock.now += 59
+            assert [ask(), ask()] == [b"second", b"second"]
+            clock.now += 1
+            assert [ask(), ask()] == [b"second", b"first"]  # by the connection that was kept, and no longer is
+            assert (server.connections, first.connections) == (1, 1)
+
+
+def test_where_no_server_can_be_reached_that_is_the_error():
+    with pytest.raises(TransportError, match="GET /x: ConnectionRefusedError"):
+        get(Transport(NOBODY, NOBODY + "/other"))

@@ -203,7 +203,8 @@ SETTINGS_OF_HANDLERS = {
     name for file in ROOT.glob("handlers/*.py") for name in re.findall(r'own\("(\w+)"', file.read_text("utf-8"))
 }
 PARSERS = {"wechat": wechat_parser(), "sandbox": sandbox_parser({})}
-STAND_FOR = {"PATH": "/cgi-bin/menu/get", "JSON": "{}"}  # what a parser looks at, of the words that stand for something
+# What a parser looks at, of the words that stand for something.
+STAND_FOR = {"PATH": "/cgi-bin/menu/get", "JSON": "{}", "RID": "617682e0-09059ac5-34a8e2ea"}
 
 
 @each_settings_page

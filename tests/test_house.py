@@ -19,15 +19,15 @@ from wxserver import Application
 # <- platform <- delivery <- serving <- the commands.
 ORDER = str.split(
     """
-    lean errors startup settings system masking log world workers loop
+    lean errors startup settings system weak masking log world workers loop
     store.base store.memory store.sqlite store.redis store.opening store.owners
     kinds message web protocol.typed protocol.parser protocol.envelope pieces plain reply packing
     texts importing calling marks routing mistakes
-    platform.transport platform.answers platform.files
+    platform.connecting platform.transport platform.answers platform.files
     platform.access_token platform.api platform.menu platform.pushing
     delivery.sessions delivery.answering delivery.lanes delivery.entries delivery.ledger
     delivery.outbox delivery.runner delivery.delivery
-    serving terminal account __main__
+    serving terminal account online why __main__
     """
 )
 WECHAT = sorted(set(ROOT.glob("wechat/**/*.py")) - set(ROOT.glob("wechat/data/**/*.py")))  # without what it copies

@@ -328,7 +328,8 @@ def run(*arguments, **environ):
 
 def test_check_says_it_and_is_content(tmp_path):
     folder = write(tmp_path, {"mine.py": f'{HEAD}@on("hi there")\n{F}'})
-    done = run("-m", "wechat", "--handlers", str(folder), "check")
+    sound = {"WECHAT_TOKEN": "a-token-of-some-length", "HOST": "127.0.0.1"}
+    done = run("-m", "wechat", "--handlers", str(folder), "check", **sound)
     assert (done.returncode, done.stderr) == (0, "")
     (line,) = [line for line in done.stdout.splitlines() if line.startswith("warning: ")]
     assert 'did you mean @on("text", "hi there")?' in line

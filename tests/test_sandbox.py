@@ -385,6 +385,17 @@ def test_a_timeline_keeps_the_latest_events_and_what_stands():
 # What an audit found
 
 
+def test_no_proxy_stands_before_the_stand_in(sandbox):
+    process = sandbox(WECHAT_PROXY="http://user:password@127.0.0.1:1", WECHAT_API_URL="https://x.invalid")
+    process.write(
+        "mine.py",
+        "from wechat.routing import on\n@on('text', 'ask')\ndef ask(msg, api):\n    api.typing(msg.FromUserName)\n"
+        "    return 'typing'\n",
+    )
+    loaded(process)
+    assert answer(process, push(process, fields={"Content": "ask"}))["reply"]["Content"] == "typing"
+
+
 def test_the_store_of_the_real_account_is_left_alone(sandbox, tmp_path):
     process = sandbox(WECHAT_STORE=f"sqlite:{tmp_path}/real.db")
     assert answer(process, push(process))["reply"]

@@ -32,7 +32,8 @@ def test_every_setting_reaches_its_field():
         "WECHAT_MODE": "Compat",
         "WECHAT_ACCOUNT": "miniprogram",
         "WECHAT_STORE": "redis://127.0.0.1:6379/0",
-        "WECHAT_API_URL": "http://127.0.0.1:9090/",
+        "WECHAT_API_URL": "http://127.0.0.1:9090/, https://api2.weixin.qq.com",
+        "WECHAT_PROXY": "http://user:p%40ss@proxy.example:3128",
         "WECHAT_PATH": "/bot/",
         "WECHAT_MAX_AGE": "0",
         "WECHAT_REPLY_WITHIN": "0.5",
@@ -49,7 +50,8 @@ def test_every_setting_reaches_its_field():
     assert {*environ, HANDLERS} == set(NAMES)
     keys = (bytes(32), b64decode("B" * 43 + "="))
     credentials = (("newtoken", "oldtoken"), "wx1234567890abcdef", "5" * 32, keys, "compat", "miniprogram")
-    where = ("redis://127.0.0.1:6379/0", "http://127.0.0.1:9090", "/bot")
+    urls, proxy = ("http://127.0.0.1:9090", "https://api2.weixin.qq.com"), environ["WECHAT_PROXY"]
+    where = ("redis://127.0.0.1:6379/0", urls, proxy, "/bot")
     assert read(environ) == Settings(*credentials, *where, 0, 0.5, 8, 9, 0, 500, 3, "::1", 9000, "debug", "json")
 
 
@@ -155,16 +157,40 @@ def test_a_wrong_store_is_refused_without_being_shown(store):
 
 
 @pytest.mark.parametrize(
-    "url", ["api.weixin.qq.com", "ftp://x", "https://u:p@x", "https://x?y=1", "https://", "http://[", "http://x:abc"]
+    "url",
+    [
+        *("api.weixin.qq.com", "ftp://x", "https://u:p@x", "https://x?y=1", "https://", "http://[", "http://x:abc"),
+        *("https://x,", ",https://x", "https://x,y", "https://x https://y", "https://x,https://u:p@y"),
+    ],
 )
 def test_a_wrong_address_of_the_api_is_refused(url):
     (fault,) = faults(WECHAT_API_URL=url)
     assert fault.startswith("WECHAT_API_URL is no address")
 
 
+@pytest.mark.parametrize(
+    "url",
+    [
+        *(
+            "proxy.example:3128",
+            "http://proxy.example",
+            "https://u:secret@proxy:443",
+            "socks5://proxy:1080",
+            "http://:80",
+        ),
+        *("http://u:secret@proxy:0", "http://u:secret@proxy:99999", "http://u:secret@proxy:80/path", "http://p:80?x"),
+        *("http://u:se@cret@proxy:80", "http://proxy:80:secret", "http://u:secret@[:80", "http://a b:80", "secret"),
+    ],
+)
+def test_a_wrong_proxy_is_refused_without_being_shown(url):
+    (fault,) = faults(WECHAT_PROXY=url)
+    assert fault.startswith("WECHAT_PROXY is no proxy: it takes http://host:port or http://user:password@host:port")
+    assert "secret" not in fault
+
+
 def test_no_repr_shows_a_secret():
-    settings = read({**SAFE, "WECHAT_SECRET": "thesecret"})
-    for secret in ("testtoken", "thesecret", repr(settings.aes_keys[0])):
+    settings = read({**SAFE, "WECHAT_SECRET": "thesecret", "WECHAT_PROXY": "http://user:itspassword@proxy:3128"})
+    for secret in ("testtoken", "thesecret", "itspassword", repr(settings.aes_keys[0])):
         assert secret not in repr(settings)
 
 

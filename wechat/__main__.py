@@ -13,14 +13,17 @@ from wechat.account import run_import, run_new
 from wechat.errors import Error, StartError
 from wechat.message import Message
 from wechat.mistakes import find_mistakes, unknown_settings
+from wechat.online import check_online, require_keys
 from wechat.platform.api import Api
 from wechat.platform.menu import menu_lines, menu_warnings, read_menu, unhandled_keys
 from wechat.reply import Text
 from wechat.routing import NOBODY, Router, arounds_of, describe, load, prepare, where
-from wechat.settings import UNSIGNED, read
+from wechat.settings import read
 from wechat.startup import handlers_folder
 from wechat.store.opening import open_store
 from wechat.terminal import Parser, api_path, complain, json_value, run, to_json
+from wechat.weak import weak_settings
+from wechat.why import rid, run_why
 
 Said = tuple[str, dict[str, Any]]  # what a person reads, and a program
 Run = Callable[[Api, argparse.Namespace], Said]
@@ -41,7 +44,9 @@ def _parser() -> argparse.ArgumentParser:
     parser.set_defaults(handlers=handlers_folder(os.environ))
     commands = parser.add_subparsers(required=True, metavar="COMMAND")
 
-    _add(commands, "check", run_check)
+    check = _add(commands, "check", run_check)
+    check.add_argument("--online", action="store_true", help="ask the platform what it says of the account, too")
+    check.add_argument("--openid", default="", metavar="OPENID", help="a follower to show typing to, with --online")
     _add(commands, "routes", run_routes)
     explain = _add(commands, "explain", run_explain)
     explain.add_argument("text", nargs="?", metavar="TEXT", help="what a user sends; with --event: the EventKey")
@@ -73,6 +78,8 @@ def _add_calls(commands: Any) -> None:
     send.add_argument("openid", metavar="OPENID")
     send.add_argument("text", metavar="TEXT")
     _add_call(commands, "token", run_token)
+    why = _add_call(commands, "why", run_why)
+    why.add_argument("rid", type=rid, metavar="RID", help="what stands behind `rid:` in an error, or all of the error")
     call = _add_call(commands, "call", run_call)
     call.add_argument("method", choices=("GET", "POST"))
     call.add_argument("path", type=api_path, metavar="PATH", help="like /cgi-bin/get_api_domain_ip")
@@ -115,23 +122,23 @@ def platform() -> Iterator[Api]:
     # Calls to the platform need no token of the message server's.
     needs_none = os.environ.get("WECHAT_TOKEN") or os.environ.get("WECHAT_MODE", "").strip().lower() == "cloud"
     settings = read({**os.environ, **({} if needs_none else {"WECHAT_TOKEN": "unused"})})
-    missing = [name for name in ("WECHAT_APPID", "WECHAT_SECRET") if not os.environ.get(name)]
-    if missing and not settings.may_call:
-        raise StartError([f"{name} is missing: calls to the platform need it" for name in missing])
+    require_keys(settings)
     with closing(open_store(settings.store, settings.account_key)) as store, closing(Api(settings, store)) as api:
         yield api
 
 
 def run_check(options: argparse.Namespace) -> int:
-    """Check the settings, the handlers and the menu, and name every fault."""
+    """Check the settings, the handlers and the menu; name every fault, what is weak and what is silently wrong."""
+    if options.openid and not options.online:
+        options.fail("--openid goes with --online")
     _warn(unknown_settings(os.environ))
     settings, routes = prepare(os.environ, options.handlers)
     open_store(settings.store).close()
-    _warn([UNSIGNED] if settings.mode == "cloud" else [])
+    _warn(weak_settings(settings))
     _warn(find_mistakes(options.handlers, routes))
     _warn(menu_warnings(options.handlers / "menu.json", Router(routes)))
     print(f"settings: good\nhandlers: {len(set(routes.values()))} functions for {len(routes)} paths")
-    return 0
+    return check_online(settings, options.handlers, options.openid) if options.online else 0
 
 
 def run_routes(options: argparse.Namespace) -> int:

@@ -74,11 +74,19 @@ def _store(text: str) -> str:
     return text
 
 
-def _api_url(text: str) -> str:
+def _api_urls(text: str) -> tuple[str, ...]:
+    urls = tuple(part.strip().rstrip("/") for part in text.split(","))
     with suppress(ValueError):
-        if re.fullmatch(r"https?://[^\s/@?#]+(/[^\s?#]*)?", text) and urlsplit(text).port != 0:
-            return text.rstrip("/")
-    raise ValueError("is no address: it takes one like https://api.weixin.qq.com")
+        if all(re.fullmatch(r"https?://[^\s/@?#]+(/[^\s?#]*)?", url) and urlsplit(url).port != 0 for url in urls):
+            return urls
+    raise ValueError("is no address: it takes one like https://api.weixin.qq.com, or two as first,second")
+
+
+def _proxy(text: str) -> str:
+    with suppress(ValueError):
+        if re.fullmatch(r"http://([^\s/@?#:]+(:[^\s/@?#]*)?@)?[^\s/@?#:][^\s/@?#]*/?", text) and urlsplit(text).port:
+            return text
+    raise ValueError("is no proxy: it takes http://host:port or http://user:password@host:port, an @ in those as %40")
 
 
 def _matching(text: str, pattern: str, what: str) -> str:
@@ -115,7 +123,10 @@ class Settings:
     mode: str = setting("WECHAT_MODE", "plain", _one_of, "plain", "compat", "safe", "cloud")
     account: str = setting("WECHAT_ACCOUNT", "official", _one_of, "official", "miniprogram")
     store: str = setting("WECHAT_STORE", "memory:", _store, is_shown=False)  # may hold a password
-    api_url: str = setting("WECHAT_API_URL", "https://api.weixin.qq.com", _api_url)
+    api_urls: tuple[str, ...] = setting(
+        "WECHAT_API_URL", ("https://api.weixin.qq.com",), _api_urls
+    )  # as they are tried
+    proxy: str = setting("WECHAT_PROXY", "", _proxy, is_shown=False)  # may hold a password
     path: str = setting("WECHAT_PATH", "/weixin", _matching, PATH, "a path like /weixin, and not /healthz")
     max_age: int = setting("WECHAT_MAX_AGE", 300, _whole_number, 0, 86_400, "seconds")  # of a signature; 0: for ever
     reply_within: float = setting("WECHAT_REPLY_WITHIN", 4.5, _seconds)  # for which one attempt is held open
@@ -161,7 +172,7 @@ def read(environ: Mapping[str, str]) -> Settings:
     if values.get("aes_keys"):
         values.setdefault("mode", "safe")
     if values.get("mode") == "cloud":
-        values.setdefault("api_url", "http://api.weixin.qq.com")
+        values.setdefault("api_urls", ("http://api.weixin.qq.com",))
     given = {name for name in NAMES if environ.get(name, "").strip()}
     faults += _conflicts(values, given)
     if faults:

@@ -6,6 +6,7 @@ import os
 import select
 import signal
 import socket
+import stat
 import sys
 from collections.abc import Callable
 from contextlib import suppress
@@ -40,6 +41,11 @@ def may_be_running(pid: int) -> bool:
         except (ProcessLookupError, OverflowError):
             return False
     return True
+
+
+def others_can_read(file: Path) -> bool:
+    """Whether every user of the machine may read the file; False on Windows, where modes say nothing of that."""
+    return sys.platform != "win32" and file.exists() and bool(file.stat().st_mode & stat.S_IROTH)
 
 
 def allow_open_files() -> None:

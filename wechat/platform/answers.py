@@ -26,7 +26,8 @@ MOST_DIGITS = 640  # which each Python turns into a number: sys.set_int_max_str_
 
 # https://developers.weixin.qq.com/doc/subscription/guide/dev/migration
 CONSOLE = "developers.weixin.qq.com/platform"
-KEYS = f"{CONSOLE} → 我的业务 → 基础信息 → 开发密钥, or mp.weixin.qq.com for a Mini Program"
+PAGES = f"{CONSOLE} → 我的业务 → 基础信息"
+KEYS = f"{PAGES} → 开发密钥, or mp.weixin.qq.com for a Mini Program"
 MENU_LIMITS = "a menu has three buttons of five each, names of 16 and 60 bytes, keys of 128 and urls of 1,024"
 
 HINTS = {
@@ -42,6 +43,7 @@ HINTS = {
     40033: "a character in the request is not taken: send UTF-8 without \\u escapes and halves of characters",
     40125: f"WECHAT_SECRET is wrong: it may have been reset at {KEYS}",
     40164: f"add the IP address of this host to IP白名单 at {KEYS}",
+    40201: f"the account has no URL: set it at {PAGES} → 域名与消息推送配置, or mp.weixin.qq.com for a Mini Program",
     40243: f"the AppSecret is frozen: thaw it at {KEYS}",
     41001: "the call had no access token: WECHAT_MODE=cloud needs 开放接口服务 to be on, and works in 云托管 alone",
     42001: "the access token has ended",
@@ -63,6 +65,8 @@ HINTS = {
     65303: "a conditional menu needs a default menu first",
     65316: "a menu takes urls of three domains at most",
     65320: "gender, region and language are no longer taken in a matchrule",
+    76001: "no such rid: it takes one of this account, and of the last seven days",
+    76022: "the platform tells nothing of calls of this path",
     **dict.fromkeys((85107, 85113), "allow the call's path in the console of 云托管, 开放接口服务"),
     89503: "the account's administrator has to confirm the call",
     89506: "the administrator refused this IP address: ask again after 24 hours",

@@ -36,11 +36,11 @@ TRANSFER_TIMEOUT = 60.0  # the same with a file
 TOKENLESS = ("/sns/", "/cgi-bin/clear_quota/v2", "/cgi-bin/stable_token", "/cgi-bin/token")  # have keys of their own
 
 
-def connect(url: str) -> Transport:
-    """Make the transport to an address."""
+def connect(settings: Settings) -> Transport:
+    """Make the transport to the platform."""
     from wechat.platform.transport import Transport  # and ssl: megabytes, which an account without a secret spares
 
-    return Transport(url)
+    return Transport(*settings.api_urls, proxy=settings.proxy)
 
 
 class Call(NamedTuple):
@@ -70,7 +70,7 @@ class Api:
         owners: Owners | None = None,
         clock: Clock = time.time,
         world: World = REAL,
-        connect: Callable[[str], Transport] = connect,
+        connect: Callable[[Settings], Transport] = connect,
     ) -> None:
         self._settings, self._store, self._owners = settings, store, owners or Owners(store)
         self._clock, self._world, self._connect = clock, world, connect
@@ -78,7 +78,7 @@ class Api:
 
     def begin(self) -> None:
         """Open new connections, in a forked process too: those of its parent are not its own."""
-        self._transport = self._connect(self._settings.api_url) if self._settings.may_call else None
+        self._transport = self._connect(self._settings) if self._settings.may_call else None
         self._tokens = TokenCache(self._store, self._owners, self._fetch_token, self._clock, self._world)
 
     def close(self) -> None:
@@ -161,7 +161,7 @@ class Api:
             return result
         # A video is not sent, but an address where it is.
         url, left = str(result.get("video_url", "")), deadline - self._world.monotonic()
-        return save_from(url, self._settings.api_url, Path(folder), media_id, left)
+        return save_from(url, self._settings, Path(folder), media_id, left)
 
     # Customer messages: https://developers.weixin.qq.com/doc/service/api/customer/message/
 
@@ -215,7 +215,7 @@ class Api:
         separator = "&" if "?" in call.path else "?"
         target = call.path + (separator + urlencode(query, errors="replace") if query else "")
         left = deadline - self._world.monotonic()
-        self._transport = self._transport or self._connect(self._settings.api_url)
+        self._transport = self._transport or self._connect(self._settings)
         request = call.method, target, call.body, call.headers, left, call.is_repeatable
         with standing_aside(), self._transport.open(*request) as received:
             return read(received)

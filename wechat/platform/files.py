@@ -14,7 +14,9 @@ from urllib.parse import urlsplit
 
 from wechat.errors import TransportError
 from wechat.platform.answers import to_text
-from wechat.platform.transport import PIECE, Body, Received, Transport, translated
+from wechat.platform.connecting import translated
+from wechat.platform.transport import PIECE, Body, Received, Transport
+from wechat.settings import Settings
 
 LARGEST_FILE = 100 * 1024 * 1024  # bytes; the platform takes in a tenth of that
 LONGEST_NAME = 60  # characters, which are 240 bytes at most; file systems take 255
@@ -76,20 +78,20 @@ def save(received: Received, folder: Path, fallback: str) -> Path:
     return Path(file.name)
 
 
-def save_from(url: str, trusted: str, folder: Path, fallback: str, timeout: float) -> Path:
-    """Writes what is at an address on the public internet, or on the very server of `trusted`, into the folder.
+def save_from(url: str, settings: Settings, folder: Path, fallback: str, timeout: float) -> Path:
+    """Writes what is at an address on the public internet, or on a very server of the API, into the folder.
 
     No redirect is followed. `timeout` is in seconds for the whole; raises what `save` raises.
     """
     with translated("the address of the video"):
         parts = urlsplit(url)
-        may_reach = bool if _origin(url) == _origin(trusted) else is_public
+        may_reach = None if _origin(url) in map(_origin, settings.api_urls) else is_public
     if parts.scheme not in ("http", "https") or not parts.hostname:
         raise TransportError("the platform named no address of the video")
     target = (parts.path or "/") + (f"?{parts.query}" if parts.query else "")
     server = f"{parts.scheme}://{parts.netloc.rpartition('@')[2]}"
     with (
-        closing(Transport(server, may_reach)) as transport,
+        closing(Transport(server, may_reach=may_reach, proxy=settings.proxy)) as transport,
         transport.open("GET", target, timeout=timeout) as received,
     ):
         return save(received, folder, fallback)

@@ -108,6 +108,21 @@ def unhandled_keys(menu: dict[str, Any], router: Router) -> Iterator[str]:
                 yield f'nobody handles the button {inner["name"]}: @on("event", "{event}", "{key}")'
 
 
+def plain_menu(menu: Mapping[str, Any]) -> dict[str, Any]:
+    """A menu as two can be compared: the platform adds a menuid, and an empty `sub_button` to each button."""
+    return {"button": [_plain(button) for button in _buttons(menu.get("button"))]}
+
+
+def _buttons(value: Any) -> list[dict[str, Any]]:
+    return [button for button in value if isinstance(button, dict)] if isinstance(value, list) else []
+
+
+def _plain(button: Mapping[str, Any]) -> dict[str, Any]:
+    if subs := _buttons(button.get("sub_button")):
+        return {"name": button.get("name"), "sub_button": [_plain(inner) for inner in subs]}
+    return {name: button.get(name) for name in ("name", "type", *NEEDS.get(str(button.get("type")), ()))}
+
+
 def menu_warnings(file: Path, router: Router) -> list[str]:
     """What is wrong with the menu in a file, if there is one, or which of its keys no handler takes."""
     try:

@@ -1,60 +1,45 @@
-"""HTTP to one address, over connections that are kept between calls, end in time and lead where they may.
+"""HTTP to one server, or to another in its place, over connections that are kept between calls and end in time.
 
 The timeout of http.client begins anew with each byte; here a deadline holds for the whole call.
 """
 
+import logging
 import selectors
 import socket
 import ssl
-import threading
 import time
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Mapping
-from concurrent.futures import Future
-from contextlib import ExitStack, contextmanager, suppress
+from contextlib import contextmanager, suppress
 from functools import cached_property, partial
 from http.client import HTTPConnection, HTTPException, HTTPResponse, HTTPSConnection
 from math import inf
-from typing import Any, cast
-from urllib.parse import urlsplit
+from typing import Any
 
 from wechat.errors import TransportError
+from wechat.platform.connecting import (
+    DeadlineTLS,
+    LookUp,
+    Proxy,
+    Server,
+    look_up_by,
+    reach,
+    secure,
+    share,
+    translated,
+)
+
+logger = logging.getLogger("wxserver")
 
 MOST_IDLE = 8  # connections
 IDLE = 60.0  # seconds; a NAT forgets a silent connection after some minutes, and tells nobody
+AWAY = 60.0  # seconds for which a server that could not be reached comes after the others
 SILENCE = 5.0  # seconds, at most half of the time; then a kept connection counts as dead, if a fresh one may be tried
 PIECE = 64 * 1024  # bytes
 SELECTOR = getattr(selectors, "PollSelector", selectors.SelectSelector)  # Windows has no poll()
 
 Body = bytes | Callable[[], Iterable[bytes]] | None  # a function begins it anew
 Request = tuple[str, str, Body, Mapping[str, str]]  # method, target, body and headers
-LookUp = Callable[[str, int], list[Any]]  # gives what socket.getaddrinfo gives
-
-
-class DeadlineSocket(socket.socket):
-    """A socket whose every step ends at `deadline`, or earlier where nothing happens for `patience` seconds."""
-
-    deadline = inf  # by time.monotonic()
-    patience = inf
-
-    def hurry(self) -> None:
-        """Gives the next step the time that is left; raises TimeoutError where none is."""
-        left = min(self.deadline - time.monotonic(), self.patience)
-        if left <= 0:
-            raise TimeoutError
-        self.settimeout(left)
-
-    def sendall(self, data: Any, flags: int = 0) -> None:
-        self.hurry()
-        super().sendall(data, flags)
-
-    def recv_into(self, buffer: Any, nbytes: int | None = None, flags: int = 0) -> int:
-        self.hurry()
-        return super().recv_into(buffer, nbytes or 0, flags)
-
-
-class DeadlineTLS(DeadlineSocket, ssl.SSLSocket):
-    """A socket with a deadline, over TLS."""
 
 
 class Received:
@@ -88,20 +73,24 @@ class Received:
 
 
 class Transport:
-    """Calls to one scheme, host and port. The certificate of an https address is verified against the host.
+    """Calls to the first of some base addresses whose server can be reached.
 
-    A host is refused where `may_reach` is false for one of its IP addresses.
+    The certificate of an https address is verified against its host, also behind a `proxy`, which is an address like
+    `http://user:password@host:port`. With `may_reach`, a host is refused where that is false for one of its IP
+    addresses.
     """
 
     def __init__(
         self,
-        base_url: str,
-        may_reach: Callable[[str], bool] = bool,
+        *base_urls: str,
+        may_reach: Callable[[str], bool] | None = None,
+        proxy: str = "",
         clock: Callable[[], float] = time.monotonic,
         look_up: LookUp = partial(socket.getaddrinfo, type=socket.SOCK_STREAM),  # noqa: B008, it holds nothing
     ) -> None:
-        url = urlsplit(base_url)
-        self._is_tls, self._netloc, self._prefix = url.scheme == "https", url.netloc, url.path.rstrip("/")
+        self._servers = [Server.at(url) for url in base_urls]
+        self._away: dict[Server, float] = {}  # since when
+        self._proxy = Proxy(proxy) if proxy else None
         self._may_reach, self._clock, self._look_up = may_reach, clock, look_up
         self._idle: deque[tuple[float, HTTPConnection]] = deque()  # since when, the oldest first
 
@@ -117,17 +106,19 @@ class Transport:
     ) -> Iterator[Received]:
         """The response, to be read inside the block within `timeout` seconds after its beginning.
 
-        A kept connection that turns out to be dead is replaced by a fresh one where the call `is_repeatable`.
-        Raises TransportError; its message holds the path, but nothing of the query.
+        A kept connection that turns out to be dead is replaced by a fresh one where the call `is_repeatable`. Once
+        something of a call has been sent, no other server is asked. Raises TransportError; its message holds the path,
+        but nothing of the query.
         """
         what = f"{method} {target.partition('?')[0]}"
-        request = (method, self._prefix + target, body, headers or {})
+        request = (method, target, body, headers or {})
         with translated(what):
             connection, response = self._exchange(request, time.monotonic() + timeout, is_repeatable)
         is_reusable = False
         try:
             yield Received(response, what)
-            is_reusable = response.isclosed() and connection.sock is not None
+            is_open = response.isclosed() and connection.sock is not None
+            is_reusable = is_open and _server_of(connection) == self._in_order()[0]
         finally:
             if is_reusable:
                 self._keep(connection)
@@ -150,7 +141,12 @@ class Transport:
                 if not is_repeatable:
                     raise
         fresh = self._connect(deadline)
-        return fresh, _ask(fresh, request, deadline, inf)
+        server = _server_of(fresh)
+        try:
+            return fresh, _ask(fresh, request, deadline, inf)
+        except OSError:  # it may have done what it was asked, so this call is over, and the next ones go elsewhere
+            self._away[server] = self._clock()
+            raise
 
     def _keep(self, connection: HTTPConnection) -> None:
         self._idle.append((self._clock(), connection))
@@ -168,22 +164,43 @@ class Transport:
                 connection.close()
         return None
 
+    def _in_order(self) -> list[Server]:
+        return sorted(self._servers, key=lambda server: self._clock() - self._away.get(server, -inf) < AWAY)
+
     def _connect(self, deadline: float) -> HTTPConnection:
+        """A new connection to the first server that can be reached; each leaves the others their share of the time."""
+        *others, last = self._in_order()
+        for number, server in enumerate(others):
+            try:
+                return self._connect_to(server, share(deadline, len(others) - number))
+            except (OSError, TransportError) as error:
+                self._away[server] = self._clock()
+                why = error if isinstance(error, TransportError) else type(error).__name__
+                logger.warning("%s cannot be reached (%s), another server is asked", server.netloc, why)
+        return self._connect_to(last, deadline)
+
+    def _connect_to(self, server: Server, deadline: float) -> HTTPConnection:
         """A new connection, to the very address that was checked: a second look-up could give another."""
-        context = self._context
-        connection = HTTPSConnection(self._netloc, context=context) if context else HTTPConnection(self._netloc)
-        addresses = _look_up_by(deadline, self._look_up, connection.host, connection.port)
-        for *_, place in addresses:
-            if not self._may_reach(place[0]):
+        context = self._context if server.is_tls else None
+        connection = HTTPSConnection(server.netloc, context=context) if context else HTTPConnection(server.netloc)
+        host, port, is_checked = connection.host, connection.port, self._may_reach is not None
+        # A proxy looks names up by itself, where it does not matter to what address they lead.
+        found = look_up_by(deadline, self._look_up, host, port) if is_checked or not self._proxy else []
+        for *_, place in found:
+            if self._may_reach and not self._may_reach(place[0]):
                 raise TransportError(f"{place[0]} is no public address: nothing is fetched from there")
-        connection.sock = _reach(addresses, deadline, context, connection.host)
+        if self._proxy:
+            target = found[0][-1][0] if found else host
+            sock = secure(self._proxy.connect(target, port, deadline, self._look_up), context, host)
+        else:
+            sock = reach(found, deadline, partial(secure, context=context, host=host))
+        sock.server, connection.sock = server, sock
         return connection
 
     @cached_property
-    def _context(self) -> ssl.SSLContext | None:
-        context = ssl.create_default_context() if self._is_tls else None
-        if context:
-            context.sslsocket_class = DeadlineTLS
+    def _context(self) -> ssl.SSLContext:
+        context = ssl.create_default_context()
+        context.sslsocket_class = DeadlineTLS
         return context
 
 
@@ -193,7 +210,7 @@ def _ask(connection: HTTPConnection, request: Request, deadline: float, patience
     sock: Any = connection.sock  # a DeadlineSocket
     sock.deadline, sock.patience = deadline, patience
     try:
-        connection.request(method, target, body() if callable(body) else body, dict(headers))
+        connection.request(method, sock.server.prefix + target, body() if callable(body) else body, dict(headers))
         response = connection.getresponse()
     except BaseException:
         connection.close()
@@ -202,51 +219,14 @@ def _ask(connection: HTTPConnection, request: Request, deadline: float, patience
     return response
 
 
+def _server_of(connection: HTTPConnection) -> Server:
+    sock: Any = connection.sock  # a DeadlineSocket
+    server: Server = sock.server
+    return server
+
+
 def is_dropped(connection: HTTPConnection) -> bool:
     """Whether the other side has closed a connection that nobody uses: nothing else can have come in."""
     with SELECTOR() as selector:
         selector.register(connection.sock, selectors.EVENT_READ)
         return bool(selector.select(0))
-
-
-def _look_up_by(deadline: float, look_up: LookUp, host: str, port: int) -> list[Any]:
-    """What `look_up` gives, in a thread that is left behind at the deadline: no resolver takes a timeout."""
-    found: Future[list[Any]] = Future()
-
-    def ask() -> None:
-        try:
-            found.set_result(look_up(host, port))
-        except BaseException as error:
-            found.set_exception(error)
-
-    threading.Thread(target=ask, name="resolver", daemon=True).start()
-    return found.result(max(deadline - time.monotonic(), 0))
-
-
-def _reach(addresses: list[Any], deadline: float, context: ssl.SSLContext | None, host: str) -> DeadlineSocket:
-    """A connection to the first address that answers; one that is silent leaves the others their share of the time."""
-    failure = OSError("the name has no address")
-    for others, (*kind, _, place) in zip(reversed(range(len(addresses))), addresses, strict=True):
-        try:
-            with ExitStack() as stack:
-                sock = stack.enter_context(DeadlineSocket(*kind))
-                sock.deadline = deadline - (deadline - time.monotonic()) * others / (others + 1)
-                sock.hurry()
-                sock.connect(place)
-                sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
-                secured = context.wrap_socket(sock, server_hostname=host) if context else sock
-                stack.pop_all()
-                return cast(DeadlineSocket, secured)
-        except OSError as error:
-            failure = error
-    raise failure
-
-
-@contextmanager
-def translated(what: str) -> Iterator[None]:
-    """Inside the block, whatever goes wrong on the wire becomes a TransportError about `what`."""
-    try:
-        yield
-    except (OSError, HTTPException, ValueError, RuntimeError) as error:  # the last: no thread can be started
-        # The text of these errors may hold the URL, and with it a token.
-        raise TransportError(f"{what}: {type(error).__name__}") from None
