@@ -32,7 +32,7 @@ from wechat.protocol.envelope import Clock, envelope_for
 from wechat.protocol.parser import is_probe
 from wechat.routing import Router, Routes, prepare
 from wechat.serving import serve
-from wechat.settings import Settings
+from wechat.settings import UNSIGNED, Settings
 from wechat.startup import handlers_folder, read_env_file
 from wechat.store.base import Store
 from wechat.store.opening import open_store
@@ -40,7 +40,7 @@ from wechat.store.owners import Heartbeat, Owners
 from wechat.system import check_uwsgi
 from wechat.terminal import Parser, complain
 from wechat.terminal import run as run_command
-from wechat.web import JSON, TEXT, XML, acknowledge, check_method, read_body, read_query, refuse, respond_with
+from wechat.web import JSON, TEXT, XML, acknowledge, check_method, read_body, read_proof, refuse, respond_with
 
 logger = logging.getLogger("wxserver")
 
@@ -119,7 +119,7 @@ class Application:
 
     def verify(self, request: Request) -> Response:
         """The answer to WeChat's question whether this URL knows the token: its echostr; raises Refusal."""
-        query = read_query(request)
+        query = read_proof(request, self.settings.mode)
         self.envelope.check_query(query)
         if "echostr" not in query:
             raise Unreadable("a signed GET without echostr: only the platform's check of the URL is a GET")
@@ -130,7 +130,7 @@ class Application:
         body = read_body(request)
         if is_probe(body):
             return acknowledge()
-        opened = self.envelope.open(body, read_query(request))
+        opened = self.envelope.open(body, read_proof(request, self.settings.mode))
         document = self.delivery.answer(opened.content)
         if not document:
             return acknowledge()
@@ -152,7 +152,8 @@ def start(environ: MutableMapping[str, str], handlers: Path | None = None) -> Ap
         read_env_file(environ)
         settings, routes = prepare(environ, handlers)
         configure_log(settings.log_level, settings.log_format)
-        for said in (*unknown_settings(environ), *find_mistakes(handlers or handlers_folder(environ), routes)):
+        weak = [UNSIGNED] if settings.mode == "cloud" else []
+        for said in (*weak, *unknown_settings(environ), *find_mistakes(handlers or handlers_folder(environ), routes)):
             logger.warning(said)
         check_uwsgi(sys.modules.get("uwsgi"))
         return Application(settings, routes)

@@ -23,6 +23,7 @@ from sandbox import check, load, push
 from sandbox.accounts import Accounts, NumberedTransport
 from sandbox.chat import Chat
 from sandbox.cloud import Cloud
+from sandbox.cloud_wire import UNVERIFIED
 from sandbox.console import LARGEST_FILE, Console
 from sandbox.messages import APPID
 from sandbox.reload import Folder, snapshot, warnings
@@ -31,7 +32,7 @@ from wechat.errors import StartError
 from wechat.log import configure
 from wechat.mistakes import unknown_settings
 from wechat.routing import Routes, prepare
-from wechat.settings import Settings
+from wechat.settings import Settings, read
 from wechat.startup import handlers_folder
 from wechat.store.base import Store
 from wechat.store.opening import open_store
@@ -56,10 +57,17 @@ ALWAYS = {
 def main(arguments: list[str]) -> int:
     """Runs one command; without one, serves. Gives the exit status."""
     environ = {name: value for name, value in os.environ.items() if value}
-    environ = {**DEFAULTS, **({} if "WECHAT_AES_KEY" in environ else UNSEALED), **environ}
+    environ = with_defaults(environ)
     options = make_parser(environ).parse_args(arguments)
     status: int = options.run(options)
     return status
+
+
+def with_defaults(environ: Mapping[str, str]) -> dict[str, str]:
+    """The environment, with what the sandbox's account has by itself; in WeChat's own cloud, no token and no key."""
+    if environ.get("WECHAT_MODE", "").strip().lower() == "cloud":
+        return {"WECHAT_APPID": APPID, "WECHAT_SECRET": DEFAULTS["WECHAT_SECRET"], **environ}
+    return {**DEFAULTS, **({} if "WECHAT_AES_KEY" in environ else UNSEALED), **environ}
 
 
 def make_parser(environ: Mapping[str, str]) -> argparse.ArgumentParser:
@@ -113,6 +121,8 @@ def start(environ: Mapping[str, str], handlers: Path) -> Folder:
     server, beside = listen(settings.port), listen(settings.port and settings.port + 1)
     api_urls = (f"http://{HOST}:{beside.getsockname()[1]}",)
     settings = replace(settings, port=server.getsockname()[1], api_urls=api_urls)
+    if settings.mode == "cloud":
+        settings = with_keys(settings)
     configure(settings.log_level, settings.log_format)
 
     cloud, timeline = Cloud(settings.appid, settings.secret), Timeline()
@@ -138,9 +148,17 @@ def start(environ: Mapping[str, str], handlers: Path) -> Folder:
 
 def make(store: Store, settings: Settings, routes: Routes) -> wxserver.Application:
     """The application for one account, whose calls of the platform say for which message they are."""
-    app = wxserver.Application(settings, routes, store=store)
+    # What the platform refuses to an unverified account must not close customer messages for the others.
+    is_apart = settings.api_urls[0].endswith(UNVERIFIED)
+    app = wxserver.Application(settings, routes, store=open_store(settings.store) if is_apart else store)
     app.api.connect_with(lambda own: NumberedTransport(own.api_urls[0]))
     return app
+
+
+def with_keys(settings: Settings) -> Settings:
+    """The settings of cloud mode, with what the page's other modes need."""
+    sealed = read({**UNSEALED, **DEFAULTS})
+    return replace(settings, tokens=sealed.tokens, aes_keys=sealed.aes_keys)
 
 
 def listen(port: int) -> socket.socket:
@@ -165,12 +183,14 @@ def welcome(settings: Settings, handlers: Path, environ: Mapping[str, str]) -> s
     """What is printed once all is well."""
     url = f"http://{HOST}:{settings.port}{settings.path}"
     token, appid, secret = (
-        value if environ[name] == value else f"the one in {name}" for name, value in DEFAULTS.items()
+        value if environ.get(name) == value else f"the one in {name}" for name, value in DEFAULTS.items()
     )
+    known = "WECHAT_MODE=cloud" if settings.mode == "cloud" else f"token: {token}"
     where = "" if settings.port == Settings.port else f" --url {url}"
+    where += " --mode cloud" if settings.mode == "cloud" else ""
     return f"""
 Chat page   {settings.api_urls[0]}/
-Server      {url}, token: {token}
+Server      {url}, {known}
 API         {settings.api_urls[0]}, a stand-in for api.weixin.qq.com, AppID: {appid}, secret: {secret}
 
 From another terminal: python -m sandbox push text 三体{where}

@@ -10,7 +10,7 @@ from typing import Any, Protocol
 from urllib.parse import parse_qs, urlsplit
 from wsgiref.types import StartResponse, WSGIEnvironment
 
-from sandbox.cloud_wire import number_in
+from sandbox.cloud_wire import TOKENLESS, UNVERIFIED, number_in
 from sandbox.platform import MESSAGE_HEADER, PAGE_HEADER
 from sandbox.timeline import answering
 from wechat.delivery.delivery import Delivery
@@ -18,7 +18,7 @@ from wechat.platform.transport import Body, Received, Transport
 from wechat.routing import Routes, name_of, where
 from wechat.settings import CRYPTOGRAPHY, Settings, package_fault
 
-MODES = ("plain",) if package_fault(CRYPTOGRAPHY) else ("plain", "compat", "safe")
+MODES = ("plain", *(() if package_fault(CRYPTOGRAPHY) else ("compat", "safe")), "cloud")
 KINDS = ("official", "unverified", "miniprogram")  # an unverified account may not send customer messages
 
 ACCOUNT_HEADER = "X-Sandbox-Account"
@@ -114,7 +114,7 @@ class Accounts:
         with self._lock:
             if name not in self._apps:
                 settings = settings_for(self._settings, mode, kind) if is_named else self._settings
-                self._apps[name] = self._make(settings, self._routes)
+                self._apps[name] = self._make(inside(settings), self._routes)
             return self._apps[name]
 
 
@@ -134,3 +134,9 @@ def settings_for(settings: Settings, mode: str, kind: str) -> Settings:
         account="miniprogram" if kind == "miniprogram" else "official",
         secret="" if kind == "unverified" else settings.secret,
     )
+
+
+def inside(settings: Settings) -> Settings:
+    """The settings, with the address at which the stand-in takes calls from WeChat's own cloud, without a token."""
+    base = TOKENLESS if settings.secret else UNVERIFIED
+    return replace(settings, api_urls=(settings.api_urls[0] + base,)) if settings.mode == "cloud" else settings

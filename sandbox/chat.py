@@ -84,7 +84,7 @@ class Chat:
     def send(self, order: Order) -> int:
         """Pushes the message, and returns at once; gives its number."""
         content = compose(order.type, order.fields, order.openid)
-        if order.format == "json":
+        if order.format == "json" or order.mode == "cloud":
             content = to_json(parse(content.encode()))
         query, body = self._platforms[order.mode].push(content, openid=order.openid)
         request = {"path": urlsplit(self._url).path, "query": query, "body": body.decode(), "content": content}
@@ -109,19 +109,21 @@ class Chat:
         return number
 
     def _deliver(self, number: int, order: Order, query: str, body: bytes) -> None:
+        platform = self._platforms[order.mode]
         headers = {ACCOUNT_HEADER: f"{order.mode}/{order.account}", MESSAGE_HEADER: str(number)}
-        endpoint = Endpoint(self._url, hang_up=order.hang_up, headers=headers)
+        endpoint = Endpoint(self._url, hang_up=order.hang_up, headers={**headers, **platform.headers})
         for count, attempt in enumerate(endpoint.deliver(query, body), 1):
             came = {"status": attempt.status, "seconds": attempt.seconds, "problem": attempt.problem}
             self.timeline.add("attempt", id=number, number=count, **came)
-        verdict = judge(self._platforms[order.mode], attempt, order.type == "event", order.openid)
+        verdict = judge(platform, attempt, order.type == "event", order.openid)
+        text = attempt.body.decode(errors="replace")
         self.timeline.add(
             "answered",
             id=number,
             openid=order.openid,
             fault=verdict.fault,
-            body=attempt.body.decode(errors="replace"),
-            content=verdict.reply,
+            body=text,
+            content=text if verdict.reply and order.mode == "cloud" else verdict.reply,
             reply=_fields(verdict.reply),
             media=self._media_in(verdict.reply),
         )

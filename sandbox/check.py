@@ -10,10 +10,10 @@ import time
 from collections import Counter
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
-from typing import NamedTuple
 from urllib.parse import quote
 from xml.etree import ElementTree
 
+from sandbox.findings import ADVICE, ECHO, FAIL, JSON, NOBODY, OK, ONCE, PROBE, REFUSE, WARN, XML, Finding
 from sandbox.messages import ACCOUNT, USER, to_json
 from sandbox.options import add_account, read_account
 from sandbox.platform import Attempt, Endpoint, Platform, is_address, signed_query
@@ -21,9 +21,9 @@ from sandbox.verdict import Verdict, judge
 from wechat.errors import SettingsError
 from wechat.message import cdata
 from wechat.protocol.parser import parse
+from wechat.settings import MARK
 from wechat.terminal import complain
 
-OK, WARN, FAIL = "ok", "warn", "FAIL"  # FAIL breaks the account, or opens it to others; WARN does not today
 DAY = 86_400  # seconds
 LATE = 4.9  # seconds after which it was the platform that hung up, not the server
 DIGITS, ESCAPED = "4375120948345356249", "a+b/c=d &<%你"
@@ -40,30 +40,10 @@ PUSHES = {  # MsgType and own nodes
     "a text of 2,000 characters": ("text", f"<Content>{'界' * 2000}</Content>"),
 }
 ENTITIES = "<!DOCTYPE xml [<!ENTITY a 'expanded'><!ENTITY user '&a;&a;'>]>"
-ADVICE = {  # what to do about a fault, by how it begins
-    "no answer": "answer within 5 s: success at once, and the reply as a customer message",
-    "status 40": "is the URL the one for pushes, and are --token, --aes-key, --appid and --mode the server's?",
-    "status": "answer 200 to each push, and success where there is nothing to say; the server's log has the cause",
-    "neither success nor sealed": "seal and sign each reply with the key and the appid; success alone goes unsealed",
-    "neither": "answer success or one XML document: ]]> split, forbidden characters dropped; no JSON, no page",
-    "a text of": "cut a text at 2047 bytes of UTF-8, between two characters",
-    "ToUserName": "the reply goes to the push's FromUserName, and comes from its ToUserName",
-    "": "https://developers.weixin.qq.com/doc/service/guide/product/message/Passive_user_reply_message.html",
+PROBES = {
+    "JSON": b'{"action": "CheckContainerPath"}',
+    "XML": b"<xml><action>CheckContainerPath</action></xml>",
 }
-ECHO = "answer with the echostr's own bytes as text/plain: no quotes, no markup, no line end"
-NOBODY = "is the server running, the URL right, and with https the certificate valid?"
-JSON = "read JSON too if this is a mini program; other accounts are never sent any"
-ONCE = "remember FromUserName, CreateTime and MsgId, and the document that answered them"
-REFUSE = "answer 403 before the message is read: check the signature, its age, the seal and the appid"
-
-
-class Finding(NamedTuple):
-    """The outcome of one check; `advice` says what to do about a fault."""
-
-    tried: str
-    came: str
-    mark: str = OK
-    advice: str = ""
 
 
 @dataclass(frozen=True)
@@ -84,15 +64,18 @@ class Server:
 
     def verify(self, query: str, echostr: str = DIGITS, url: str = "") -> Attempt:
         """The answer to the question whether the server knows the token."""
-        return Endpoint(url or self.url).request("GET", query and f"{query}&echostr={quote(echostr, safe='')}")
+        return self._endpoint(url).request("GET", query and f"{query}&echostr={quote(echostr, safe='')}")
 
     def post(self, query: str, body: bytes) -> Attempt:
         """The answer to one attempt at a push."""
-        return Endpoint(self.url).request("POST", query, body)
+        return self._endpoint().request("POST", query, body)
 
     def deliver(self, query: str, body: bytes) -> list[Attempt]:
         """All attempts at a push."""
-        return list(Endpoint(self.url).deliver(query, body))
+        return list(self._endpoint().deliver(query, body))
+
+    def _endpoint(self, url: str = "") -> Endpoint:
+        return Endpoint(url or self.url, headers=self.platform.headers)
 
     def judge(self, attempt: Attempt, is_event: bool = False, openid: str = USER) -> Verdict:
         """The platform's verdict on an answer to a push."""
@@ -128,7 +111,7 @@ def check(server: Server) -> Iterator[Finding]:
     if server.verify(signed_query(server.platform.token)).status is None:
         yield Finding("a GET to verify the URL", "nobody answers", FAIL, NOBODY)
         return
-    yield from _verification(server)
+    yield from (_probes if server.platform.mode == "cloud" else _verification)(server)
     query, body = server.platform.push(server.compose(*TEXT))
     attempts = server.deliver(query, body)
     finding = _taken("a text", server, attempts)
@@ -142,9 +125,30 @@ def check(server: Server) -> Iterator[Finding]:
         yield _taken(tried, server, attempts, kind == "event")
     for tried, (query, body, mark) in _bad_pushes(server).items():
         yield _refused(f"a push {tried}", server, server.post(query, body), mark)
-    as_json = server.platform.push(to_json(parse(server.compose(*TEXT).encode())))
-    fault = server.judge(server.post(*as_json)).fault
-    yield Finding("a text as JSON", fault or "taken", WARN if fault else OK, JSON if fault else "")
+    yield from _other_format(server)
+
+
+def _other_format(server: Server) -> Iterator[Finding]:
+    text = server.compose(*TEXT)
+    if server.platform.mode == "cloud":
+        what, push, advice = "XML", ("", text.encode()), XML
+    else:
+        what, push, advice = "JSON", server.platform.push(to_json(parse(text.encode()))), JSON
+    fault = server.judge(server.post(*push)).fault
+    yield Finding(f"a text as {what}", fault or "taken", WARN if fault else OK, advice if fault else "")
+
+
+def _probes(server: Server) -> Iterator[Finding]:
+    """What the console of WeChat's cloud asks before it takes the path, and a push that it has not marked."""
+    for what, body in PROBES.items():
+        attempt = server.post("", body)
+        is_good = attempt.status == 200 and attempt.body in (b"", b"success")
+        yield Finding(
+            f"CheckContainerPath as {what}", _came(attempt), OK if is_good else FAIL, "" if is_good else PROBE
+        )
+    unmarked = replace(server, platform=replace(server.platform, mode="plain"))
+    body = server.platform.push(server.compose(*TEXT))[1]
+    yield _refused(f"a push without {MARK}", server, unmarked.post("", body), FAIL)
 
 
 def _verification(server: Server) -> Iterator[Finding]:
@@ -206,11 +210,14 @@ def _bad_pushes(server: Server) -> dict[str, tuple[str, bytes, str]]:
     # What is wrong: query, body, and the mark where it is taken. OK: it must neither crash nor hold up a server.
     platform, text = server.platform, server.compose(*TEXT)
     query, body = platform.push(text)
-    bad = {
+    forged = {
         "with a bad signature": (_spoil(query), body, FAIL),
         "without a signature": (re.sub("(msg_)?signature=[0-9a-f]+&?", "", query), body, FAIL),
         "signed with another token": (*replace(platform, token=platform.token + "x").push(text), FAIL),
         "a day old": (*platform.push(text, int(time.time()) - DAY), WARN),
+    }
+    bad = {
+        **({} if platform.mode == "cloud" else forged),
         "of malformed XML": (*platform.push("<xml><Content></xml>"), OK),
         "with an empty body": (platform.push("")[0], b"", OK),
         "with entities in a DOCTYPE": (*platform.push(ENTITIES + text.replace(cdata(USER), "&user;")), OK),
@@ -229,7 +236,8 @@ def _bad_pushes(server: Server) -> dict[str, tuple[str, bytes, str]]:
 
 def _refused(tried: str, server: Server, attempt: Attempt, mark: str) -> Finding:
     # Whoever takes what is not sealed does not seal the answer to it.
-    reply, fault = replace(server, platform=replace(server.platform, mode="compat")).judge(attempt, openid="")
+    mode = "cloud" if server.platform.mode == "cloud" else "compat"
+    reply, fault = replace(server, platform=replace(server.platform, mode=mode)).judge(attempt, openid="")
     if "expandedexpanded" in reply:
         return Finding(tried, "they are expanded", FAIL, "refuse a DOCTYPE: entities read files and fill the memory")
     if attempt.status != 200 or mark == OK:

@@ -141,7 +141,7 @@ class Cloud:
             return [message for to, message in self.sent if to == openid]
 
     def _answer(self, asked: Asked) -> tuple[Response, str]:
-        refusal = self._token_errcode(asked.query.get("access_token", ""))
+        refusal = asked.refusal(self._token_errcode)
         # One kind of the first queue for this path that still has one.
         fault = next((kind for prefix, kinds in self._faults if asked.path.startswith(prefix) for kind in kinds), "")
         in_advance = fault and not fault.startswith(LATE_FAULTS)

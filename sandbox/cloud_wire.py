@@ -54,6 +54,9 @@ BODIES = {"garbage": b"\x1f\x8b\x08{\xff", "empty": b""}
 FAULT = re.compile("|".join([*REFUSALS, *BODIES, r"slow:\d*\.?\d+|cut|html|control|status:[2-5]\d\d|code:-?\d+"]))
 LATE_FAULTS = ("slow", "cut", "control")  # the call is carried out, and its answer suffers
 
+# Where a server in WeChat's own cloud finds the API, which asks for no token; the second is for an unverified account.
+TOKENLESS, UNVERIFIED = "/tokenless", "/unverified"
+
 ESCAPE = re.compile(rb"(?<!\\)(?:\\\\)*\\u(?!00[0-7])")  # of a character beyond ASCII, which needs none
 
 Answer: TypeAlias = dict[str, Any] | int | Response  # JSON, an errcode, or a response that is neither
@@ -70,7 +73,15 @@ class Asked:
     body: Any
     escaped: bool
     address: str  # of the caller
+    inside: str = ""  # TOKENLESS or UNVERIFIED
     number: int = 0  # of the sandbox's message in the course of which it is asked
+
+    def refusal(self, check: Callable[[str], int]) -> int:
+        """The errcode for its access_token, of which `check` knows; 0 where it is right."""
+        token = self.query.get("access_token", "")
+        if not self.inside:
+            return check(token)
+        return 40001 if token else 0 if self.inside == TOKENLESS else 48001
 
 
 Endpoint: TypeAlias = tuple[str, Callable[[Asked], Answer]]  # the method, and what answers
@@ -127,6 +138,8 @@ def number_in(environ: Mapping[str, Any]) -> int:
 def read(request: Request) -> Asked:
     """The request, with its body read."""
     path = request.environ["PATH_INFO"]
+    inside = next((base for base in (TOKENLESS, UNVERIFIED) if path.startswith(base + "/")), "")
+    path = path.removeprefix(inside)
     query = dict(parse_qsl(request.query_string, keep_blank_values=True))
     # webob would seek in the input, which WSGI does not promise
     raw = request.environ["wsgi.input"].read(request.content_length or 0)
@@ -135,8 +148,8 @@ def read(request: Request) -> Asked:
     if request.method == "POST":
         body = _form(raw, request.headers.get("Content-Type", "")) if is_form else _json(raw)
     escaped = not is_form and bool(ESCAPE.search(raw))
-    come = (request.method, path, request.application_url, query, body, escaped)
-    return Asked(*come, request.remote_addr or "", number_in(request.environ))
+    come = (request.method, path, request.application_url + inside, query, body, escaped)
+    return Asked(*come, request.remote_addr or "", inside, number_in(request.environ))
 
 
 def _json(raw: bytes) -> dict[str, Any] | int:

@@ -205,7 +205,9 @@ class Load:
         late = time.monotonic() - due
         openid = f"o{number % USERS:027}"
         push = self.platform.push(text_message(self.texts[number % len(self.texts)], openid), openid=openid)
-        attempts = list(Endpoint(self.url, hang_up=self.tally.hang_up).deliver(*push, ATTEMPTS))
+        attempts = list(
+            Endpoint(self.url, hang_up=self.tally.hang_up, headers=self.platform.headers).deliver(*push, ATTEMPTS)
+        )
         # Cut at the limit, so that one reason is not counted as many.
         last = attempts[-1]._replace(seconds=min(attempts[-1].seconds, self.tally.hang_up))
         self.tally.add(attempts, judge(self.platform, last, openid=openid), late)

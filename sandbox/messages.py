@@ -8,9 +8,9 @@ from __future__ import annotations
 import json
 import secrets
 import time
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 
-from wechat.message import Message, without_forbidden
+from wechat.message import Message, cdata, without_forbidden
 
 ACCOUNT, APPID = "gh_7f083739789a", "wx1234567890abcdef"
 USER = "o9AgO5Kd5ggOC-bXrbNODIiE3bGY"
@@ -67,19 +67,26 @@ def _all_seconds() -> Iterator[int]:
 _seconds = _all_seconds()
 
 
-def _nodes(fields: Mapping[str, object]) -> str:
-    return "".join(_node(name, value) for name, value in fields.items())
-
-
-def _node(name: str, value: object) -> str:
-    if isinstance(value, list):
-        return "".join(_node(name, item) for item in value)
-    if isinstance(value, Mapping):
-        return f"<{name}>{_nodes(value)}</{name}>"
-    if name in NUMBERS:
-        return f"<{name}>{value}</{name}>"
+def _typed(text: str) -> str:
     # WeChat does not split a `]]>` that a user typed: silenceper/wechat#750, nswbmw/node-wechat#13.
-    return f"<{name}><![CDATA[{without_forbidden(str(value))}]]></{name}>"
+    return f"<![CDATA[{without_forbidden(text)}]]>"
+
+
+def _nodes(fields: Mapping[str, object], quote: Callable[[str], str] = _typed) -> str:
+    return "".join(_node(name, value, quote) for name, value in fields.items())
+
+
+def _node(name: str, value: object, quote: Callable[[str], str]) -> str:
+    if isinstance(value, list):
+        return "".join(_node(name, item, quote) for item in value)
+    inner = _nodes(value, quote) if isinstance(value, Mapping) else value if name in NUMBERS else quote(str(value))
+    return f"<{name}>{inner}</{name}>"
+
+
+def to_xml(fields: Mapping[str, object]) -> str:
+    """The XML of a reply that came as JSON, in which the articles are a plain list."""
+    articles = fields.get("Articles", {})
+    return f"<xml>{_nodes({**fields, **({'Articles': {'item': articles}} if articles else {})}, cdata)}</xml>"
 
 
 def to_json(message: Message) -> str:

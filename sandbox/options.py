@@ -17,10 +17,10 @@ def add_account(parser: argparse.ArgumentParser, environ: Mapping[str, str] | No
         "the account",
         None if environ is None else "What is not given is as in the environment, else as the sandbox has it.",
     )
-    group.add_argument("--token", metavar="T", required=environ is None, help="the server's WECHAT_TOKEN")
+    group.add_argument("--token", metavar="T", help="the server's WECHAT_TOKEN; none in cloud mode")
     group.add_argument("--aes-key", metavar="K", help="its WECHAT_AES_KEY; pushes are sealed then")
     group.add_argument("--appid", metavar="A", help="its WECHAT_APPID, which goes with the key")
-    modes = ("plain", "compat", "safe")
+    modes = ("plain", "compat", "safe", "cloud")
     group.add_argument("--mode", choices=modes, help="its WECHAT_MODE; default: safe where a key is given")
     parser.set_defaults(environ=environ)
 
@@ -29,8 +29,11 @@ def read_account(options: argparse.Namespace) -> Settings:
     """The settings that `add_account` took; raises SettingsError."""
     mode = options.mode or ("safe" if options.aes_key else None)
     given = dict(zip(OPTIONS, (options.token, options.aes_key, options.appid, mode), strict=True))
+    environ = options.environ or {}
+    if mode == "cloud":  # which takes neither from the environment
+        environ = {name: value for name, value in environ.items() if name not in ("WECHAT_TOKEN", "WECHAT_AES_KEY")}
     try:
-        return read({**(options.environ or {}), **{name: value for name, value in given.items() if value is not None}})
+        return read({**environ, **{name: value for name, value in given.items() if value is not None}})
     except SettingsError as error:
         if options.environ is not None:
             raise

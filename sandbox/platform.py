@@ -25,10 +25,12 @@ from xml.etree import ElementTree
 
 from webob import Request
 
-from sandbox.messages import ACCOUNT, USER
+from sandbox.messages import ACCOUNT, USER, to_json, to_xml
+from wechat.errors import Unreadable
 from wechat.message import cdata
 from wechat.protocol.envelope import RANDOM, Cipher, sign
-from wechat.settings import Settings
+from wechat.protocol.parser import parse
+from wechat.settings import MARK, Settings
 
 HEADERS = {"User-Agent": "Mozilla/4.0", "Content-Type": "text/xml"}
 # Which message of the sandbox a request belongs to, and where the sandbox has its page.
@@ -145,7 +147,7 @@ def hang_up_on(connection: socket.socket) -> None:
 
 @dataclass(frozen=True)
 class Platform:
-    """WeChat's side of one account. `mode` is plain, compat or safe; the AES key has 32 bytes."""
+    """WeChat's side of one account. `mode` is plain, compat, safe or cloud; the AES key has 32 bytes."""
 
     token: str
     mode: str = "plain"
@@ -155,12 +157,19 @@ class Platform:
     @classmethod
     def of(cls, settings: Settings) -> Platform:
         """WeChat's side of the account in the settings."""
-        return cls(settings.tokens[0], settings.mode, (settings.aes_keys or (b"",))[0], settings.appid)
+        return cls("".join(settings.tokens[:1]), settings.mode, (settings.aes_keys or (b"",))[0], settings.appid)
+
+    @property
+    def headers(self) -> dict[str, str]:
+        """What it puts on a request, beside what every client does."""
+        return {MARK: "other", "Content-Type": "application/json"} if self.mode == "cloud" else {}
 
     def push(self, content: str, timestamp: int | None = None, openid: str = USER) -> tuple[str, bytes]:
         """The query and the body that push the content, XML or JSON, of the user `openid`."""
         if self.mode == "plain":
             return signed_query(self.token, timestamp, openid=openid), content.encode()
+        if self.mode == "cloud":
+            return "", as_json(content).encode()
         sealed = Cipher(self.aes_key).seal(content.encode(), self.appid.encode(), os.urandom(RANDOM))
         encrypted = b64encode(sealed).decode()
         body = self._envelope(content, encrypted)
@@ -178,6 +187,8 @@ class Platform:
     def open(self, reply: bytes) -> str:
         """The document in a reply; raises ValueError where WeChat would not take it."""
         text = reply.decode()
+        if self.mode == "cloud":
+            return from_json(text)
         if self.mode == "plain" or text in ("", "success"):
             return text
         fields = (
@@ -192,3 +203,28 @@ class Platform:
         if appid.decode() != self.appid:
             raise ValueError("the reply does not decrypt, or holds another appid")
         return content.decode()
+
+
+def as_json(content: str) -> str:
+    """A message as WeChat's cloud pushes it, unless it is broken on purpose."""
+    with suppress(Unreadable):
+        return to_json(parse(content.encode()))
+    return content
+
+
+def from_json(text: str) -> str:
+    """The XML of a reply in JSON, as WeChat's cloud reads it; raises ValueError where it is none.
+
+    https://developers.weixin.qq.com/miniprogram/dev/wxcloudrun/src/development/weixin/callback.html
+    """
+    if text in ("", "success"):
+        return text
+    fields = json.loads(text)
+    if not isinstance(fields, dict):
+        raise TypeError("not a JSON object")
+    if "ErrCode" in fields:
+        return text
+    numbers = [fields.get(name, 0) for name in ("CreateTime", "ArticleCount")]
+    if not all(type(number) is int for number in numbers) or not isinstance(fields.get("Articles", []), list):
+        raise ValueError("CreateTime and ArticleCount are numbers, Articles is a plain list")
+    return to_xml(fields)

@@ -51,7 +51,8 @@ def run(options: argparse.Namespace) -> int:
         return 2
     number = FIRST + secrets.randbelow(FIRST)
     where = url or f"http://127.0.0.1:{settings.port}{settings.path}"
-    endpoint = Endpoint(where, headers={MESSAGE_HEADER: str(number)} if is_local(where) else {})
+    numbered = {MESSAGE_HEADER: str(number)} if is_local(where) else {}
+    endpoint = Endpoint(where, headers={**platform.headers, **numbered})
     attempts = list(endpoint.deliver(*push))
     verdict = judge(platform, attempts[-1], options.kind == "event", options.openid)
     for count, attempt in enumerate(attempts, 1):
@@ -60,7 +61,8 @@ def run(options: argparse.Namespace) -> int:
     if verdict.is_banner:
         print(f"{BANNER}\n({verdict.fault})")
         return 1
-    print(verdict.reply or "(nothing)", flush=True)
+    said = attempts[-1].body.decode() if platform.mode == "cloud" and verdict.reply else verdict.reply
+    print(said or "(nothing)", flush=True)
     for message in pushed_later(attempts[-1].page, number, options.wait):
         print(f"later: {message}", flush=True)
     return 0

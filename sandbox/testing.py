@@ -38,7 +38,7 @@ class User:
         self.openid = openid
         self._app, self._cloud = app, cloud
         self._platform = Platform.of(app.settings)
-        self._endpoint = Endpoint(app.settings.path, app)
+        self._endpoint = Endpoint(app.settings.path, app, headers=self._platform.headers)
         self._taken = 0
 
     def another(self, openid: str) -> User:

@@ -54,7 +54,7 @@ def judge(platform: Platform, attempt: Attempt, is_event: bool = False, openid: 
             return Verdict(document)
         root = ElementTree.fromstring(document)
     except (ValueError, KeyError, TypeError, ElementTree.ParseError) as error:
-        how = "sealed XML" if platform.mode == "safe" else "XML"
+        how = {"safe": "sealed XML", "cloud": "JSON"}.get(platform.mode, "XML")
         return Verdict(fault=f"neither success nor {how}: {type(error).__name__}")
     fault = _fault(root, is_event, openid)
     return Verdict(fault=fault) if fault else Verdict(document)

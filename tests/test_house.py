@@ -21,7 +21,7 @@ ORDER = str.split(
     """
     lean errors startup settings system weak masking log world workers loop
     store.base store.memory store.sqlite store.redis store.opening store.owners
-    kinds message web protocol.envelope protocol.typed protocol.parser pieces plain reply packing
+    kinds message web protocol.typed protocol.parser protocol.envelope pieces plain reply packing
     texts importing calling marks routing mistakes
     platform.connecting platform.transport platform.answers platform.files
     platform.access_token platform.api platform.menu platform.pushing
@@ -175,6 +175,7 @@ def test_no_module_is_over_260_lines():
 def test_development_tools_are_pinned():
     lines = (ROOT / "requirements-dev.txt").read_text().split()
     assert all("==" in line for line in lines if not line.startswith("-") and not line.endswith(".txt"))
+    assert not any("[" in line for line in lines)  # `make run` has them as constraints, in which pip takes no extras
 
 
 def test_warnings_are_errors():

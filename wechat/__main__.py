@@ -120,7 +120,8 @@ def _run(run: Run, options: argparse.Namespace) -> int:
 def platform() -> Iterator[Api]:
     """The API of the account in the environment; raises StartError where its credentials are missing."""
     # Calls to the platform need no token of the message server's.
-    settings = read({**os.environ, "WECHAT_TOKEN": os.environ.get("WECHAT_TOKEN") or "unused"})
+    needs_none = os.environ.get("WECHAT_TOKEN") or os.environ.get("WECHAT_MODE", "").strip().lower() == "cloud"
+    settings = read({**os.environ, **({} if needs_none else {"WECHAT_TOKEN": "unused"})})
     require_keys(settings)
     with closing(open_store(settings.store, settings.account_key)) as store, closing(Api(settings, store)) as api:
         yield api

@@ -60,6 +60,8 @@ class Account:
 
 def check_online(settings: Settings, handlers: Path, openid: str) -> int:
     """Print what the platform says, a line for each check; gives 1 where something is wrong, else 0."""
+    if settings.mode == "cloud":
+        raise StartError(["--online: a token, quotas and callback/check are not to be had in 云托管; check without it"])
     require_keys(settings)
     marks: Counter[str] = Counter()
     # With a store of its own, it asks for a token, though the server's store may have one that is good for an hour.
@@ -74,7 +76,7 @@ def check_online(settings: Settings, handlers: Path, openid: str) -> int:
 def require_keys(settings: Settings) -> None:
     """Raise StartError where no call can be made."""
     keys = {"WECHAT_APPID": settings.appid, "WECHAT_SECRET": settings.secret}
-    if missing := [name for name, value in keys.items() if not value]:
+    if not settings.may_call and (missing := [name for name, value in keys.items() if not value]):
         raise StartError([f"{name} is missing: calls to the platform need it" for name in missing])
 
 

@@ -6,7 +6,7 @@ from base64 import b64decode
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager, suppress
 from contextvars import ContextVar
-from dataclasses import MISSING, dataclass, field, fields
+from dataclasses import dataclass, field, fields
 from hashlib import sha256
 from importlib import import_module
 from typing import Any, TypeVar
@@ -18,6 +18,8 @@ from wechat.startup import HANDLERS
 T = TypeVar("T")
 
 CRYPTOGRAPHY = "cryptography.hazmat.primitives.ciphers"  # what `envelope` uses of the package
+MARK = "x-wx-source"  # the header that WeChat's cloud puts on a push, in place of a signature
+UNSIGNED = "WECHAT_MODE=cloud believes whatever has the header x-wx-source: switch 公网访问 of the service off"
 PATH, HOST = r"/|(?!/healthz/?$)(/[\w.~-]+)+/?", r"[\w.:%-]+"
 
 
@@ -39,8 +41,6 @@ def package_fault(module: str) -> str:
 
 def _tokens(text: str) -> tuple[str, ...]:
     tokens = tuple(part.strip() for part in text.split(","))
-    if not text:
-        raise ValueError("is missing: set it to the token typed on the platform's page, 3 to 32 letters and digits")
     if not all(re.fullmatch(r"[\w.~+-]{3,32}", token, re.ASCII) for token in tokens):
         raise ValueError("is not a token: it takes 3 to 32 letters and digits, or two of those as new,old")
     return tokens
@@ -107,22 +107,20 @@ def _seconds(text: str) -> float:
     return float(text)
 
 
-def setting(name: str, default: T | None, parse: Callable[..., T], *details: Any, is_shown: bool = True) -> T:
-    """A field of Settings: its name outside, and what makes its value of a text. None as default: it is required."""
-    given: dict[str, Any] = {} if default is None else {"default": default}
-    value: T = field(**given, repr=is_shown, metadata={"name": name, "parse": lambda text: parse(text, *details)})
-    return value
+def setting(name: str, default: T, parse: Callable[..., T], *details: Any, is_shown: bool = True) -> T:
+    """A field of Settings: its name outside, and what makes its value of a text."""
+    return field(default=default, repr=is_shown, metadata={"name": name, "parse": lambda text: parse(text, *details)})
 
 
 @dataclass(frozen=True)
 class Settings:
     """What the server was told. Its `repr` shows no secret."""
 
-    tokens: tuple[str, ...] = setting("WECHAT_TOKEN", None, _tokens, is_shown=False)  # the newest first
+    tokens: tuple[str, ...] = setting("WECHAT_TOKEN", (), _tokens, is_shown=False)  # the newest first
     appid: str = setting("WECHAT_APPID", "", _credential, "an appid")
     secret: str = setting("WECHAT_SECRET", "", _credential, "an AppSecret", is_shown=False)
     aes_keys: tuple[bytes, ...] = setting("WECHAT_AES_KEY", (), _aes_keys, is_shown=False)  # 32 bytes, the newest first
-    mode: str = setting("WECHAT_MODE", "plain", _one_of, "plain", "compat", "safe")
+    mode: str = setting("WECHAT_MODE", "plain", _one_of, "plain", "compat", "safe", "cloud")
     account: str = setting("WECHAT_ACCOUNT", "official", _one_of, "official", "miniprogram")
     store: str = setting("WECHAT_STORE", "memory:", _store, is_shown=False)  # may hold a password
     api_urls: tuple[str, ...] = setting(
@@ -145,7 +143,12 @@ class Settings:
     @property
     def account_key(self) -> str:
         """What the keys of this account begin with in a store that several share."""
-        return self.appid or sha256(self.tokens[-1].encode()).hexdigest()[:16]
+        return self.appid or sha256("".join(self.tokens[-1:]).encode()).hexdigest()[:16]
+
+    @property
+    def may_call(self) -> bool:
+        """Whether the platform can be called: from inside its cloud, or with an appid and a secret."""
+        return self.mode == "cloud" or bool(self.appid and self.secret)
 
 
 NAMES = (*(rule.metadata["name"] for rule in fields(Settings)), HANDLERS)  # in the environment
@@ -162,27 +165,37 @@ def read(environ: Mapping[str, str]) -> Settings:
         name = rule.metadata["name"]
         text = environ.get(name, "").strip()
         try:
-            if text or rule.default is MISSING:
+            if text:
                 values[rule.name] = rule.metadata["parse"](text)
         except ValueError as error:
             faults.append(f"{name} {error}")
     if values.get("aes_keys"):
         values.setdefault("mode", "safe")
-    faults += _conflicts(values)
+    if values.get("mode") == "cloud":
+        values.setdefault("api_urls", ("http://api.weixin.qq.com",))
+    given = {name for name in NAMES if environ.get(name, "").strip()}
+    faults += _conflicts(values, given)
     if faults:
         raise SettingsError(faults)
     return Settings(**values)
 
 
-def _conflicts(values: Mapping[str, Any]) -> Iterator[str]:
+def _conflicts(values: Mapping[str, Any], given: set[str]) -> Iterator[str]:
     """Settings that are good by themselves, but not together."""
     mode, needs = values.get("mode", "plain"), []
-    if mode != "plain":
+    if mode == "cloud":
+        for name in sorted(given & {"WECHAT_TOKEN", "WECHAT_AES_KEY"}):
+            yield f"{name} is set, but with WECHAT_MODE=cloud nothing is signed or sealed: leave out one of the two"
+        if values.get("store", "memory:") != "memory:":
+            needs += [("WECHAT_APPID", "appid", "in a store, an account without a token is known by it")]
+    elif "WECHAT_TOKEN" not in given:
+        yield "WECHAT_TOKEN is missing: set it to the token typed on the platform's page, 3 to 32 letters and digits"
+    if mode in ("compat", "safe"):
         why = f"WECHAT_MODE={mode} needs it"
         needs += [("WECHAT_AES_KEY", "aes_keys", why), ("WECHAT_APPID", "appid", why)]
         if fault := package_fault(CRYPTOGRAPHY):
             yield f"WECHAT_MODE={mode} {fault}"
-    if values.get("account") == "miniprogram":
+    if values.get("account") == "miniprogram" and mode != "cloud":
         why = "WECHAT_ACCOUNT=miniprogram answers through the platform's API"
         needs += [("WECHAT_APPID", "appid", why), ("WECHAT_SECRET", "secret", why)]
     for name, value, why in needs:

@@ -5,7 +5,7 @@ from ipaddress import ip_address
 from pathlib import Path
 from urllib.parse import urlsplit
 
-from wechat.settings import Settings
+from wechat.settings import UNSIGNED, Settings
 from wechat.system import others_can_read
 
 SAFE_LENGTH = 12  # of a token: a card tries 10^10 SHA-1 a second, 8 characters are found in hours, 12 never
@@ -13,6 +13,13 @@ SAFE_LENGTH = 12  # of a token: a card tries 10^10 SHA-1 a second, 8 characters 
 
 def weak_settings(settings: Settings) -> Iterator[str]:
     """A warning for each, with what would be right."""
+    yield from [UNSIGNED] if settings.mode == "cloud" else _weak_signatures(settings)
+    kind, _, file = settings.store.partition(":")
+    if kind == "sqlite" and others_can_read(Path(file)):
+        yield f"WECHAT_STORE: every user of this machine can read {file}: chmod 600 {file}"
+
+
+def _weak_signatures(settings: Settings) -> Iterator[str]:
     if any(url.startswith("http:") and _is_public(urlsplit(url).hostname or "") for url in settings.api_urls):
         yield "WECHAT_API_URL is http: whoever stands between reads the secret and the token; set an https address"
     if settings.max_age == 0:
@@ -27,9 +34,6 @@ def weak_settings(settings: Settings) -> Iterator[str]:
             f"WECHAT_TOKEN has {shortest} characters: whoever sees a signed URL can find it by trying; "
             f"take {SAFE_LENGTH} to 32 random ones, and type them on the platform's page too"
         )
-    kind, _, file = settings.store.partition(":")
-    if kind == "sqlite" and others_can_read(Path(file)):
-        yield f"WECHAT_STORE: every user of this machine can read {file}: chmod 600 {file}"
 
 
 def _is_public(host: str) -> bool:

@@ -7,6 +7,7 @@ from webob import Request, Response
 
 from wechat.errors import Forbidden, MethodNotAllowed, Refusal, TooLarge, Unreadable
 from wechat.log import printable
+from wechat.settings import MARK
 
 logger = logging.getLogger("wxserver")
 
@@ -59,6 +60,14 @@ def read_query(request: Request) -> dict[str, str]:
     except ValueError:  # a bare name, an `&` too many, or a `=` in a value
         pass
     return dict(parse_qsl(text, keep_blank_values=True, encoding="latin-1"))
+
+
+def read_proof(request: Request, mode: str) -> dict[str, str]:
+    """What shows where a request comes from: its query, and in cloud mode a header, which no query can forge."""
+    if mode != "cloud":
+        return read_query(request)
+    query = parse_qsl(request.environ.get("QUERY_STRING", ""), keep_blank_values=True, encoding="latin-1")
+    return {**dict(query), MARK: request.environ.get("HTTP_X_WX_SOURCE", "")}
 
 
 def respond_with(body: bytes, content_type: str, status: int | None = None) -> Response:

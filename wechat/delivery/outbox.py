@@ -42,7 +42,7 @@ class Outbox:
     """Sends what is ready by customer messages, a user's in order; what is refused waits for 继续."""
 
     def __init__(self, settings: Settings, api: Api, ledger: Ledger, store: Store, world: World = REAL) -> None:
-        self._has_credentials = bool(settings.appid and settings.secret)
+        self._has_credentials = settings.may_call
         self._is_miniprogram = settings.account == "miniprogram"
         self._api, self._ledger, self._world = api, ledger, world
         self._pushing = Pushing(store, world)

@@ -59,8 +59,8 @@ class Api:
     """The platform's API for one account.
 
     Every method raises WeChatError where the platform refuses, TransportError where it does not answer, and ApiError
-    without an appid and a secret. No message of theirs holds a token. A call ends within 10 seconds, with a file
-    within 60; where a token has to be fetched for it, that may take 10 more.
+    without an appid and a secret; in WeChat's own cloud it calls without those. No message of theirs holds a token. A
+    call ends within 10 seconds, with a file within 60; where a token has to be fetched, that may take 10 more.
     """
 
     def __init__(
@@ -73,13 +73,12 @@ class Api:
         connect: Callable[[Settings], Transport] = connect,
     ) -> None:
         self._settings, self._store, self._owners = settings, store, owners or Owners(store)
-        self._has_keys = bool(settings.appid and settings.secret)
         self._clock, self._world, self._connect = clock, world, connect
         self.begin()
 
     def begin(self) -> None:
         """Open new connections, in a forked process too: those of its parent are not its own."""
-        self._transport = self._connect(self._settings) if self._has_keys else None
+        self._transport = self._connect(self._settings) if self._settings.may_call else None
         self._tokens = TokenCache(self._store, self._owners, self._fetch_token, self._clock, self._world)
 
     def connect_with(self, connect: Callable[[Settings], Transport]) -> None:
@@ -104,7 +103,9 @@ class Api:
 
     def token(self) -> str:
         """Return the current access_token, from the store or from the platform."""
-        if not self._has_keys:
+        if self._settings.mode == "cloud":
+            raise ApiError("WECHAT_MODE=cloud calls the platform without an access token: there is none")
+        if not self._settings.may_call:
             raise ApiError("WECHAT_APPID and WECHAT_SECRET are missing: calls to the platform need them")
         return self._tokens.get()
 
@@ -189,7 +190,7 @@ class Api:
     def _call(self, call: Call, read: Callable[[Received], T]) -> T:
         """Make the call and `read` the answer; renew the access_token once if the platform refuses it."""
         deadline = self._world.monotonic() + call.timeout
-        if not takes_our_token(call):
+        if self._settings.mode == "cloud" or not takes_our_token(call):
             return self._try(call, read, "", deadline)
         token = self.token()
         try:

@@ -13,7 +13,10 @@ KEY, SAID_KEY = "no-push", "no-push:said"  # why it is closed, and which reason 
 AWAY, AWAY_FOR = "away", 30.0  # seconds
 SAID_FOR = 86_400.0  # seconds
 # Errcodes that are about the account and not about one user or message, and the seconds for which they close it.
-CLOSED_FOR = {48001: 3600.0, **dict.fromkeys((40164, 40125, 40013, 40243, 50007, 89503, 45009, 50004), 600.0)}
+CLOSED_FOR = {
+    48001: 3600.0,
+    **dict.fromkeys((40164, 40125, 40013, 40243, 41001, 50007, 85107, 85113, 89503, 45009, 50004), 600.0),
+}
 # Refusals that show that the account may: the user has not written for too long, was sent too much, or sees it typing.
 ABOUT_ONE_USER = frozenset({45015, 45047, 45080, 45081})
 

@@ -1,9 +1,10 @@
-"""How WeChat signs, and what a message travels in: nothing, or AES. What opens a push also seals its reply.
+"""How WeChat signs, and what a message travels in: nothing, AES, or its own cloud. What opens a push seals its reply.
 
 https://developers.weixin.qq.com/doc/service/guide/dev/push/
 https://developers.weixin.qq.com/doc/oplatform/developers/dev/push/encryption.html
 """
 
+import json
 import os
 import re
 import secrets
@@ -15,13 +16,15 @@ from dataclasses import dataclass
 from hashlib import sha1
 from hmac import compare_digest
 
-from wechat.errors import Forbidden
-from wechat.settings import Settings
+from wechat.errors import Forbidden, Unreadable
+from wechat.protocol.parser import read_fields
+from wechat.settings import MARK, Settings
 
 Clock = Callable[[], float]
 Query = Mapping[str, str]
 
 BLOCK = 32  # bytes to which the content is padded; AES itself would ask for 16
+NUMBERS = ("CreateTime", "ArticleCount", "ErrCode")  # in the JSON of a reply
 RANDOM = 16  # bytes before the content, so that no two sealings are alike
 
 # 32 encrypted bytes at least. Nothing is tried twice (`++`), so that any body costs one look at each byte.
@@ -170,6 +173,42 @@ class Sealed(Plain):
         return (template % (encrypted, sign(token, timestamp, nonce, encrypted), timestamp, nonce)).encode()
 
 
+class Cloud(Plain):
+    """A push of WeChat's own cloud (云托管), which signs nothing: a header marks it. Its reply is JSON.
+
+    That the cloud's public address drops a forged header is promised nowhere, so it has to be switched off.
+    https://developers.weixin.qq.com/miniprogram/dev/wxcloudrun/src/guide/weixin/push.html
+    """
+
+    def check_query(self, query: Query, name: str = MARK, *signed: str) -> str:
+        """Nothing, as there is no token; raises Forbidden where the mark is not there."""
+        if not query.get(name):
+            raise Forbidden(f"no {name} in its head: it does not come from WeChat's cloud, and WECHAT_MODE is cloud")
+        return ""
+
+    def open(self, body: bytes, query: Query) -> Opened:
+        """The push as it came; raises Forbidden where the mark is not there."""
+        self.check_query(query)
+        return Opened(body, to_json)
+
+
+def to_json(document: bytes) -> bytes:
+    """A reply as WeChat's cloud takes it; a handler's own body that is no XML goes as it is.
+
+    https://developers.weixin.qq.com/miniprogram/dev/wxcloudrun/src/development/weixin/callback.html
+    """
+    try:
+        fields = dict(read_fields(document)) if not document.lstrip().startswith(b"{") else {}
+    except Unreadable:
+        return document
+    for name in NUMBERS:
+        if re.fullmatch(r"-?[0-9]{1,15}", str(fields.get(name))):
+            fields[name] = int(fields[name])
+    if isinstance(fields.get("Articles"), Mapping):
+        fields["Articles"] = fields["Articles"].get("item", [])
+    return json.dumps(fields, ensure_ascii=False).encode() if fields else document
+
+
 def envelope_for(settings: Settings, clock: Clock = time.time) -> Plain:
     """The envelope that the setting WECHAT_MODE asks for."""
-    return Plain(settings, clock) if settings.mode == "plain" else Sealed(settings, clock)
+    return {"plain": Plain, "cloud": Cloud}.get(settings.mode, Sealed)(settings, clock)
