@@ -7,6 +7,7 @@ import pytest
 
 import wechat.delivery.delivery
 import wechat.delivery.outbox
+import wechat.delivery.runner
 from sandbox.messages import USER, text_message
 from sandbox.testing import APPID, SECRET
 from tests.conftest import TOKEN, FaultyStore, Known
@@ -42,7 +43,7 @@ def store():
 def serving(monkeypatch, store):
     """A function that gives an application on the store, which it takes for one that processes share."""
     monkeypatch.setattr(wechat.delivery.delivery, "GRACE", 0.3)
-    monkeypatch.setattr(wechat.delivery.delivery, "BEHIND_A_CRASH", 0.1)
+    monkeypatch.setattr(wechat.delivery.runner, "BEHIND_A_CRASH", 0.1)
     apps = []
 
     def start(handler, within="0.5", **more):

@@ -119,7 +119,7 @@ def test_wrong_settings_end_the_start_with_status_2_and_a_line_each(project, com
     with running(command, project, WECHAT_MODE="open", WECHAT_PATH="x") as (_, process, said):
         assert process.wait(30) == 2
     lines = [line for line in said().splitlines() if "wxserver: " in line]
-    assert [line.split()[1] for line in lines] == ["WECHAT_TOKEN", "WECHAT_MODE", "WECHAT_PATH"]
+    assert [line.split()[1] for line in lines] == ["WECHAT_MODE", "WECHAT_PATH", "WECHAT_TOKEN"]
     assert "Traceback" not in said()
 
 

@@ -95,13 +95,13 @@ def test_a_warning_is_written_at_once_after_what_came_before_it():
 def test_a_note_is_written_as_any_other_line(monkeypatch):
     written = io.StringIO()
     monkeypatch.setattr(logging.root, "handlers", [BatchHandler(written)])
-    logger = logging.getLogger("wxserver")
+    logger = logging.getLogger("tests.note")
     note(logger, "100% \x1b[31m")
     logger.error("100%% %s", "\x1b[31m")
     assert all(LINE.match(line) for line in written.getvalue().splitlines())
     assert [line.split(" ", 2)[2] for line in written.getvalue().splitlines()] == [
-        "INFO wxserver: 100% \\x1b[31m",
-        "ERROR wxserver: 100% \\x1b[31m",
+        "INFO tests.note: 100% \\x1b[31m",
+        "ERROR tests.note: 100% \\x1b[31m",
     ]
 
 
@@ -120,13 +120,13 @@ def test_a_note_goes_to_whatever_handler_somebody_has_added(caplog, monkeypatch,
 def test_as_json_each_record_is_an_object_on_one_line(monkeypatch):
     written = io.StringIO()
     monkeypatch.setattr(logging.root, "handlers", [BatchHandler(written, "json")])
-    logger = logging.getLogger("wxserver")
+    logger = logging.getLogger("tests.note")
     note(logger, "答 \x1b\ud800\n" + FORGED)
     log_error(logger, "it failed", error_about(WORDS))
     first, second = map(json.loads, written.getvalue().splitlines())
     assert written.getvalue().isascii()
     assert list(first) == ["time", "level", "logger", "message"]
-    assert (first["level"], first["logger"]) == ("INFO", "wxserver")
+    assert (first["level"], first["logger"]) == ("INFO", "tests.note")
     assert first["message"] == "答 \x1b\ud800\n" + FORGED
     assert (second["level"], second["message"]) == ("ERROR", "it failed")
     assert "RuntimeError" in second["traceback"]

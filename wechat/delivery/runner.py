@@ -28,6 +28,7 @@ BEHIND_A_CRASH = 6.0  # the same where the beginning may not have arrived: WeCha
 MOST_PIECES = 5  # customer messages of a handler that yields; the last one has what is left over
 SUSPECT, SUSPECTS = 2, "suspects"  # starts from which on messages are started one by one, and the lane for that
 ALONE, LEAST_ALONE = 1.0, 0.05  # seconds that a suspect lives before the next one follows
+LOOK_AT_SUSPECT = 0.02  # seconds between two looks
 ALL_ALONE = 10.0  # seconds for all of them together, where that leaves each one enough
 
 
@@ -128,14 +129,17 @@ class Runner(ABC):
             self._sessions.leave(push.wants)
             self.note(entry, push, self._answering.turn_away(push))
 
-    def _start_alone(self, entry: Entry, lane: str, task: Task, begun: list[bool]) -> float | None:
-        """Have a task done that may end the process, and give it a moment before the next such follows.
+    def _start_alone(self, entry: Entry, lane: str, task: Task, ends: list[float]) -> float | None:
+        """Have a task done that may end the process; the next such follows once it is over, or has had a moment.
 
         So whichever ends the process is the last that was started; the start of each one before it is forgiven.
         """
-        if not begun:
-            begun.append(self.lanes.submit(lane, task, is_resumed=True))
-            return min(ALONE, max(LEAST_ALONE, ALL_ALONE / len(self._suspects)))
+        now = self._world.monotonic()
+        if not ends:
+            self.lanes.submit(lane, task, is_resumed=True)
+            ends.append(now + min(ALONE, max(LEAST_ALONE, ALL_ALONE / len(self._suspects))))
+        if entry.record.state in UNDER_WAY and now < ends[0]:
+            return LOOK_AT_SUSPECT
         self._suspects.discard(entry.key)
         if self._suspects and entry.record.state in UNDER_WAY:
             self._ledger.forgive(entry)
