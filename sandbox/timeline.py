@@ -97,4 +97,6 @@ class Printed:
             *lines, self._begun.line = (getattr(self._begun, "line", "") + text).split("\n")
             for line in lines:
                 self._timeline.add("log", id=number, level="PRINT", line=line)
-        return self._stream.write(text)
+        size = self._stream.write(text)
+        self._stream.flush()  # a pipe would keep it for later
+        return size

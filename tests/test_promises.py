@@ -301,7 +301,7 @@ def test_messages_of_one_user_that_use_the_session_come_in_their_order(start, tm
         threads = [threading.Thread(target=note, args=(number,)) for number in range(6)]
         for thread in threads:
             thread.start()
-            time.sleep(0.03)
+            time.sleep(0.1)
         for thread in threads:
             thread.join()
         assert said == {number: "012345"[: number + 1] for number in range(6)}
