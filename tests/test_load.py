@@ -128,7 +128,8 @@ def test_no_acknowledged_message_stays_unanswered_across_50_times_kill_9(serve, 
     def is_all_answered():
         return set(acknowledged) <= {message["text"]["content"] for _, message in cloud.sent}
 
-    assert wait_until(is_all_answered, 30)
+    # Where the machine is slow, most of what is left has been started twice, and starts one by one.
+    assert wait_until(is_all_answered, 90)
 
 
 def test_sigterm_with_20_requests_in_flight_gives_20_answers_and_status_0(serve, folder):
