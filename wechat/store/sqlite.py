@@ -44,6 +44,8 @@ LINK, UNLINK = "INSERT OR IGNORE INTO links VALUES (?, ?)", "DELETE FROM links W
 PATIENCE = 0.5  # seconds to wait for a writer in another process
 BUSY = (sqlite3.SQLITE_BUSY, sqlite3.SQLITE_LOCKED)
 
+ABANDONED: list[sqlite3.Connection] = []  # never closed: that would delete what their successors write
+
 
 class SQLiteStore(Store):
     """A store in a file, for the processes of one machine. Its keys begin with the `account`.
@@ -64,7 +66,6 @@ class SQLiteStore(Store):
         super().__init__(world)
         self._file, self._prefix = os.path.abspath(file), account + ":"
         self._connection: sqlite3.Connection | None = None
-        self._abandoned: list[sqlite3.Connection] = []  # to close one would delete what its successor writes
         self._identity: tuple[int, ...] = ()  # of the file
         self._looked = 0.0  # at that, by the monotonic clock
         self._written, self._swept = 0, ""  # changes since the last sweep, and the key at which that ended
@@ -190,7 +191,7 @@ class SQLiteStore(Store):
 
     def _abandon(self) -> None:
         if self._connection:
-            self._abandoned.append(self._connection)
+            ABANDONED.append(self._connection)
             self._connection = None
 
     def _recover(self, error: Exception) -> None:
