@@ -7,13 +7,12 @@ import itertools
 import re
 import secrets
 import time
-from collections import Counter
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
 from urllib.parse import quote
 from xml.etree import ElementTree
 
-from sandbox.findings import ADVICE, ECHO, FAIL, JSON, NOBODY, OK, ONCE, PROBE, REFUSE, WARN, XML, Finding
+from sandbox.findings import ADVICE, ECHO, JSON, NOBODY, ONCE, PROBE, REFUSE, XML
 from sandbox.messages import ACCOUNT, USER, to_json
 from sandbox.options import add_account, read_account
 from sandbox.platform import Attempt, Endpoint, Platform, is_address, signed_query
@@ -22,7 +21,7 @@ from wechat.errors import SettingsError
 from wechat.message import cdata
 from wechat.protocol.parser import parse
 from wechat.settings import MARK
-from wechat.terminal import complain
+from wechat.terminal import FAIL, OK, WARN, Finding, complain, report
 
 DAY = 86_400  # seconds
 LATE = 4.9  # seconds after which it was the platform that hung up, not the server
@@ -98,12 +97,8 @@ def run(options: argparse.Namespace) -> int:
     except (SettingsError, ValueError) as error:
         complain(error)
         return 2
-    marks: Counter[str] = Counter()
-    for tried, came, mark, advice in check(Server(options.url, platform, itertools.count(int(time.time())))):
-        marks[mark] += 1
-        print(f"{mark:4}  {tried}: {came}{advice and ' -> ' + advice}", flush=True)
-    print(f"{marks.total()} checks in {platform.mode} mode: {marks[OK]} ok, {marks[WARN]} warn, {marks[FAIL]} FAIL")
-    return 1 if marks[FAIL] else 0
+    server = Server(options.url, platform, itertools.count(int(time.time())))
+    return report(check(server), f"checks in {platform.mode} mode")
 
 
 def check(server: Server) -> Iterator[Finding]:

@@ -1,10 +1,5 @@
-"""What `sandbox.check` finds, and what to do about it."""
+"""What to do about what `sandbox.check` finds."""
 
-from __future__ import annotations
-
-from typing import NamedTuple
-
-OK, WARN, FAIL = "ok", "warn", "FAIL"  # FAIL breaks the account, or opens it to others; WARN does not today
 ADVICE = {  # what to do about a fault, by how it begins
     "no answer": "answer within 5 s: success at once, and the reply as a customer message",
     "status 40": "is the URL the one for pushes, and are --token, --aes-key, --appid and --mode the server's?",
@@ -23,12 +18,3 @@ XML = "read XML too: the console of the cloud offers both formats"
 PROBE = "answer 200 and success, or else the console does not take the path"
 ONCE = "remember FromUserName, CreateTime and MsgId, and the document that answered them"
 REFUSE = "answer 403 before the message is read: check the signature, its age, the seal and the appid"
-
-
-class Finding(NamedTuple):
-    """The outcome of one check; `advice` says what to do about a fault."""
-
-    tried: str
-    came: str
-    mark: str = OK
-    advice: str = ""

@@ -492,7 +492,7 @@ def test_the_fault_is_found_and_nothing_else(found, server, fails, warns, came):
     faults = [finding for finding in found[server] if finding.mark != "ok"]
     marks = {finding.tried: finding.mark for finding in faults}
     assert marks == {**dict.fromkeys(fails, "FAIL"), **dict.fromkeys(warns, "warn")}
-    assert all(finding.advice for finding in faults)
+    assert all(finding.cure for finding in faults)
     assert any(finding.came.startswith(came) for finding in faults)
     assert TOKEN not in str(faults)
 

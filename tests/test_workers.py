@@ -124,3 +124,22 @@ def test_once_workers_have_been_blocked_more_are_called_at_once(workers):
     workers._lower_at = 0.0
     answer(workers, Request())
     assert FEWEST <= workers._enough < 5
+
+
+def test_where_the_host_gives_no_more_threads_those_that_there_are_answer(workers, monkeypatch, caplog):
+    answer(workers, Request())
+    monkeypatch.setattr("wechat.workers.PATIENCE", 0.001)
+
+    def refuse(thread):
+        raise RuntimeError("can't start new thread")
+
+    monkeypatch.setattr(threading.Thread, "start", refuse)
+    blocked, other = Request(), Request()
+    workers.add_task(blocked)
+    assert blocked.is_at_work.wait(5)
+    workers.add_task(other)
+    blocked.may_go.set()
+    other.may_go.set()
+    assert other.is_answered.wait(5)
+    assert caplog.text.count("no further worker") == 1
+    assert workers._threads == 1

@@ -4,24 +4,23 @@ https://developers.weixin.qq.com/doc/service/api/apimanage/
 """
 
 import time
-from collections import Counter
 from collections.abc import Callable, Iterator
 from contextlib import closing
 from dataclasses import dataclass
 from email.utils import parsedate_to_datetime
 from itertools import zip_longest
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any
 
 from wechat.errors import ApiError, StartError, TransportError, WeChatError
-from wechat.platform.answers import BREAKS, CONSOLE, HINTS, number, read_json
+from wechat.platform.answers import CONSOLE, HINTS, number, read_json
 from wechat.platform.api import Api
 from wechat.platform.menu import menu_lines, plain_menu, read_menu
 from wechat.platform.pushing import ABOUT_ONE_USER
 from wechat.settings import Settings
 from wechat.store.memory import MemoryStore
+from wechat.terminal import FAIL, OK, WARN, Finding, report
 
-OK, WARN, FAIL = "ok", "warn", "FAIL"
 LARGEST_SKEW = 60.0  # seconds between two clocks
 ANYBODYS = "/cgi-bin/get_api_domain_ip"  # is asked without a token, only to see who answers
 SEND = "/cgi-bin/message/custom/send"
@@ -39,15 +38,6 @@ NO_ADDRESS = f"correct the name in the DNS, or the URL: {HINTS[40201]}"
 NO_PING = "normal behind a firewall that drops pings, else open ports 80 and 443; python -m sandbox check tries the URL"
 
 
-class Finding(NamedTuple):
-    """The outcome of one check; `cure` says what to do about a fault, and where."""
-
-    tried: str
-    came: str
-    mark: str = OK
-    cure: str = ""
-
-
 @dataclass(frozen=True)
 class Account:
     """What is checked: an account, its handlers, and a follower who may be shown that somebody is typing."""
@@ -63,14 +53,9 @@ def check_online(settings: Settings, handlers: Path, openid: str) -> int:
     if settings.mode == "cloud":
         raise StartError(["--online: a token, quotas and callback/check are not to be had in 云托管; check without it"])
     require_keys(settings)
-    marks: Counter[str] = Counter()
     # With a store of its own, it asks for a token, though the server's store may have one that is good for an hour.
     with closing(Api(settings, MemoryStore())) as api:
-        for tried, came, mark, cure in _findings(Account(settings, api, handlers, openid)):
-            marks[mark] += 1
-            print(BREAKS.sub(" ", f"{mark:4}  {tried}: {came}{cure and ' -> ' + cure}"), flush=True)
-    print(f"{marks.total()} checks: {marks[OK]} ok, {marks[WARN]} warn, {marks[FAIL]} FAIL")
-    return 1 if marks[FAIL] else 0
+        return report(_findings(Account(settings, api, handlers, openid)), "checks")
 
 
 def require_keys(settings: Settings) -> None:

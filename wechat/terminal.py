@@ -6,14 +6,17 @@ import io
 import json
 import os
 import sys
-from collections.abc import Callable
+from collections import Counter
+from collections.abc import Callable, Iterable
 from contextlib import suppress
 from pathlib import Path
-from typing import Any, NoReturn
+from typing import Any, NamedTuple, NoReturn
 
 from wechat.errors import StartError
+from wechat.platform.answers import BREAKS
 from wechat.startup import read_env_file, version
 
+OK, WARN, FAIL = "ok", "warn", "FAIL"  # FAIL breaks the account, or opens it to others; WARN does not today
 LOST = (errno.EPIPE, errno.EINVAL)  # what writing to a closed pipe gives; EINVAL is Windows' own
 INTERRUPTED = 130  # the exit status that shells give a program ended by Ctrl-C
 
@@ -127,3 +130,22 @@ def _flush() -> bool:
 def _tell(error: OSError) -> None:
     if error.errno not in LOST or error.filename:  # whoever has closed a pipe has seen enough
         complain(error)
+
+
+class Finding(NamedTuple):
+    """The outcome of one check; `cure` says what to do about a fault, and where."""
+
+    tried: str
+    came: str
+    mark: str = OK
+    cure: str = ""
+
+
+def report(findings: Iterable[Finding], what: str) -> int:
+    """Print a line for each finding, and their sum; gives the exit status, 1 where there is a FAIL."""
+    marks: Counter[str] = Counter()
+    for tried, came, mark, cure in findings:
+        marks[mark] += 1
+        print(BREAKS.sub(" ", f"{mark:4}  {tried}: {came}{cure and ' -> ' + cure}"), flush=True)
+    print(f"{marks.total()} {what}: {marks[OK]} ok, {marks[WARN]} warn, {marks[FAIL]} FAIL")
+    return 1 if marks[FAIL] else 0

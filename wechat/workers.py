@@ -38,6 +38,7 @@ class Workers:
         self._tasks: deque[Task] = deque()
         self._resting: list[threading.Lock] = []  # each is released to wake its thread
         self._threads, self._at_work = 0, 0
+        self._is_short = False  # whether the last thread that was wanted could not be started
         self._enough = FEWEST  # at work: more where those that are have been blocked lately
         self._taken = self._lower_at = 0.0  # when a task was last taken, and when fewer are enough
         self._has_tasks = threading.Event()
@@ -66,12 +67,19 @@ class Workers:
 
     def _call_one(self) -> None:
         if self._resting:
-            self._at_work += 1
             self._resting.pop().release()
         elif self._threads < self._most:
-            self._at_work += 1
-            self._threads += 1
-            threading.Thread(target=self._work, name="worker", daemon=True).start()
+            try:
+                threading.Thread(target=self._work, name="worker", daemon=True).start()
+            except RuntimeError as error:  # the host gives no more threads: those that there are answer
+                if not self._is_short:
+                    logger.warning("no further worker: %s", error)
+                self._is_short = True
+                return
+            self._threads, self._is_short = self._threads + 1, False
+        else:
+            return
+        self._at_work += 1
 
     def _work(self) -> None:
         _mine.workers = self

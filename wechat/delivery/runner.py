@@ -82,6 +82,7 @@ class Runner(ABC):
         self.lanes = Lanes(settings.slow_threads, "slow", world, settings.waiting_per_user, settings.waiting)
         self.crowd = Crowd(settings.threads, world)
         self._suspects: set[str] = set()  # the keys of those that have not lived for a moment yet
+        self._most_suspects = 0  # at once, since there were none
 
     def begin(self) -> None:
         """Begin anew in a process that was forked, which has none of its parent's threads."""
@@ -124,6 +125,7 @@ class Runner(ABC):
         self._sessions.line_up(push.wants)
         if entry.record.starts >= SUSPECT:
             self._suspects.add(entry.key)
+            self._most_suspects = max(self._most_suspects, len(self._suspects))
             self.lanes.submit(SUSPECTS, partial(self._start_alone, entry, push.openid, task, []), is_resumed=True)
         elif not self.lanes.submit(push.openid, task, is_resumed=entry.record.starts > 0):
             self._sessions.leave(push.wants)
@@ -137,11 +139,13 @@ class Runner(ABC):
         now = self._world.monotonic()
         if not ends:
             self.lanes.submit(lane, task, is_resumed=True)
-            ends.append(now + min(ALONE, max(LEAST_ALONE, ALL_ALONE / len(self._suspects))))
+            ends.append(now + min(ALONE, max(LEAST_ALONE, ALL_ALONE / self._most_suspects)))
         if entry.record.state in UNDER_WAY and now < ends[0]:
             return LOOK_AT_SUSPECT
         self._suspects.discard(entry.key)
-        if self._suspects and entry.record.state in UNDER_WAY:
+        if not self._suspects:
+            self._most_suspects = 0
+        elif entry.record.state in UNDER_WAY:
             self._ledger.forgive(entry)
         return None
 
