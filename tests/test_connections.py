@@ -9,8 +9,9 @@ import pytest
 import waitress
 from waitress import wasyncore
 from waitress.parser import ParsingError
+from waitress.task import ErrorTask
 
-from wechat.serving import GRACE, IDLE, MAX_HEAD, WITHIN, Connections, check_head
+from wechat.serving import GRACE, IDLE, MAX_HEAD, WITHIN, Connections, Parser, check_head
 
 REQUEST = b"GET / HTTP/1.1\r\nHost: x\r\n\r\n"
 WAIT = REQUEST.replace(b"/", b"/wait", 1)
@@ -343,3 +344,20 @@ def test_a_head_of_over_16_kb_is_answered_with_431(make_site):
 def test_an_honest_head_is_taken(make_site, head):
     site = make_site()
     assert b" 200 OK" in answered(site, site.connect(head))
+
+
+class LeftMeanwhile(ErrorTask):
+    def service(self):
+        self.channel.connected = False
+        super().service()
+
+
+def test_a_client_that_leaves_before_its_refusal_is_no_fault_of_the_server(make_site):
+    site = make_site()
+    site.connect()
+    (channel,) = site.server.active_channels.values()
+    request = Parser(channel.adj)
+    request.received(b"GET http://[ HTTP/1.1\r\n\r\n")
+    assert request.error
+    channel.requests, channel.error_task_class = [request], LeftMeanwhile
+    channel.service()

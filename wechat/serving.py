@@ -43,6 +43,8 @@ _LONG_GAP = b" " * 32
 class Parser(HTTPRequestParser):  # type: ignore[misc]
     """waitress's parser, without the heads that stop it: it parses in the thread that serves all sockets."""
 
+    path = ""  # of a head that was refused; waitress 3.0.2 logs it where the client has gone meanwhile
+
     def parse_header(self, head: bytes) -> None:
         """Read the first line and the headers; raise ParsingError, which is answered with 400."""
         check_head(head)
