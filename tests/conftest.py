@@ -19,6 +19,7 @@ from xml.etree import ElementTree
 
 import pytest
 import redis
+from hypothesis import HealthCheck, settings
 from webob import Request
 
 from sandbox.messages import APPID, text_message
@@ -33,6 +34,8 @@ from wechat.world import REAL, World
 from wxserver import Application, make_application
 
 pytest_plugins = ["sandbox.testing"]
+settings.register_profile("busy machine", deadline=None, suppress_health_check=[HealthCheck.too_slow])
+settings.load_profile("busy machine")
 
 ROOT = Path(__file__).parents[1]
 QUIET = ["-W", "ignore:This process:DeprecationWarning"]  # 3.12 warns of a fork with threads, which is what is tried
@@ -42,6 +45,15 @@ PLAIN, COMPAT, SAFE = (Platform(TOKEN, mode, b64decode(AES_KEY + "="), APPID) fo
 SEALED = {"WECHAT_AES_KEY": AES_KEY, "WECHAT_APPID": APPID}
 SECONDS = itertools.count(1714037059)  # no two messages of a user are the same
 MESSAGES = sorted((ROOT / "tests/messages").glob("*.xml"))
+
+
+# What takes longest, most of it waiting: each begins before what only computes, so that none is left over at the end.
+LONGEST = ["promises", "page", "deploy", "load", "sandbox", "simulation", "processes", "outage", "yields", "terminal"]
+
+
+def pytest_collection_modifyitems(items):
+    order = {f"test_{name}": place for place, name in enumerate(LONGEST)}
+    items.sort(key=lambda item: order.get(item.path.stem, len(order)))
 
 
 def pytest_report_header():

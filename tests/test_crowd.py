@@ -233,7 +233,7 @@ def test_a_handler_that_hangs_holds_up_neither_its_user_nor_its_thread_nor_the_s
     account = make_crowd(HANGING, WECHAT_REPLY_WITHIN="4", WECHAT_SLOW_THREADS="1")
     assert [send(account, "hang") for _ in range(3)] == ["success"] * 3
     assert [send(account, "quick", openid) for openid in ("o", "another")] == ["quick"] * 2
-    assert account.app.delivery.is_idle()
+    assert wait_until(account.app.delivery.is_idle)
 
 
 def test_without_an_error_handler_the_message_ends_without_a_reply(make_crowd, cloud, log):

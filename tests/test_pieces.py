@@ -3,7 +3,7 @@
 import time
 
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from wechat.message import without_forbidden
@@ -95,7 +95,6 @@ def is_between(pieces, atoms):
     return True
 
 
-@settings(deadline=None)
 @given(st.lists(st.sampled_from([*WHOLE, *PLAIN[:-1], LINK]), max_size=150), st.integers(90, 300))
 def test_every_cut_is_between_characters_and_beside_links(atoms, limit):
     text = "".join(atoms)

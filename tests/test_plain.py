@@ -160,7 +160,6 @@ PARTS = st.sampled_from([*MARKS, *SPACES, "<A href='https://x.y'>", "\x00", "\ud
 MARKDOWN = st.lists(PARTS | st.text(max_size=3), max_size=60).map("".join)
 
 
-@settings(deadline=None)
 @given(MARKDOWN)
 def test_whatever_a_model_writes_its_links_are_whole(markdown):
     text = plain(markdown)
@@ -206,7 +205,7 @@ def test_the_time_grows_with_the_length_alone(unit, end):
     assert long < 30 * short  # the square would be 100
 
 
-@settings(deadline=None, max_examples=50)
+@settings(max_examples=50)
 @given(st.lists(PARTS, min_size=1, max_size=8).map("".join))
 def test_no_mixture_of_marks_takes_the_square_of_its_length(unit):
     short, long = (seconds_for(unit * (size // len(unit))) for size in (4_000, 40_000))

@@ -5,7 +5,7 @@ import time
 from xml.etree import ElementTree
 
 import pytest
-from hypothesis import assume, given, settings
+from hypothesis import assume, given
 from hypothesis import strategies as st
 
 from sandbox.platform import Attempt
@@ -195,7 +195,6 @@ def answer(account, said):
     return content
 
 
-@settings(deadline=None)
 @given(text=LONG_TEXTS)
 def test_whoever_asks_for_more_gets_the_whole_text(talker, text):
     text = text.replace("\r", "\n")  # at the end of a piece it would be one line break with the first of MORE

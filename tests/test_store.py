@@ -400,7 +400,7 @@ def test_accounts_that_share_a_store_see_nothing_of_each_other(shared_place):
             assert future.result()[0] == "4"
 
 
-@settings(max_examples=60, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@settings(max_examples=60, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(text=st.text(), key=st.text())
 def test_any_text_comes_back_the_same(store, text, key):
     store.delete("k" + key)
