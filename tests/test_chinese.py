@@ -348,6 +348,14 @@ def test_what_no_row_fits_is_said_as_it_is(chinese, capsys):
         assert capsys.readouterr() == (f"{line}\n", f"{line}\n")
 
 
+def test_a_line_of_many_parts_takes_no_more_than_its_time():
+    """Where each part is looked up within each other one, thirty are never done."""
+    source = (
+        "from wechat.chinese import translate; print([translate(': '.join(['a; b'] * n)) for n in (30, 160, 9999)])"
+    )
+    assert start("-c", source).returncode == 0
+
+
 # The table
 
 SAID = [  # the modules whose sentences are read at a terminal

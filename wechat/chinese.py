@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any
 from unicodedata import east_asian_width
 
+LONGEST = 1000  # characters of a line that is looked up: parts within parts are recursive
 FIELD = re.compile(r"\{(\w+)\}")
 
 
@@ -31,15 +32,16 @@ def _pattern(english: str) -> re.Pattern[str]:
 
 def translate(text: str) -> str:
     """The text in Chinese, line by line; a line that no row fits stays as it is."""
-    return "\n".join(_translated(line) or line for line in text.split("\n"))
+    return "\n".join((len(line) <= LONGEST and _translated(line)) or line for line in text.split("\n"))
 
 
+@cache  # without it, the time that a line takes would double with each colon in it
 def _translated(line: str) -> str:
     table = read_table()
     if line in table:
         return table[line]
     for english, chinese in table.items():
-        is_near = all(part in line for part in FIELD.split(english)[::2])  # compiling each pattern would take 50 ms
+        is_near = all(part in line for part in FIELD.split(english)[::2])  # compiling each pattern would take 15 ms
         if is_near and (match := _pattern(english).fullmatch(line)):
             found = match.groupdict()
             found |= {name: _translated(found[name]) for name in found if name.startswith("said")}
