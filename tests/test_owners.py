@@ -335,7 +335,7 @@ def test_for_a_forked_process_the_one_it_comes_from_is_another():
     code = "import os, time; from wechat.store.memory import MemoryStore; from wechat.store.owners import Owners\n"
     code += "owners = Owners(MemoryStore()); parent = owners.me\n"
     code += "if os.fork(): os._exit(0)\n"
-    code += "owners.be_born(); time.sleep(0.2); print(owners.is_dead(parent), owners.me != parent)"
+    code += "owners.take_name(); time.sleep(0.2); print(owners.is_dead(parent), owners.me != parent)"
     done = subprocess.run([sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True, check=True)
     assert done.stdout == "True True\n"
 
