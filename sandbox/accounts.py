@@ -3,18 +3,16 @@
 from __future__ import annotations
 
 import threading
-from collections.abc import Callable, Iterable, Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Callable, Iterable
 from dataclasses import replace
-from typing import Any, Protocol
-from urllib.parse import parse_qs, urlsplit
+from typing import Any
+from urllib.parse import parse_qs
 from wsgiref.types import StartResponse, WSGIEnvironment
 
 from sandbox.cloud_wire import TOKENLESS, UNVERIFIED, number_in
-from sandbox.platform import MESSAGE_HEADER, PAGE_HEADER
+from sandbox.platform import MESSAGE_HEADER, PAGE_HEADER, is_local
 from sandbox.timeline import answering
-from wechat.delivery.delivery import Delivery
-from wechat.platform.transport import Body, Received, Transport
+from wechat.platform.transport import Body, Transport
 from wechat.routing import Routes, name_of, where
 from wechat.settings import CRYPTOGRAPHY, Settings, package_fault
 
@@ -27,29 +25,10 @@ ACCOUNT_HEADER = "X-Sandbox-Account"
 class NumberedTransport(Transport):
     """Says with each call in the course of which message it is made."""
 
-    @contextmanager
-    def open(
-        self,
-        method: str,
-        target: str,
-        body: Body = None,
-        headers: Mapping[str, str] | None = None,
-        *rest: Any,
-        **more: Any,
-    ) -> Iterator[Received]:
-        numbered = {**(headers or {}), MESSAGE_HEADER: str(answering.get())}
-        with super().open(method, target, body, numbered, *rest, **more) as received:
-            yield received
-
-
-class App(Protocol):
-    """What serves one account; `use` gives it other handlers."""
-
-    delivery: Delivery
-
-    def __call__(self, environ: WSGIEnvironment, start_response: StartResponse, /) -> Iterable[bytes]: ...
-
-    def use(self, routes: Routes) -> None: ...
+    def open(self, method: str, target: str, body: Body = None, headers: Any = None, *rest: Any, **more: Any) -> Any:
+        return super().open(
+            method, target, body, {**(headers or {}), MESSAGE_HEADER: str(answering.get())}, *rest, **more
+        )
 
 
 class Accounts:
@@ -63,17 +42,16 @@ class Accounts:
         self,
         settings: Settings,
         routes: Routes,
-        make: Callable[[Settings, Routes], App],
+        make: Callable[[Settings, Routes], Any],  # gives a `wxserver.Application`
         visit: Callable[[str], None] = lambda openid: None,
     ) -> None:
         self._settings, self._visit = settings, visit
-        self._routes = routes
-        self._make = make
-        self._apps: dict[str, App] = {}
+        self._routes, self._make = routes, make
+        self._apps: dict[str, Any] = {}
         self._lock = threading.Lock()
 
     def __call__(self, environ: WSGIEnvironment, start_response: StartResponse) -> Iterable[bytes]:
-        if not is_local(environ) or "HTTP_ORIGIN" in environ or "HTTP_SEC_FETCH_SITE" in environ:
+        if not names_this_machine(environ) or "HTTP_ORIGIN" in environ or "HTTP_SEC_FETCH_SITE" in environ:
             start_response("403 Forbidden", [("Content-Type", "text/plain")])
             return [b"the sandbox answers this machine alone, and no browser\n"]
         account = environ.get("HTTP_X_SANDBOX_ACCOUNT", "")
@@ -85,7 +63,8 @@ class Accounts:
 
         token = answering.set(number_in(environ))
         try:
-            return self._app(account)(environ, start)
+            body: Iterable[bytes] = self._app(account)(environ, start)
+            return body
         finally:
             answering.reset(token)
 
@@ -107,7 +86,7 @@ class Accounts:
         found = next((function for function in self._routes.values() if name_of(function) == bare), None)
         return where(found).partition("(")[2].rstrip(")") if found else ""
 
-    def _app(self, account: str) -> App:
+    def _app(self, account: str) -> Any:
         mode, _, kind = account.partition("/")
         is_named = mode in MODES and kind in KINDS
         name = account if is_named else ""
@@ -118,22 +97,15 @@ class Accounts:
             return self._apps[name]
 
 
-def is_local(environ: WSGIEnvironment) -> bool:
-    """Whether the request names this machine; under another name, it is somebody's page that asks through a browser."""
-    try:
-        return urlsplit(f"//{environ.get('HTTP_HOST', '')}").hostname in ("127.0.0.1", "localhost", "::1")
-    except ValueError:
-        return False
+def names_this_machine(environ: WSGIEnvironment) -> bool:
+    """Whether the request does; under another name, it is somebody's page that asks through a browser."""
+    return is_local(f"http://{environ.get('HTTP_HOST')}")
 
 
 def settings_for(settings: Settings, mode: str, kind: str) -> Settings:
     """The settings of the same account in that mode, as an account of that kind."""
-    return replace(
-        settings,
-        mode=mode,
-        account="miniprogram" if kind == "miniprogram" else "official",
-        secret="" if kind == "unverified" else settings.secret,
-    )
+    account = "miniprogram" if kind == "miniprogram" else "official"
+    return replace(settings, mode=mode, account=account, secret="" if kind == "unverified" else settings.secret)
 
 
 def inside(settings: Settings) -> Settings:

@@ -12,7 +12,7 @@ from urllib.parse import urlsplit
 from sandbox.accounts import ACCOUNT_HEADER, KINDS, MODES
 from sandbox.cloud import Cloud
 from sandbox.cloud_wire import ERRMSG, Call
-from sandbox.messages import FIELDS, USER, compose, to_json
+from sandbox.messages import USER, compose, to_json
 from sandbox.platform import MESSAGE_HEADER, Endpoint, Platform
 from sandbox.timeline import Timeline
 from sandbox.verdict import judge
@@ -22,7 +22,7 @@ from wechat.settings import Settings
 
 USERS = (USER, "oZTwJ5CZXY2gKgAnfCGj7dCRpbA0")
 NAME = re.compile(r"[A-Za-z]\w{0,31}", re.ASCII)
-FORMATS = ("xml", "json")
+CHOICES = {"openid": USERS, "account": KINDS, "mode": MODES, "format": ("xml", "json")}
 KEPT = 100  # calls, customer messages and files
 LONGEST = 5.0  # seconds after which the platform hangs up
 APART = 0.2  # seconds between two messages of a user at least, unless the first is answered sooner
@@ -41,31 +41,21 @@ class Order:
     hang_up: float  # seconds
 
     def __post_init__(self) -> None:
-        for name, choices in (
-            ("type", tuple(FIELDS)),
-            ("openid", USERS),
-            ("account", KINDS),
-            ("mode", MODES),
-            ("format", FORMATS),
-        ):
+        for name, choices in CHOICES.items():
             if getattr(self, name) not in choices:
                 raise ValueError(f"{name} takes {', '.join(choices)}")
         if not isinstance(self.hang_up, int | float) or not 0 < self.hang_up <= LONGEST:
             raise ValueError(f"hang_up takes seconds, above 0 and up to {LONGEST:g}")
-        if not _are_fields(self.fields):
+        if not isinstance(self.type, str) or not NAME.fullmatch(self.type):
+            raise ValueError("type takes a MsgType: letters and digits")
+        if not isinstance(self.fields, dict) or not _is_value(self.fields):
             raise ValueError("fields takes names and texts, or again fields, or lists of those")
 
 
-def _are_fields(value: Any) -> bool:
-    if not isinstance(value, dict):
-        return False
-    return all(NAME.fullmatch(name) and _is_value(inner) for name, inner in value.items())
-
-
 def _is_value(value: Any) -> bool:
-    if isinstance(value, list):
-        return all(map(_is_value, value))
-    return isinstance(value, str) or _are_fields(value)
+    if isinstance(value, dict):
+        return all(NAME.fullmatch(name) and _is_value(inner) for name, inner in value.items())
+    return isinstance(value, str) or (isinstance(value, list) and all(map(_is_value, value)))
 
 
 class Chat:

@@ -12,33 +12,10 @@ from urllib.parse import parse_qsl
 
 from webob import Request, Response
 
-ERRMSG = {
-    -1: "system error",
-    0: "ok",
-    40001: "invalid credential, access_token is invalid or not latest",
-    40007: "invalid media_id",
-    40164: "invalid ip 1.2.3.4 ipv6 ::ffff:1.2.3.4, not in whitelist",
-    41001: "access_token missing",
-    42001: "access_token expired",
-    45009: "reach max api daily quota limit",
-    45011: "api minute-quota reach limit, must slower, retry next minute",
-    45015: "response out of time limit or subscription is canceled",
-    45047: "out of response count limit",
-    46003: "menu no exist",
-    40066: "invalid url: the sandbox's stand-in has no such endpoint",
-    47001: "data format error",
-    48001: "api unauthorized",
-    76001: "rid not found, please check",
-    76021: "cgi_path not found, please check",
-}
-CONTENT_TYPES = {
-    "png": "image/png",
-    "gif": "image/gif",
-    "amr": "audio/amr",
-    "mp3": "audio/mpeg",
-    "speex": "voice/speex",
-    "mp4": "video/mp4",
-}
+from sandbox.facts import FACTS
+
+ERRMSG = {int(errcode): errmsg for errcode, errmsg in FACTS["errmsg"].items()}
+CONTENT_TYPES: dict[str, str] = FACTS["content_types"]
 JSON_TYPE = "application/json; encoding=utf-8"
 PAGE = "<html>\r\n<head><title>{0}</title></head>\r\n<body><center><h1>{0}</h1></center></body>\r\n</html>\r\n"
 

@@ -13,7 +13,7 @@ from wsgiref.types import StartResponse, WSGIEnvironment
 
 from webob import Request, Response
 
-from sandbox.accounts import KINDS, MODES, is_local
+from sandbox.accounts import KINDS, MODES, names_this_machine
 from sandbox.chat import USERS, Chat, Order
 from sandbox.cloud import Cloud
 from sandbox.cloud_wire import Media
@@ -59,7 +59,7 @@ class Console:
         request = Request(environ)
         path = environ.get("PATH_INFO", "")
         answer: Callable[..., Iterable[bytes]]
-        if not is_local(environ):
+        if not names_this_machine(environ):
             answer = refuse_json(403, "the sandbox is for this machine alone")
         elif is_foreign(environ) and path != "/":
             answer = refuse_json(403, "the sandbox answers no page but its own")
@@ -131,11 +131,13 @@ def policy(page: bytes) -> str:
     )
 
 
-def json_response(value: object) -> Response:
+def json_response(value: object, status: int = 200) -> Response:
     """The value as the body of a response."""
-    return Response(json.dumps(value), content_type="application/json", charset="utf-8", cache_control="no-store")
+    return Response(
+        json.dumps(value), status, content_type="application/json", charset="utf-8", cache_control="no-store"
+    )
 
 
 def refuse_json(status: int, reason: str) -> Response:
     """A response that says why not."""
-    return Response(json.dumps({"error": reason}), status, content_type="application/json", charset="utf-8")
+    return json_response({"error": reason}, status)

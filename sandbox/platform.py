@@ -69,6 +69,11 @@ def is_address(text: str) -> bool:
     return found is not None and int((found[2] or ":80")[1:]) < 65_536
 
 
+def is_local(url: str) -> bool:
+    """Whether it is on this machine."""
+    return is_address(url) and urlsplit(url).hostname in ("127.0.0.1", "localhost", "::1")
+
+
 @dataclass(frozen=True)
 class Endpoint:
     """Where WeChat posts to: a URL, and the WSGI callable behind it where nothing listens there.

@@ -7,11 +7,10 @@ import json
 import secrets
 import time
 from collections.abc import Iterator, Mapping
-from urllib.parse import urlsplit
 
 from sandbox.messages import FIELDS, USER, build, to_json
 from sandbox.options import add_account, read_account
-from sandbox.platform import MESSAGE_HEADER, Endpoint, Platform, is_address
+from sandbox.platform import MESSAGE_HEADER, Endpoint, Platform, is_address, is_local
 from sandbox.verdict import BANNER, judge
 from wechat.errors import StartError
 from wechat.protocol.parser import parse
@@ -66,11 +65,6 @@ def run(options: argparse.Namespace) -> int:
     for message in pushed_later(attempts[-1].page, number, options.wait):
         print(f"later: {message}", flush=True)
     return 0
-
-
-def is_local(url: str) -> bool:
-    """Whether it is on this machine, where a sandbox may be."""
-    return is_address(url) and urlsplit(url).hostname in ("127.0.0.1", "localhost", "::1")
 
 
 def pushed_later(page: str, number: int, seconds: float) -> Iterator[str]:

@@ -9,6 +9,7 @@ import json
 from typing import NamedTuple
 from xml.etree import ElementTree
 
+from sandbox.facts import FACTS
 from sandbox.messages import ACCOUNT
 from sandbox.platform import Attempt, Platform
 from wechat.reply import NEWS_LIMIT_EVENT, NEWS_LIMIT_MESSAGE, TEXT_LIMIT
@@ -16,16 +17,7 @@ from wechat.reply import NEWS_LIMIT_EVENT, NEWS_LIMIT_MESSAGE, TEXT_LIMIT
 BANNER = "该公众号提供的服务出现故障，请稍后再试"
 ENVELOPE = ("ToUserName", "FromUserName", "CreateTime", "MsgType")
 # What each type of reply must hold, as paths in its XML.
-NEEDS = {
-    "text": ("Content",),
-    "image": ("Image/MediaId",),
-    "voice": ("Voice/MediaId",),
-    "video": ("Video/MediaId",),
-    "music": ("Music/ThumbMediaId",),
-    "news": ("ArticleCount", "Articles/item/Title"),
-    "transfer_customer_service": (),
-    "transfer_biz_ai_ivr": (),
-}
+NEEDS: dict[str, list[str]] = FACTS["replies"]
 
 
 class Verdict(NamedTuple):

@@ -463,7 +463,7 @@ def found():
 def check_small(kind):
     with Small(kind()) as url:
         platform = SAFE if issubclass(kind, GoodSafe) else PLAIN
-        return list(findings(Server(url, platform, itertools.count(int(time.time())))))
+        return list(findings(Server(url, platform)))
 
 
 class Small:
