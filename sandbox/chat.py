@@ -12,6 +12,7 @@ from urllib.parse import urlsplit
 from sandbox.accounts import ACCOUNT_HEADER, KINDS, MODES
 from sandbox.cloud import Cloud
 from sandbox.cloud_wire import ERRMSG, Call
+from sandbox.followers import NOTICES
 from sandbox.messages import USER, compose, to_json
 from sandbox.platform import MESSAGE_HEADER, Endpoint, Platform
 from sandbox.timeline import Timeline
@@ -23,6 +24,7 @@ from wechat.settings import Settings
 USERS = (USER, "oZTwJ5CZXY2gKgAnfCGj7dCRpbA0")
 NAME = re.compile(r"[A-Za-z]\w{0,31}", re.ASCII)
 CHOICES = {"openid": USERS, "account": KINDS, "mode": MODES, "format": ("xml", "json")}
+SHOWN = {"/cgi-bin/message/custom/send": "customer"} | {f"/cgi-bin/{name}": "notice" for name in NOTICES}
 KEPT = 100  # calls, customer messages and files
 LONGEST = 5.0  # seconds after which the platform hangs up
 APART = 0.2  # seconds between two messages of a user at least, unless the first is answered sooner
@@ -47,7 +49,7 @@ class Order:
         if not isinstance(self.hang_up, int | float) or not 0 < self.hang_up <= LONGEST:
             raise ValueError(f"hang_up takes seconds, above 0 and up to {LONGEST:g}")
         if not isinstance(self.type, str) or not NAME.fullmatch(self.type):
-            raise ValueError("type takes a MsgType: letters and digits")
+            raise ValueError("type takes a MsgType, of letters and digits")
         if not isinstance(self.fields, dict) or not _is_value(self.fields):
             raise ValueError("fields takes names and texts, or again fields, or lists of those")
 
@@ -139,10 +141,10 @@ class Chat:
         openid = call.body.get("touser")
         about = {"id": call.number, "openid": openid, "message": call.body}
         if call.errcode:
-            if call.path.endswith("/message/custom/send") and call.token_ok:
+            if call.path in SHOWN and call.token_ok:
                 self.timeline.add("refused", errcode=call.errcode, errmsg=ERRMSG.get(call.errcode, ""), **about)
-        elif call.path.endswith("/message/custom/send"):
-            self.timeline.add("customer", media=self._media_in(str(call.body)), **about)
+        elif call.path in SHOWN:
+            self.timeline.add(SHOWN[call.path], media=self._media_in(str(call.body)), **about)
         elif call.path.endswith("/typing"):
             self.timeline.add("typing", openid=openid, is_on=call.body.get("command") == "Typing")
         elif "/menu/" in call.path:
@@ -150,7 +152,7 @@ class Chat:
 
     def _forget(self) -> None:
         """The sandbox may be open for days, so the platform does not keep everything."""
-        del self._cloud.journal[:-KEPT], self._cloud.sent[:-KEPT]
+        del self._cloud.journal[:-KEPT], self._cloud.sent[:-KEPT], self._cloud.followers.notices[:-KEPT]
         for media_id in list(self._cloud.media)[:-KEPT]:
             del self._cloud.media[media_id]
 

@@ -17,6 +17,8 @@ from sandbox.accounts import KINDS, MODES, names_this_machine
 from sandbox.chat import USERS, Chat, Order
 from sandbox.cloud import Cloud
 from sandbox.cloud_wire import Media
+from sandbox.facts import FACTS
+from sandbox.messages import FIELDS
 from sandbox.rules import file_errcode
 from wechat.settings import CRYPTOGRAPHY, Settings, package_fault
 
@@ -46,6 +48,7 @@ class Console:
             "accounts": KINDS,
             "modes": MODES,
             "lacks": package_fault(CRYPTOGRAPHY),
+            "samples": {"anyMessage": {**FIELDS, **FACTS["messages"]}, "anyEvent": FACTS["events"]},
             "defaults": {"mode": settings.mode, "account": settings.account},
         }
         self._answers: dict[tuple[str, str], Callable[[Request], Response]] = {

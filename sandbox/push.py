@@ -76,9 +76,9 @@ def pushed_later(page: str, number: int, seconds: float) -> Iterator[str]:
             return
         seen = json.loads(answer.body)
         for event in seen["events"]:
-            if event["seq"] > last and event.get("id") == number and event["kind"] in ("customer", "refused"):
+            if event["seq"] > last and event.get("id") == number and event["kind"] in ("customer", "notice", "refused"):
                 said = json.dumps(event["message"], ensure_ascii=False)
-                yield said if event["kind"] == "customer" else f"refused with {event['errcode']}: {said}"
+                yield f"refused with {event['errcode']}: {said}" if event["kind"] == "refused" else said
         last = max([last, *(event["seq"] for event in seen["events"])])
         if seen["is_idle"]:
             return

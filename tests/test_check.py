@@ -1,7 +1,6 @@
 """The conformance check: our own server passes it, and small servers with one fault each do not."""
 
 import argparse
-import itertools
 import re
 import subprocess
 import sys

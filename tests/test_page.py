@@ -723,11 +723,51 @@ def test_any_event_is_sent_with_the_fields_that_one_writes(page):
     chat = page()
     chat.reloads(ECHO)
     chat.does("Any event")
-    chat.fills(name="kf_create_session", key="", more_fields='{"KfAccount": "a@b", "Nested": {"One": "1"}}')
+    chat.fills(Event="kf_create_session", EventKey="", more_fields='{"KfAccount": "a@b", "Nested": {"One": "1"}}')
     chat.sees('"Event": "kf_create_session", "EventKey": "", "KfAccount": "a@b", "Nested": {"One": "1"}')
     chat.does("Any event")
-    chat.fills(name="x", more_fields="[1]")
+    chat.fills(Event="x", more_fields="[1]")
     chat.sees("Not sent: further fields take a JSON object")
+
+
+def test_a_type_of_message_that_wechat_does_not_have_yet_is_sent(page):
+    chat = page()
+    new = "@on('hologram')\ndef new(msg):\n    return 'depth ' + msg.Shape.Depth\n"
+    chat.sandbox.write("mine.py", MINE + new)
+    chat.sees('WeChat has no MsgType "hologram"', "#faults")
+    chat.does("Any message")
+    chat.fills(MsgType="hologram", more_fields='{"Shape": {"Depth": "3"}}')
+    chat.sees("depth 3")
+    chat.sees('Shape: {"Depth":"3"}', "#chat .mine")
+    chat.does("Any message")
+    chat.one("dialog [name=MsgType]").send_keys("file", Keys.TAB)
+    chat.until(lambda: "FileKey" in chat.one("dialog textarea").get_property("value"))
+    chat.fills()
+    chat.sees("FileTotalLen: 2561")
+    chat.does("Any message")
+    chat.fills(MsgType="no type")
+    chat.sees("Not sent: type takes a MsgType")
+
+
+NOTICE = """
+@on('text', 'order')
+def order(msg, api):
+    data = {"thing1": {"value": "三体"}, "amount2": {"value": 23}}
+    notice = {"touser": msg.FromUserName, "template_id": "T1", "url": "https://example.com/order", "data": data}
+    api.post("/cgi-bin/message/template/send", notice)
+    api.post("/cgi-bin/message/subscribe/bizsend", {**notice, "page": "pages/order"})
+    return "ordered"
+"""
+
+
+def test_template_and_subscription_messages_are_shown(page):
+    chat = page()
+    chat.reloads(MINE + NOTICE)
+    chat.says("order")
+    chat.sees("ordered")
+    chat.until(lambda: chat.text("#chat .theirs").count("thing1: 三体\namount2: 23\nhttps://example.com/order") == 2)
+    chat.sees("pages/order")
+    assert chat.is_panel_about("Template or subscription message, pushed after", '"template_id": "T1"')
 
 
 @pytest.mark.parametrize(
@@ -772,6 +812,32 @@ def test_a_conversation_outlives_the_sandbox_and_can_be_cleared_and_imported(pag
     chat.sees("发送书名")
     chat.one(".more").click()
     chat.sees("text, direct", "#panel")
+
+
+def test_a_file_that_went_with_its_sandbox_is_said_to_be_gone(page):
+    """Never a broken picture; the console would have an error for one that is asked for."""
+    chat = page()
+    chat.does("Image")
+    chat.fills()
+    chat.does("Voice")
+    chat.fills()
+    chat.until(lambda: len(chat.all("#chat img")) == 2 and chat.all("#chat audio"))
+    chat.browser.execute_script(
+        "for (const event of events) { event.run = 'before'; event.id &&= 'before/' + event.id; }"
+    )
+    chat.browser.execute_script("replay()")
+    chat.until(lambda: not chat.all("#chat img, #chat audio"))
+    assert chat.text("#chat").count("Image: the sandbox that had this file has been restarted") == 2
+    chat.chooses("language", "zh")
+    chat.sees("图片: 沙箱重启或清理后，文件已不在")
+
+
+def test_a_picture_that_the_sandbox_has_dropped_is_no_broken_one(page):
+    chat = page()
+    chat.browser.execute_script("add(picture('/media/dropped'))")
+    chat.sees("Image: the sandbox that had this file")
+    assert not chat.all("#chat img")
+    chat.browser.get_log("browser")  # in which a file that is not there is an error
 
 
 def test_the_log_is_searched(page):
