@@ -1,7 +1,5 @@
 """`python -m sandbox`: the other side of the wire, for trying a server without an account."""
 
-from __future__ import annotations
-
 import argparse
 import logging
 import os

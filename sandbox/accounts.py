@@ -1,7 +1,5 @@
 """The server as every kind of account and in every mode, with handlers that can be exchanged while it serves."""
 
-from __future__ import annotations
-
 import threading
 from collections.abc import Callable, Iterable
 from dataclasses import replace
@@ -21,14 +19,15 @@ KINDS = ("official", "unverified", "miniprogram")  # an unverified account may n
 
 ACCOUNT_HEADER = "X-Sandbox-Account"
 
+Make = Callable[[Settings, Routes], Any]  # gives a `wxserver.Application`
+
 
 class NumberedTransport(Transport):
     """Says with each call in the course of which message it is made."""
 
     def open(self, method: str, target: str, body: Body = None, headers: Any = None, *rest: Any, **more: Any) -> Any:
-        return super().open(
-            method, target, body, {**(headers or {}), MESSAGE_HEADER: str(answering.get())}, *rest, **more
-        )
+        numbered = {**(headers or {}), MESSAGE_HEADER: str(answering.get())}
+        return super().open(method, target, body, numbered, *rest, **more)
 
 
 class Accounts:
@@ -38,13 +37,7 @@ class Accounts:
     settings, and `visit` is called with the openid. `make` makes the application for one, when it is first asked for.
     """
 
-    def __init__(
-        self,
-        settings: Settings,
-        routes: Routes,
-        make: Callable[[Settings, Routes], Any],  # gives a `wxserver.Application`
-        visit: Callable[[str], None] = lambda openid: None,
-    ) -> None:
+    def __init__(self, settings: Settings, routes: Routes, make: Make, visit: Callable[[str], None]) -> None:
         self._settings, self._visit = settings, visit
         self._routes, self._make = routes, make
         self._apps: dict[str, Any] = {}

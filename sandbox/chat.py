@@ -1,7 +1,5 @@
 """The conversation between the page's users and the server: pushes, what becomes of them, and what arrives later."""
 
-from __future__ import annotations
-
 import itertools
 import re
 import threading
@@ -109,16 +107,10 @@ class Chat:
             self.timeline.add("attempt", id=number, number=count, **came)
         verdict = judge(platform, attempt, order.type == "event", order.openid)
         text = attempt.body.decode(errors="replace")
-        self.timeline.add(
-            "answered",
-            id=number,
-            openid=order.openid,
-            fault=verdict.fault,
-            body=text,
-            content=text if verdict.reply and order.mode == "cloud" else verdict.reply,
-            reply=_fields(verdict.reply),
-            media=self._media_in(verdict.reply),
-        )
+        shown = text if verdict.reply and order.mode == "cloud" else verdict.reply
+        came = {"openid": order.openid, "fault": verdict.fault, "body": text, "content": shown}
+        seen = {"reply": _fields(verdict.reply), "media": self._media_in(verdict.reply)}
+        self.timeline.add("answered", id=number, **came, **seen)
 
     def show_menu(self, menu: dict[str, Any]) -> int:
         """Makes it the account's menu, as if it had been sent to the platform; gives the errcode of a refusal, or 0.

@@ -1,7 +1,5 @@
 """What WeChat would find wrong with a server anywhere: a line for each check."""
 
-from __future__ import annotations
-
 import argparse
 import re
 import time

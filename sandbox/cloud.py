@@ -1,7 +1,5 @@
 """Plays api.weixin.qq.com towards a client: tokens, menus, media and customer messages, and faults on demand."""
 
-from __future__ import annotations
-
 import itertools
 import math
 import secrets
@@ -109,6 +107,10 @@ class Cloud:
         queue = itertools.cycle(kinds) if times is None else iter(kinds * times)
         with self._lock:
             self._faults.append((path_prefix, queue))
+
+    def answer(self, path: str, answer: dict[str, Any]) -> None:
+        """Lets the POSTs of a path give this JSON, also one that is no endpoint."""
+        self._endpoints[path] = ("POST", lambda _: answer)
 
     def heal(self) -> None:
         """Removes all faults."""

@@ -1,7 +1,5 @@
 """Between the bytes and the endpoints of `sandbox.cloud`: reads requests, writes answers, and spoils them on demand."""
 
-from __future__ import annotations
-
 import json
 import re
 import secrets
@@ -19,14 +17,7 @@ CONTENT_TYPES: dict[str, str] = FACTS["content_types"]
 JSON_TYPE = "application/json; encoding=utf-8"
 PAGE = "<html>\r\n<head><title>{0}</title></head>\r\n<body><center><h1>{0}</h1></center></body>\r\n</html>\r\n"
 
-REFUSALS = {
-    "busy": -1,
-    "expired": 42001,
-    "revoked": 40001,
-    "invalid": 40001,
-    "not-allowed": 40164,
-    "unauthorized": 48001,
-}
+REFUSALS: dict[str, int] = FACTS["faults"]
 BODIES = {"garbage": b"\x1f\x8b\x08{\xff", "empty": b""}
 FAULT = re.compile("|".join([*REFUSALS, *BODIES, r"slow:\d*\.?\d+|cut|html|control|status:[2-5]\d\d|code:-?\d+"]))
 LATE_FAULTS = ("slow", "cut", "control")  # the call is carried out, and its answer suffers

@@ -1,7 +1,5 @@
 """The chat page over HTTP, beside the platform's API."""
 
-from __future__ import annotations
-
 import json
 import secrets
 import time

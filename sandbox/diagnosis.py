@@ -3,8 +3,6 @@
 https://developers.weixin.qq.com/doc/service/api/apimanage/
 """
 
-from __future__ import annotations
-
 import json
 import math
 from collections import Counter

@@ -1,7 +1,5 @@
 """What WeChat's documents list, from `facts.json`: types of messages with samples, limits, and what errors say."""
 
-from __future__ import annotations
-
 import json
 from pathlib import Path
 from typing import Any

@@ -1,7 +1,5 @@
 """`python -m sandbox load`: messages arrive steadily, and are delivered and judged as WeChat does."""
 
-from __future__ import annotations
-
 import argparse
 import math
 import socket
@@ -105,7 +103,7 @@ class Tally:
     kinds: Counter[str] = field(default_factory=Counter)
     faults: Counter[str] = field(default_factory=Counter)
     over: int = 0  # attempts that were hung up on
-    latencies: array[float] = field(default_factory=lambda: array("d"))  # seconds
+    latencies: "array[float]" = field(default_factory=lambda: array("d"))  # seconds
     _lock: threading.Lock = field(default_factory=threading.Lock)
     _is_closed: bool = False
 
@@ -126,7 +124,7 @@ class Tally:
                 return
             self.lateness = max(self.lateness, late)
             self.over += sum(attempt.seconds >= self.hang_up for attempt in attempts)
-            if verdict.is_banner:
+            if verdict.fault:
                 self.faults[verdict.fault] += 1
                 return
             self.kinds["success" if not verdict.reply else "direct" if len(attempts) == 1 else "later"] += 1
@@ -165,8 +163,7 @@ class Load:
     def __init__(self, options: argparse.Namespace, platform: Platform, tally: Tally) -> None:
         self.url: str = options.url
         self.texts: list[str] = options.text or TEXTS
-        self.platform = platform
-        self.tally = tally
+        self.platform, self.tally = platform, tally
         self._free = threading.Semaphore(tally.most)
         self._queue: SimpleQueue[tuple[int, float] | None] = SimpleQueue()
 

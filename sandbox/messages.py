@@ -3,8 +3,6 @@
 https://developers.weixin.qq.com/doc/service/guide/product/message/Receiving_standard_messages.html
 """
 
-from __future__ import annotations
-
 import json
 import secrets
 import time

@@ -3,8 +3,6 @@
 https://developers.weixin.qq.com/doc/service/guide/dev/push/
 """
 
-from __future__ import annotations
-
 import json
 import os
 import re
@@ -18,7 +16,7 @@ from concurrent.futures import Future
 from contextlib import closing, suppress
 from dataclasses import dataclass, field
 from http.client import HTTPConnection, HTTPException, HTTPSConnection
-from typing import NamedTuple
+from typing import NamedTuple, Self
 from urllib.parse import urlencode, urlsplit
 from wsgiref.types import WSGIApplication
 from xml.etree import ElementTree
@@ -160,7 +158,7 @@ class Platform:
     appid: str = ""
 
     @classmethod
-    def of(cls, settings: Settings) -> Platform:
+    def of(cls, settings: Settings) -> Self:
         """WeChat's side of the account in the settings."""
         return cls("".join(settings.tokens[:1]), settings.mode, (settings.aes_keys or (b"",))[0], settings.appid)
 

@@ -1,7 +1,5 @@
 """`python -m sandbox push text 你好`: one push as WeChat would send it, and what the user would see."""
 
-from __future__ import annotations
-
 import argparse
 import json
 import secrets
@@ -57,7 +55,7 @@ def run(options: argparse.Namespace) -> int:
     for count, attempt in enumerate(attempts, 1):
         came = attempt.status or attempt.problem or "no answer"
         complain(f"attempt {count}: {came}, {attempt.seconds:.2f} s")
-    if verdict.is_banner:
+    if verdict.fault:
         print(f"{BANNER}\n({verdict.fault})")
         return 1
     said = attempts[-1].body.decode() if platform.mode == "cloud" and verdict.reply else verdict.reply

@@ -1,7 +1,5 @@
 """What WeChat takes and what it refuses: the menus of an account, and the rules for messages and files."""
 
-from __future__ import annotations
-
 import json
 import re
 from pathlib import Path

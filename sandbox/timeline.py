@@ -1,7 +1,5 @@
 """What happens in the sandbox, in order, for a page that looks on."""
 
-from __future__ import annotations
-
 import logging
 import re
 import threading

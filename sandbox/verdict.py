@@ -3,8 +3,6 @@
 https://developers.weixin.qq.com/doc/service/guide/product/message/Passive_user_reply_message.html
 """
 
-from __future__ import annotations
-
 import json
 from typing import NamedTuple
 from xml.etree import ElementTree
@@ -25,11 +23,6 @@ class Verdict(NamedTuple):
 
     reply: str = ""
     fault: str = ""
-
-    @property
-    def is_banner(self) -> bool:
-        """Whether the user sees that the service is out of order."""
-        return bool(self.fault)
 
 
 def judge(platform: Platform, attempt: Attempt, is_event: bool = False, openid: str = "") -> Verdict:
