@@ -59,11 +59,9 @@ COMMANDS = (
 
 def main(arguments: list[str]) -> int:
     """Runs one command; without one, serves. Gives the exit status."""
-    environ = {name: value for name, value in os.environ.items() if value}
-    environ = with_defaults(environ)
+    environ = with_defaults({name: value for name, value in os.environ.items() if value})
     options = make_parser(environ).parse_args(arguments)
-    status: int = options.run(options)
-    return status
+    return int(options.run(options))
 
 
 def with_defaults(environ: Mapping[str, str]) -> dict[str, str]:

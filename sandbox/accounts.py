@@ -81,12 +81,10 @@ class Accounts:
 
     def _app(self, account: str) -> Any:
         mode, _, kind = account.partition("/")
-        is_named = mode in MODES and kind in KINDS
-        name = account if is_named else ""
+        name = account if mode in MODES and kind in KINDS else ""
         with self._lock:
             if name not in self._apps:
-                settings = settings_for(self._settings, mode, kind) if is_named else self._settings
-                self._apps[name] = self._make(inside(settings), self._routes)
+                self._apps[name] = self._make(settings_for(self._settings, name), self._routes)
             return self._apps[name]
 
 
@@ -95,13 +93,14 @@ def names_this_machine(environ: WSGIEnvironment) -> bool:
     return is_local(f"http://{environ.get('HTTP_HOST')}")
 
 
-def settings_for(settings: Settings, mode: str, kind: str) -> Settings:
-    """The settings of the same account in that mode, as an account of that kind."""
-    account = "miniprogram" if kind == "miniprogram" else "official"
-    return replace(settings, mode=mode, account=account, secret="" if kind == "unverified" else settings.secret)
+def settings_for(settings: Settings, account: str) -> Settings:
+    """The settings in the mode and as the kind of account that are named, like `safe/official`; as they are without.
 
-
-def inside(settings: Settings) -> Settings:
-    """The settings, with the address at which the stand-in takes calls from WeChat's own cloud, without a token."""
+    In cloud mode they have the address at which the stand-in takes calls from there, without a token.
+    """
+    mode, _, kind = account.partition("/")
+    if account:
+        secret = "" if kind == "unverified" else settings.secret
+        settings = replace(settings, mode=mode, account=kind.replace("unverified", "official"), secret=secret)
     base = TOKENLESS if settings.secret else UNVERIFIED
     return replace(settings, api_urls=(settings.api_urls[0] + base,)) if settings.mode == "cloud" else settings

@@ -36,8 +36,7 @@ class Cloud:
 
     `clock` gives seconds since 1970; `token_life` is in seconds. `journal` holds every request, and `heard` is called
     with it; `sent` holds the openid and the JSON of each customer message that was taken, `media` the uploads by
-    media_id; `fetches` counts the tokens that stable_token handed out. `followers` knows who may
-    get what, `diagnosis` the quotas.
+    media_id; `fetches` counts the tokens that stable_token handed out. `followers` knows who may get what.
     """
 
     url = ""  # where it is served
@@ -153,7 +152,7 @@ class Cloud:
         answer = cloud_wire.staged(fault) if in_advance else self._run(asked, refusal)
         if fault == "revoked":
             self._tokens.clear()
-        rid = cloud_wire.new_rid()
+        rid = "-".join(secrets.token_hex(4) for _ in range(3))
         response = cloud_wire.respond(answer, fault, rid)
         response.date = self.clock()
         errcode = answer if isinstance(answer, int) else 0

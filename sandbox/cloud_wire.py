@@ -2,7 +2,6 @@
 
 import json
 import re
-import secrets
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any, TypeAlias
@@ -150,23 +149,11 @@ def staged(fault: str) -> Answer:
     kind, _, value = fault.partition(":")
     if kind == "code":
         return int(value)
-    if kind == "status":
-        return page(int(value))
-    if kind == "html":
-        return Response(PAGE.format("502 Bad Gateway"), content_type="text/html")
+    if kind in ("status", "html"):  # the page of the servers in front of the API; the second comes with a status of 200
+        response = Response(status=int(value or 200), content_type="text/html")
+        response.text = PAGE.format(response.status if value else "502 Bad Gateway")
+        return response
     return REFUSALS[kind] if kind in REFUSALS else Response(BODIES[kind], content_type=JSON_TYPE)
-
-
-def page(status: int) -> Response:
-    """The page of the servers in front of the API."""
-    response = Response(status=status, content_type="text/html")
-    response.text = PAGE.format(response.status)
-    return response
-
-
-def new_rid() -> str:
-    """What names one call."""
-    return "-".join(secrets.token_hex(4) for _ in range(3))
 
 
 def respond(answer: Answer, fault: str, rid: str) -> Response:

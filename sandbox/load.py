@@ -161,8 +161,7 @@ class Load:
     """Sends messages when their time has come, whether or not the earlier ones are answered."""
 
     def __init__(self, options: argparse.Namespace, platform: Platform, tally: Tally) -> None:
-        self.url: str = options.url
-        self.texts: list[str] = options.text or TEXTS
+        self.url, self.texts = options.url, options.text or TEXTS
         self.platform, self.tally = platform, tally
         self._free = threading.Semaphore(tally.most)
         self._queue: SimpleQueue[tuple[int, float] | None] = SimpleQueue()

@@ -26,9 +26,8 @@ def add_arguments(parser: argparse.ArgumentParser, environ: Mapping[str, str]) -
     parser.add_argument("--url", help="default: 127.0.0.1, PORT and WECHAT_PATH")
     add_account(parser, environ)
     parser.add_argument("--openid", default=USER, help="who sends it")
-    parser.add_argument(
-        "--wait", metavar="S", type=float, default=60, help="seconds that what the sandbox pushes later has, default 60"
-    )
+    late = "seconds that what the sandbox pushes later has, default 60"
+    parser.add_argument("--wait", metavar="S", type=float, default=60, help=late)
     parser.add_argument("--json", action="store_true", help="push JSON, as to a Mini Program")
 
 

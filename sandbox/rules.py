@@ -157,10 +157,9 @@ class Menus:
 
     def delete_conditional(self, body: dict[str, Any]) -> int:
         """Removes the menu with this menuid, a number or its digits."""
-        kept = [menu for menu in self._conditional if str(menu["menuid"]) != str(body.get("menuid"))]
-        found = len(kept) < len(self._conditional)
-        self._conditional = kept
-        return 0 if found else 65301
+        before = len(self._conditional)
+        self._conditional = [menu for menu in self._conditional if str(menu["menuid"]) != str(body.get("menuid"))]
+        return 0 if len(self._conditional) < before else 65301
 
     def try_match(self, body: dict[str, Any]) -> dict[str, Any] | int:
         """The buttons that the user sees: the newest menu whose rule the user meets, or else the default."""
