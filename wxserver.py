@@ -16,7 +16,7 @@ from pathlib import Path
 from typing import Any, NoReturn
 from wsgiref.types import StartResponse, WSGIEnvironment
 
-from webob import Request, Response
+from webob import Request
 
 from wechat.delivery.answering import Answering
 from wechat.delivery.delivery import Delivery
@@ -40,7 +40,7 @@ from wechat.store.owners import Heartbeat, Owners
 from wechat.system import check_uwsgi
 from wechat.terminal import Parser, complain
 from wechat.terminal import run as run_command
-from wechat.web import JSON, TEXT, XML, acknowledge, check_method, read_body, read_proof, refuse, respond_with
+from wechat.web import JSON, TEXT, XML, Whole, acknowledge, check_method, read_body, read_mark, read_query, refuse
 
 logger = logging.getLogger("wxserver")
 
@@ -59,6 +59,7 @@ class Application:
     ) -> None:
         self.settings = settings
         self.envelope = envelope_for(settings, clock)
+        self.read_proof = read_mark if settings.mode == "cloud" else read_query
         self.store = store or open_store(settings.store, settings.account_key)
         self.is_shared = settings.store != "memory:"  # and outlives the process
         owners = Owners(self.store)
@@ -99,17 +100,16 @@ class Application:
         except Exception as error:  # a fault of ours: the next attempt would fail in the same way, and show the banner
             log_error(logger, "a request failed", error)
             response = acknowledge()
-        body: Iterable[bytes] = response(environ, start_response)
-        return body
+        return response(environ, start_response)
 
-    def respond(self, request: Request) -> Response:
+    def respond(self, request: Request) -> Whole:
         """The response to a request; raises Refusal."""
         path, method = request.environ.get("PATH_INFO", ""), request.environ["REQUEST_METHOD"]
         if path == HEALTHZ:
             check_method(method, "GET", "HEAD")
             if self.is_draining:
-                return respond_with(b'{"status": "draining"}', JSON, 503)
-            return respond_with(b'{"status": "ok"}', JSON)
+                return Whole(b'{"status": "draining"}', JSON, 503)
+            return Whole(b'{"status": "ok"}', JSON)
         if path not in self.paths:
             raise NotFound("no such path: WeChat posts to WECHAT_PATH")
         if method == "POST":
@@ -117,25 +117,25 @@ class Application:
         check_method(method, "GET", "POST")
         return self.verify(request)
 
-    def verify(self, request: Request) -> Response:
+    def verify(self, request: Request) -> Whole:
         """The answer to WeChat's question whether this URL knows the token: its echostr; raises Refusal."""
-        query = read_proof(request, self.settings.mode)
+        query = self.read_proof(request)
         self.envelope.check_query(query)
         if "echostr" not in query:
             raise Unreadable("a signed GET without echostr: only the platform's check of the URL is a GET")
-        return respond_with(query["echostr"].encode("latin-1"), TEXT)
+        return Whole(query["echostr"].encode("latin-1"), TEXT)
 
-    def receive(self, request: Request) -> Response:
+    def receive(self, request: Request) -> Whole:
         """The way of a message: each step takes what the one before it gives. Raises Refusal."""
         body = read_body(request)
         if is_probe(body):
             return acknowledge()
-        opened = self.envelope.open(body, read_proof(request, self.settings.mode))
-        document = self.delivery.answer(opened.content)
+        content, seal = self.envelope.open(body, self.read_proof(request))
+        document = self.delivery.answer(content)
         if not document:
             return acknowledge()
-        sealed = opened.seal(document)
-        return respond_with(sealed, JSON if sealed.startswith(b"{") else XML)
+        sealed = seal(document)
+        return Whole(sealed, JSON if sealed.startswith(b"{") else XML)
 
 
 def make_application(environ: Mapping[str, str], handlers: str | Path | None = None) -> Application:

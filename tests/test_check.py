@@ -99,8 +99,8 @@ class Good:
         return echostr.encode()
 
     def receive(self, query, body):
-        opened = self.open(query, body)
-        return 200, opened.seal(self.answer(self.parse(opened.content)))
+        content, seal = self.open(query, body)
+        return 200, seal(self.answer(self.parse(content)))
 
     def open(self, query, body):
         return self.envelope(self.settings).open(body, query)
@@ -344,7 +344,7 @@ class NoJson(Good):
 
 class AnswersInPlain(GoodSafe):
     def receive(self, query, body):
-        return 200, self.answer(self.parse(self.open(query, body).content))
+        return 200, self.answer(self.parse(self.open(query, body)[0]))
 
 
 class TakesPlaintext(GoodSafe):

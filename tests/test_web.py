@@ -5,13 +5,13 @@ from urllib.parse import parse_qsl
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
-from webob import Request
+from webob import Request, Response
 
 from sandbox.messages import text_message
 from sandbox.platform import signed_query
 from tests.conftest import SAFE, TOKEN
 from wechat.errors import Forbidden
-from wechat.web import MAX_QUERY_FIELDS, read_query
+from wechat.web import MAX_QUERY_FIELDS, TEXT, Whole, read_query
 
 SPELLINGS = [
     "wechat&{}",
@@ -79,3 +79,16 @@ PIECES = st.sampled_from(
 @given(st.lists(PIECES, min_size=1, max_size=25).map("".join))
 def test_any_query_is_read_as_parse_qsl_reads_it(text):
     assert query_in(text) == dict(parse_qsl(text, keep_blank_values=True, encoding="latin-1"))
+
+
+@pytest.mark.parametrize("method", ["GET", "HEAD", "POST"])
+@pytest.mark.parametrize("status", [None, 403, 503])
+def test_a_whole_response_is_what_webob_would_make_of_it(method, status):
+    headers = [("Content-Type", TEXT), ("X-Content-Type-Options", "nosniff"), ("Content-Length", "4")]
+    theirs, ours = Response(None, status, headers, [b"body"]), Whole(b"body", TEXT, status)
+    assert vars(ours) == {**vars(theirs), "_app_iter": [b"body"]}
+    request = Request.blank("/", method=method)
+    heard = [(got.status, got.headerlist, got.body) for got in map(request.get_response, (ours, theirs))]
+    assert heard[0] == heard[1]
+    ours.headers["Allow"] = "GET"
+    assert request.get_response(ours).headers["Allow"] == "GET"

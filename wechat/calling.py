@@ -4,8 +4,9 @@ import inspect
 import re
 from collections.abc import Callable, Generator
 from contextlib import aclosing, closing
+from dataclasses import dataclass, replace
 from functools import partial
-from typing import Any, NamedTuple
+from typing import Any
 
 from wechat.errors import HandedOn
 from wechat.message import Message
@@ -20,7 +21,8 @@ YIELDING = inspect.isgeneratorfunction, inspect.isasyncgenfunction
 WITHIN = ("give", "wait")  # what a handler within another one is called with besides: see `Answering`
 
 
-class Handler(NamedTuple):
+@dataclass(slots=True, eq=False)
+class Handler:
     """A function with what a call needs to know of it."""
 
     function: Function
@@ -95,7 +97,7 @@ def land(handler: Handler) -> Handler:
         except HandedOn as handed:
             return handed.message
 
-    return handler._replace(function=function_awaited if handler.is_async else function)
+    return replace(handler, function=function_awaited if handler.is_async else function)
 
 
 def _answer(inner: Handler, message: Message, offers: dict[str, Any]) -> Reply | None:

@@ -93,7 +93,7 @@ class Text(Reply):
         return self.xml % cdata(self.content)
 
     def fitted(self, to_event: bool) -> Reply:
-        if not is_long(self):
+        if len(self.content) * 4 <= TEXT_LIMIT or not is_long(self):  # nearly all are short, and cost no call
             return self
         logger.warning("a text over %d bytes is cut, the rest is dropped", TEXT_LIMIT)
         return Text(split_text(self.content)[0])
@@ -226,6 +226,8 @@ def to_reply(value: Any) -> Reply | None:
     """
     if value is None:
         return None
+    if value.__class__ is str and value.isprintable():  # the common case: nothing to clean, and all of it to say
+        return Text(value) if value else None
     if isinstance(value, str):
         value = Text(value)
     elif isinstance(value, Article):

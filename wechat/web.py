@@ -1,7 +1,9 @@
 """Requests read with care, and responses that are what they say."""
 
 import logging
+from collections.abc import Iterable
 from urllib.parse import parse_qsl
+from wsgiref.types import StartResponse, WSGIEnvironment
 
 from webob import Request, Response
 
@@ -62,30 +64,42 @@ def read_query(request: Request) -> dict[str, str]:
     return dict(parse_qsl(text, keep_blank_values=True, encoding="latin-1"))
 
 
-def read_proof(request: Request, mode: str) -> dict[str, str]:
-    """What shows where a request comes from: its query, and in cloud mode a header, which no query can forge."""
-    if mode != "cloud":
-        return read_query(request)
+def read_mark(request: Request) -> dict[str, str]:
+    """The query, and the header that marks a request of WeChat's cloud, which no query can forge."""
     query = parse_qsl(request.environ.get("QUERY_STRING", ""), keep_blank_values=True, encoding="latin-1")
     return {**dict(query), MARK: request.environ.get("HTTP_X_WX_SOURCE", "")}
 
 
-def respond_with(body: bytes, content_type: str, status: int | None = None) -> Response:
-    """A response that no browser takes for anything but its content type."""
-    length = str(len(body))
-    headers = [("Content-Type", content_type), ("X-Content-Type-Options", "nosniff"), ("Content-Length", length)]
-    return Response(None, status, headers, [body])
+class Whole(Response):  # type: ignore[misc]  # WebOb has no types
+    """A response that is whole as it is made: no browser takes it for anything but its content type.
+
+    WebOb's own looks at each header and argument, for what is not here: a tenth of the time of a message.
+    """
+
+    def __init__(self, body: bytes, content_type: str, status: int | None = None) -> None:
+        self._status, self._headers, self._app_iter, self.conditional_response = "200 OK", None, [body], False
+        length = ("Content-Length", str(len(body)))
+        self._headerlist = [("Content-Type", content_type), ("X-Content-Type-Options", "nosniff"), length]
+        if status:
+            self.status = status
+
+    def __call__(self, environ: WSGIEnvironment, start_response: StartResponse) -> Iterable[bytes]:
+        if environ["REQUEST_METHOD"] == "HEAD":
+            without_body: Iterable[bytes] = super().__call__(environ, start_response)
+            return without_body
+        start_response(self._status, self._headerlist)
+        return self._app_iter
 
 
-def acknowledge() -> Response:
+def acknowledge() -> Whole:
     """What WeChat takes for: received, and there is nothing to show to the user."""
-    return respond_with(b"success", TEXT)
+    return Whole(b"success", TEXT)
 
 
-def refuse(request: Request, refusal: Refusal) -> Response:
+def refuse(request: Request, refusal: Refusal) -> Whole:
     """The one place where a refusal becomes a response; the reason goes to the log alone."""
     logger.warning("%s refused with %d: %s", printable(request.method), refusal.status, refusal)
-    response = respond_with(b"refused\n", TEXT, refusal.status)
+    response = Whole(b"refused\n", TEXT, refusal.status)
     if isinstance(refusal, MethodNotAllowed):
         response.headers["Allow"] = refusal.allowed
     return response

@@ -124,13 +124,15 @@ class Answering:
         error handler answers, if there is one. Raises Left where the lane went on without a handler.
         """
         while push.found and not push.error:
-            name = push.found.handler.name
-            if push.found.handler.asks and push.wants and not push.call:
+            handler, match = push.found
+            name = handler.name
+            if handler.asks and push.wants and not push.call:
                 push.ticket = push.ticket or self.sessions.claim(push.wants)
                 if not (push.ticket or push.limit):  # in a lane it may wait
                     return None
             try:
-                result = self._call(push.found.handler, push, match=push.found.match)
+                is_bare = handler.is_plain and not push.limit
+                result = handler.function(push.asked) if is_bare else self._call(handler, push, match=match)
                 if push.call:
                     return None
                 if not isinstance(result, Message):
@@ -174,8 +176,6 @@ class Answering:
 
     def _call(self, handler: Handler, push: Push, **offers: Any) -> Any:
         """What the handler returns; where it is async, `push.call` is to be started first."""
-        if handler.is_plain and not push.limit:
-            return handler.function(push.asked)
         if push.call:
             return _take(push, push.call)
         ticket = (push.ticket or secrets.token_hex(4)) if "session" in handler.asks else ""

@@ -121,9 +121,9 @@ class Delivery(Runner):
 
     def _is_continue(self, push: Push) -> bool:
         """Whether the user asks for what waits."""
-        said = push.message.get("Content") or push.message.get("Recognition") or ""
-        is_word = said.strip(AROUND).casefold() == self._answering.router.texts.word
-        return is_word and self._settings.account != "miniprogram"
+        said = (push.message.get("Content") or push.message.get("Recognition") or "").casefold()
+        word = self._answering.router.texts.word
+        return word in said and said.strip(AROUND) == word and self._settings.account != "miniprogram"
 
     def do(self, entry: Entry, push: Push) -> float | None:
         try:
@@ -169,7 +169,8 @@ class Delivery(Runner):
 
     def note(self, entry: Entry, push: Push, answer: Answer, further: Sequence[Entry] = ()) -> None:
         entry.note(answer)
-        is_due = entry.is_running and push.openid in self._outbox.untold and self._outbox.is_due(push.openid)
+        untold = self._outbox.untold
+        is_due = bool(untold) and entry.is_running and push.openid in untold and self._outbox.is_due(push.openid)
         now, rest = self._fit(answer.reply, bool(further) and not self._outbox.can_push(), is_due)
         document = self._to_xml(now, push)
         is_only_direct = bool(answer.reply and answer.reply.is_direct)

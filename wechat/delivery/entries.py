@@ -49,9 +49,10 @@ class Record:
 
     def ended(self, document: bytes, reply: Reply | None) -> "Record":
         """The record with its answer: ready where there is a reply left to send, else done."""
-        state, left = (READY, pack(reply)) if reply else (DONE, "")
-        values = state, self.owner, self.attempts, self.starts, self.is_slow, False, self.openid, document, "", left
-        return Record(*values, is_told=self.is_told)
+        if reply:
+            left = pack(reply)
+            return replace(self, state=READY, document=document, reply=left, is_sending=False, content="", forgiven=0)
+        return Record(DONE, self.owner, self.attempts, self.starts, self.is_slow, False, self.openid, document)
 
     def packed(self) -> str:
         """As JSON, for the store: what it has beside its defaults."""
@@ -163,7 +164,7 @@ class Entries(ABC):
         In the same step all further replies are ready to be sent: from now on others may send what is left. Gives the
         state it moved from; none where the message has gone to another process.
         """
-        moves = [(other, other.record) for other in further]
+        moves = [(other, other.record) for other in further] if further else ()
         with entry.lock:
             while (before := entry.record).owner == self._owners.me and before.state in UNDER_WAY:
                 is_direct = before.state == RUNNING
@@ -201,10 +202,11 @@ class Entries(ABC):
         Whoever calls has the locks of the entries.
         """
         # In memory nobody else looks for a message that is neither slow nor open.
-        is_seen = self._is_shared or entry.raw or new.is_open or others
+        is_seen = self._is_shared or entry.raw or others or (new.state != DONE and new.is_open)
         if is_seen and not self._write((entry, new), *others):
             return False
-        for moved, record in ((entry, new), *others):
+        self._put(entry, new)
+        for moved, record in others:
             self._put(moved, record)
         return True
 

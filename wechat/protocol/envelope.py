@@ -12,7 +12,6 @@ import time
 from base64 import b64decode, b64encode
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
-from dataclasses import dataclass
 from hashlib import sha1
 from hmac import compare_digest
 
@@ -22,6 +21,7 @@ from wechat.settings import MARK, Settings
 
 Clock = Callable[[], float]
 Query = Mapping[str, str]
+Opened = tuple[bytes, Callable[[bytes], bytes]]  # the content of a push, and how its reply goes over the wire
 
 BLOCK = 32  # bytes to which the content is padded; AES itself would ask for 16
 NUMBERS = ("CreateTime", "ArticleCount", "ErrCode")  # in the JSON of a reply
@@ -43,18 +43,14 @@ def sign(*parts: str) -> str:
     return sha1("".join(sorted(parts)).encode("latin-1", "replace")).hexdigest()
 
 
-def is_signed(signature: str, *parts: str) -> bool:
-    """Whether `signature` belongs to the parts; takes the same time wherever they differ."""
-    return signature.isascii() and compare_digest(sign(*parts), signature)
-
-
 def check_signature(query: Query, tokens: Sequence[str], name: str = "signature", *signed: str) -> str:
     """The token that signed the query's `timestamp` and `nonce`, and what else is `signed`; raises Forbidden."""
     signature, timestamp, nonce = query.get(name), query.get("timestamp"), query.get("nonce")
     if not (signature and timestamp and nonce):
         raise Forbidden(f"no {name}, timestamp or nonce in the query: it does not come from WeChat")
     for token in tokens:
-        if is_signed(signature, token, timestamp, nonce, *signed):
+        # It takes the same time wherever they differ, and no more than ASCII.
+        if signature.isascii() and compare_digest(sign(token, timestamp, nonce, *signed), signature):
             return token
     raise Forbidden(f"the {name} does not match: is WECHAT_TOKEN the token typed on the platform's page?")
 
@@ -68,14 +64,6 @@ def check_age(timestamp: str, now: float, max_age: int) -> None:
     age = now - int(timestamp)
     if abs(age) > max_age:
         raise Forbidden(f"the timestamp is {age:.0f} s old, WECHAT_MAX_AGE is {max_age}: a replay, or a wrong clock?")
-
-
-@dataclass(slots=True)
-class Opened:
-    """The content of a push, and how its reply goes over the wire."""
-
-    content: bytes
-    seal: Callable[[bytes], bytes]
 
 
 class Cipher:
@@ -128,7 +116,7 @@ class Plain:
         self.check_query(query)
         if b"Encrypt" in body and b"MsgType" not in body:
             raise Forbidden("the push is encrypted: set WECHAT_AES_KEY and WECHAT_APPID as on the platform's page")
-        return Opened(body, bytes)
+        return body, bytes
 
 
 class Sealed(Plain):
@@ -154,7 +142,7 @@ class Sealed(Plain):
             raise Forbidden(f"the push is not encrypted, and {why}")
         token = self.check_query(query, "msg_signature", encrypted)
         cipher, content = self.decrypt(encrypted)
-        return Opened(content, lambda reply: self.seal(reply, token, cipher, SEALED_JSON if is_json else SEALED_XML))
+        return content, lambda reply: self.seal(reply, token, cipher, SEALED_JSON if is_json else SEALED_XML)
 
     def decrypt(self, encrypted: str) -> tuple[Cipher, bytes]:
         """The cipher that opens the text, and what is inside; raises Forbidden where none of ours does."""
@@ -189,7 +177,7 @@ class Cloud(Plain):
     def open(self, body: bytes, query: Query) -> Opened:
         """The push as it came; raises Forbidden where the mark is not there."""
         self.check_query(query)
-        return Opened(body, to_json)
+        return body, to_json
 
 
 def to_json(document: bytes) -> bytes:
