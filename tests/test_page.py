@@ -513,6 +513,27 @@ def test_it_is_usable_on_a_phone(page):
     chat.until(lambda: not chat.one("#panel").is_displayed())
 
 
+@pytest.mark.parametrize(("width", "height"), [(640, 450), (320, 600)], ids=["200 %", "400 %"])
+def test_nothing_is_cut_off_where_the_page_is_enlarged(page, width, height):
+    chat = page()
+    chat.browser.execute_script(
+        "seen = { ...seen, modes: ['plain'], lacks: 'needs a package: ' + 'x'.repeat(80) }; fill()"
+    )
+    chat.does("Voice")
+    chat.fills()
+    chat.until(lambda: chat.all("#chat audio"))
+    metrics = {"width": width, "height": height, "deviceScaleFactor": 1, "mobile": False}
+    chat.browser.execute_cdp_cmd("Emulation.setDeviceMetricsOverride", metrics)
+    try:
+        over = "return ['html', '#chat'].map((at) => $$(at)).map((it) => it.scrollWidth - it.clientWidth)"
+        over = over.replace("$$", "document.querySelector")
+        chat.until(lambda: chat.browser.execute_script(over) == [0, 0])
+        seen = chat.browser.execute_script("return document.getElementById('chat').clientHeight")
+        assert seen > height / 2
+    finally:
+        chat.browser.execute_cdp_cmd("Emulation.clearDeviceMetricsOverride", {})
+
+
 def test_it_speaks_chinese_and_english_and_remembers_which(page):
     chat = page()
     chat.says("帮助")
@@ -600,6 +621,17 @@ def test_a_picture_that_loads_late_leaves_the_reader_there_too(page):
     chat.browser.execute_script("document.getElementById('chat').scrollTop = 0")
     chat.browser.execute_script("document.querySelector('#chat img').dispatchEvent(new Event('load'))")
     assert chat.browser.execute_script("return document.getElementById('chat').scrollTop") == 0
+
+
+def test_the_end_stays_in_sight_when_the_place_for_the_conversation_shrinks(page):
+    chat = page()
+    for _ in range(4):
+        chat.says("三体")
+    chat.until(lambda: len(chat.all("#chat .news")) == 4)
+    hidden = "const it = document.getElementById('chat'); return it.scrollHeight - it.clientHeight - it.scrollTop"
+    chat.until(lambda: chat.browser.execute_script(hidden) < 2)
+    chat.one("#more").click()
+    chat.until(lambda: chat.browser.execute_script(hidden) < 2)
 
 
 def test_escape_in_a_submenu_leads_back_to_its_button(page):
@@ -849,6 +881,10 @@ def test_the_log_is_searched(page):
     chat.sees("hay", "#log")
     chat.one("#search").send_keys("NEEDLE")
     chat.until(lambda: chat.text("#log").strip() == "needle")
+    said = "return getComputedStyle(document.getElementById('log'), '::after').content"
+    assert chat.browser.execute_script(said) == "none"
+    chat.one("#search").send_keys("x")
+    chat.until(lambda: chat.browser.execute_script(said) == '"no line matches"')
 
 
 def test_dark_mode_is_that_of_the_system(page):
