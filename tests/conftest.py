@@ -27,6 +27,7 @@ from webob import Request
 from sandbox.messages import APPID, text_message
 from sandbox.platform import Platform, signed_query
 from tests.tools import advice, which
+from tests.warmed import popen
 from wechat.errors import StoreError
 from wechat.routing import load
 from wechat.settings import read
@@ -216,7 +217,7 @@ class Process:
 
     def __init__(self, *command, python=sys.executable, cwd=ROOT, sign="listening on ", **environ):
         clean = {name: value for name, value in os.environ.items() if not name.startswith(("WECHAT_", "BOOKS_"))}
-        self.process = subprocess.Popen(
+        self.process = popen(
             [python, *(command or ["wxserver.py"])],
             cwd=cwd,
             env={**clean, "WECHAT_TOKEN": TOKEN, "HOST": "127.0.0.1", "PORT": "0", **environ},
