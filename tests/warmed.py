@@ -46,7 +46,7 @@ def can_fork(command, environ):
     python, first, *_ = map(str, command)
     is_of_python = python == sys.executable and (first in ("-m", "-c") or first.endswith(".py"))
     own = {name: value for name, value in environ.items() if name.startswith(("PYTHON", "LC_"))}
-    return sys.platform == "linux" and is_of_python and own.items() <= {**OF_THE_START, **HARMLESS}.items()
+    return sys.platform == "linux" and is_of_python and own.items() <= OF_THE_START.items() | HARMLESS.items()
 
 
 class Forked(subprocess.Popen):
@@ -133,7 +133,10 @@ def open_streams():
     for number, name, mode in ((0, "stdin", "rb"), (1, "stdout", "wb"), (2, "stderr", "wb")):
         was = getattr(sys, name)
         by_line = name == "stderr" or os.isatty(number)
-        stream = io.TextIOWrapper(open(number, mode, closefd=False), was.encoding, was.errors, line_buffering=by_line)
+        buffer = os.fdopen(number, mode, closefd=False)
+        buffer.raw.name = f"<{name}>"
+        stream = io.TextIOWrapper(buffer, was.encoding, was.errors, line_buffering=by_line)
+        stream.mode = mode[0]
         setattr(sys, name, stream)
         setattr(sys, f"__{name}__", stream)
 
