@@ -594,7 +594,7 @@ def test_a_store_that_fails_at_a_move_costs_nothing_and_is_told_at_the_next_one(
     assert not begin(ledger)[1]
     if move != "sent":
         assert ledger.open_of("o") == []
-    assert log.text.count("other processes do not see how a message stands") == (2 if move in ("send", "sent") else 1)
+    assert "other processes do not see how a message stands" in log.text
 
 
 @pytest.mark.parametrize("move", MOVES)

@@ -159,7 +159,8 @@ class Delivery(Runner):
             return None
         seconds = self._world.monotonic() - started
         if seconds > LONG_FOR_UNMARKED and not push.limit:
-            logger.warning("%s took %.1f s: mark it slow=True, so that it holds up nobody", answer.handler, seconds)
+            line = f"{answer.handler} took {seconds:.1f} s: mark it slow=True, so that it holds up nobody"
+            self.troubles.note(f"{answer.handler} is not marked slow=True", line)
         if entry.pieces:
             with entry.pieces.lock:
                 self.end_pieces(entry, push, answer, entry.pieces)

@@ -8,6 +8,7 @@ from dataclasses import dataclass, replace
 from typing import Any
 
 from wechat.delivery.answering import NOBODY, Answer
+from wechat.log import printable, shorten
 from wechat.message import KEPT, Remembered
 from wechat.packing import Pieces, pack
 from wechat.reply import Reply
@@ -97,6 +98,12 @@ class Entry:
     def note(self, answer: Answer) -> None:
         """Note for the log who answers, and with what kind of reply; that itself is kept as long as it is owed."""
         self.handler, self.kind = answer.handler, answer.kind
+
+    @property
+    def label(self) -> str:
+        """Whose reply it is, for the log."""
+        said = f"{self.handler or 'a process that died'} for {shorten(self.record.openid)}"
+        return f"{said}, MsgId {printable(self.msg_id)}" if self.msg_id else said
 
     @property
     def is_running(self) -> bool:

@@ -18,6 +18,7 @@ from wechat.protocol.envelope import Clock
 from wechat.reply import Reply, Text
 from wechat.settings import Settings
 from wechat.texts import Texts
+from wechat.trouble import troubles
 from wechat.world import REAL, World
 
 logger = logging.getLogger("wxserver")
@@ -26,6 +27,7 @@ SHORTEST_PAUSE, LONGEST_PAUSE = 0.01, 0.2  # seconds between two looks whether i
 BEHIND = 1.0  # seconds by which the rest of a long text follows its beginning
 BEHIND_A_CRASH = 6.0  # the same where the beginning may not have arrived: WeChat asks for that after 5
 MOST_PIECES = 5  # customer messages of a handler that yields; the last one has what is left over
+CROWDED = "three quarters of WECHAT_THREADS wait for slow handlers: no further attempt is held"
 SUSPECT, SUSPECTS = 2, "suspects"  # starts from which on messages are started one by one, and the lane for that
 ALONE, LEAST_ALONE = 1.0, 0.05  # seconds that a suspect lives before the next one follows
 LOOK_AT_SUSPECT = 0.02  # seconds between two looks
@@ -41,7 +43,7 @@ class Crowd:
 
     def __init__(self, workers: int, world: World) -> None:
         self._most_users, self._most_others = workers * 3 // 4, workers // 8
-        self._lock = world.lock()
+        self._lock, self._troubles = world.lock(), troubles(world)
         self._held: list[str] = []  # the user of each
 
     def __len__(self) -> int:
@@ -56,6 +58,8 @@ class Crowd:
             has_room = others < self._most_others if openid in self._held else users < self._most_users
             if has_room:
                 self._held.append(openid)
+        if users >= self._most_users:
+            self._troubles.note(CROWDED, CROWDED)
         try:
             yield has_room
         finally:
@@ -76,7 +80,7 @@ class Runner(ABC):
         clock: Clock,
         world: World = REAL,
     ) -> None:
-        self._settings, self._clock, self._world = settings, clock, world
+        self._settings, self._clock, self._world, self.troubles = settings, clock, world, troubles(world)
         self._answering, self._ledger, self._outbox, self._sessions = answering, ledger, outbox, answering.sessions
         outbox.texts = lambda: self.texts
         self.lanes = Lanes(settings.slow_threads, "slow", world, settings.waiting_per_user, settings.waiting)

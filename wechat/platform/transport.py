@@ -3,7 +3,6 @@
 The timeout of http.client begins anew with each byte; here a deadline holds for the whole call.
 """
 
-import logging
 import selectors
 import socket
 import ssl
@@ -28,8 +27,7 @@ from wechat.platform.connecting import (
     share,
     translated,
 )
-
-logger = logging.getLogger("wxserver")
+from wechat.trouble import troubles
 
 MOST_IDLE = 8  # connections
 IDLE = 60.0  # seconds; a NAT forgets a silent connection after some minutes, and tells nobody
@@ -176,7 +174,8 @@ class Transport:
             except (OSError, TransportError) as error:
                 self._away[server] = self._clock()
                 why = error if isinstance(error, TransportError) else type(error).__name__
-                logger.warning("%s cannot be reached (%s), another server is asked", server.netloc, why)
+                cause = f"{server.netloc} cannot be reached"
+                troubles().note(cause, f"{cause} ({why}), another server is asked")
         return self._connect_to(last, deadline)
 
     def _connect_to(self, server: Server, deadline: float) -> HTTPConnection:

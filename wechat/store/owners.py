@@ -81,6 +81,7 @@ class Owners:
 
     def __init__(self, store: Store, world: World = REAL, identify: Callable[[], Identity] = Identity) -> None:
         self._store, self._world, self._identify = store, world, identify
+        self.troubles = store.troubles
         self.be_born()
 
     def be_born(self) -> None:
@@ -224,7 +225,7 @@ class Heartbeat:
                 self._owners.look()
                 self._task()
             except StoreError as error:
-                logger.warning("messages of processes that died cannot be looked after: %s", error)
+                self._owners.troubles.warn("messages of processes that died cannot be looked after", error)
             except Exception as error:  # a heart that stops would have the others take what this process is at
                 log_error(logger, "the heartbeat goes on after a failure", error)
             if self._ended.wait(RENEW):
