@@ -6,7 +6,6 @@ There is no more than one line a minute about each cause: what comes back sooner
 import logging
 import threading
 from collections.abc import Callable
-from dataclasses import dataclass
 from math import inf
 
 from wechat.system import at_fork
@@ -15,25 +14,20 @@ from wechat.world import REAL, Timer, World
 logger = logging.getLogger("wxserver")
 
 EVERY = 60.0  # seconds between two lines about one cause
-QUIET = 120.0  # seconds after which what comes now and then is over; a server that cannot be reached is asked each 60 s
+QUIET = 120.0  # seconds after which what comes now and then is over; a server that is away is asked every 60 s
 MOST, OTHERS = 100, "other causes"  # at once; what is beyond that is one cause
 
-Line = str | Callable[[], str]
+Detail = str | Callable[[], str]  # what follows the cause in its first line
 
 
-@dataclass(slots=True)
 class Trouble:
     """One cause. All times are by the monotonic clock, in seconds."""
 
-    line: Line  # with which it begins
-    level: int
-    since: float
-    after: float  # seconds that it has to last before it is worth a line
-    next_at: float  # when the log may have a line about it
-    until: float = -inf  # when it is over; inf until somebody ends it
-    last: float = -inf
-    times: int = 0
-    is_said: bool = False
+    since = last = worth_at = 0.0  # it is no line worth, where it is over before that
+    next_at = until = -inf  # when the log may have a line about it; when it is over, inf until somebody ends it
+    times, is_said = 0, False
+    detail: Detail = ""
+    level = logging.WARNING
 
 
 class Troubles:
@@ -51,28 +45,24 @@ class Troubles:
         self._timer = Timer("trouble", self._look, self._lock, self._world)
 
     def note(
-        self, cause: str, line: Line, lasts: bool = False, after: float = 0.0, level: int = logging.WARNING
+        self, cause: str, detail: Detail = "", lasts: float = QUIET, after: float = 0.0, level: int = logging.WARNING
     ) -> bool:
-        """Count what went wrong, and log the line where it is new. Whether it was logged.
+        """Count what went wrong; where the cause is new, log it with the detail. Whether it was logged.
 
-        What `lasts` is over by `end`, and no line is worth what is over `after` so many seconds.
+        It is over when there was no more for as long as it `lasts`, in seconds; for inf, by `end`. Where that comes
+        before `after` so many seconds, it is not worth a line.
         """
         with self._lock:
-            now = self._world.monotonic()
-            cause = cause if cause in self._all or len(self._all) < MOST else OTHERS
-            trouble = self._all.setdefault(cause, Trouble(line, level, now, after, now + after))
+            now, is_known = self._world.monotonic(), cause in self._all or len(self._all) < MOST
+            trouble = self._all.setdefault(cause if is_known else OTHERS, Trouble())
             if not trouble.times:
-                trouble.line, trouble.since, trouble.next_at = line, now, max(trouble.next_at, now + after)
-            trouble.times, trouble.last = trouble.times + 1, now
-            trouble.until = inf if lasts or trouble.until == inf else now + QUIET
+                trouble.detail, trouble.level, trouble.since, trouble.worth_at = detail, level, now, now + after
+                trouble.next_at = max(trouble.next_at, trouble.worth_at)
+            trouble.times, trouble.last, trouble.until = trouble.times + 1, now, max(trouble.until, now + lasts)
             if trouble.is_said:
                 return False
             self._timer.look_by(self._look(now))
             return trouble.is_said
-
-    def warn(self, cause: str, error: Exception) -> None:
-        """Count an error, and log it where the cause is new."""
-        self.note(cause, f"{cause}: {error}")
 
     def end(self, cause: str) -> None:
         """Note that what lasted is over; nothing where it did not."""
@@ -80,7 +70,7 @@ class Troubles:
             now, trouble = self._world.monotonic(), self._all.get(cause)
             if trouble and trouble.until == inf:
                 trouble.last = trouble.until = now
-                if not trouble.is_said and now - trouble.since < trouble.after:
+                if not trouble.is_said and now < trouble.worth_at:
                     trouble.times = 0
                 self._timer.look_by(self._look(now))
 
@@ -91,29 +81,28 @@ class Troubles:
         for cause, trouble in list(self._all.items()):
             if now >= trouble.next_at:
                 self._say(cause, trouble, now)
-        lasting = {cause: each for cause, each in self._all.items() if each.is_said and now >= each.next_at}
+        lasting = [_sum_up(*one, now) for one in self._all.items() if one[1].is_said and now >= one[1].next_at]
         if lasting and now >= self._next_summary:
             self._next_summary = now + EVERY
-            logger.warning("still: %s", "; ".join(_sum_up(*one, now) for one in lasting.items()))
+            logger.warning("still: %s", "; ".join(lasting))
         times = [each.until if now >= each.next_at else each.next_at for each in self._all.values()]
         return min([*times, *([self._next_summary] if lasting else [])], default=inf)
 
     def _say(self, cause: str, trouble: Trouble, now: float) -> None:
-        is_on = now < trouble.until
-        if is_on and not trouble.is_said:
+        if now < trouble.until and not trouble.is_said:
             trouble.is_said, trouble.next_at = True, now + EVERY
-            logger.log(trouble.level, "%s", trouble.line if isinstance(trouble.line, str) else trouble.line())
-        elif not is_on and (trouble.times > 1 or (trouble.times and trouble.until == trouble.last)):
+            detail = trouble.detail() if callable(trouble.detail) else trouble.detail
+            logger.log(trouble.level, "%s%s", cause, detail)
+        elif now >= trouble.until and (trouble.times > 1 or (trouble.times and trouble.until == trouble.last)):
             trouble.is_said, trouble.next_at = False, now + EVERY
             logger.warning("over: %s", _sum_up(cause, trouble, trouble.last))
             trouble.times = 0
-        elif not is_on:
+        elif now >= trouble.until:
             del self._all[cause]
 
 
 def _sum_up(cause: str, trouble: Trouble, until: float) -> str:
-    times = f"{trouble.times} times " if trouble.times > 1 else ""
-    return f"{cause}, {times}in {until - trouble.since:.0f} s"
+    return f"{cause}, {f'{trouble.times} times ' if trouble.times > 1 else ''}in {until - trouble.since:.0f} s"
 
 
 def troubles(world: World = REAL) -> Troubles:

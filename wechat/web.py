@@ -100,9 +100,9 @@ def acknowledge() -> Whole:
 def refuse(request: Request, refusal: Refusal) -> Whole:
     """The one place where a refusal becomes a response; the reason goes to the log alone."""
     asked = [printable(request.environ.get(name) or "?") for name in ("REQUEST_METHOD", "PATH_INFO", "REMOTE_ADDR")]
-    line = "{} {} from {} refused with {}: {}".format(*asked, refusal.status, refusal)
-    if not troubles().note(f"refused with {refusal.status}: {refusal}", line):
-        note(logger, line)  # at INFO, where each request has a line
+    cause, detail = f"refused with {refusal.status}: {refusal}", " ({} {} from {})".format(*asked)
+    if not troubles().note(cause, detail):
+        note(logger, cause + detail)  # at INFO, where each message has a line
     response = Whole(b"refused\n", TEXT, refusal.status)
     if isinstance(refusal, MethodNotAllowed):
         response.headers["Allow"] = refusal.allowed

@@ -9,6 +9,7 @@ import threading
 from collections import deque
 from collections.abc import Iterator
 from contextlib import contextmanager
+from math import inf
 from typing import Protocol
 
 from wechat.trouble import troubles
@@ -77,7 +78,7 @@ class Workers:
             try:
                 self._world.start(self._work, "worker")
             except RuntimeError as error:  # the host gives no more threads: those that there are answer
-                self._troubles.warn("no further worker", error)
+                self._troubles.note("no further worker", f": {error}")
                 return
             self._threads += 1
         else:
@@ -88,7 +89,7 @@ class Workers:
 
     def _note_full(self) -> None:
         self._is_full = True
-        self._troubles.note(self._all_busy, self._all_busy, lasts=True, after=FULL)
+        self._troubles.note(self._all_busy, lasts=inf, after=FULL)
 
     def _work(self) -> None:
         _mine.workers = self

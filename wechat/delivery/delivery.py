@@ -159,8 +159,8 @@ class Delivery(Runner):
             return None
         seconds = self._world.monotonic() - started
         if seconds > LONG_FOR_UNMARKED and not push.limit:
-            line = f"{answer.handler} took {seconds:.1f} s: mark it slow=True, so that it holds up nobody"
-            self.troubles.note(f"{answer.handler} is not marked slow=True", line)
+            cause = f"{answer.handler} is not marked slow=True, and holds up others"
+            self.troubles.note(cause, f": it took {seconds:.1f} s")
         if entry.pieces:
             with entry.pieces.lock:
                 self.end_pieces(entry, push, answer, entry.pieces)

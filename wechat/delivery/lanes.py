@@ -165,7 +165,7 @@ class Lanes:
             self._alive += 1
         else:
             self._is_full = True
-            self._troubles.note(self._all_busy, self._say_who, lasts=True, after=FULL)
+            self._troubles.note(self._all_busy, self._say_who, inf, FULL)
         return True
 
     def _choose(self) -> str | None:
@@ -249,7 +249,7 @@ class Lanes:
         """Which tasks are oldest. Whoever logs it has another lock, under which this one may not be waited for."""
         now, oldest = self._world.monotonic(), sorted(self._limits.values(), key=lambda limit: limit.since)
         names = ", ".join(f"{limit.name} for {now - limit.since:.0f} s" for limit in oldest[:NAMED])
-        return f"{self._all_busy}, {len(self._ready) + len(self._resumed)} users wait; the oldest: {names or '?'}"
+        return f", {len(self._ready) + len(self._resumed)} users wait; the oldest: {names or '?'}"
 
     def _replace(self, lane: str, task: Task) -> None:
         jobs = self._lanes[lane]

@@ -77,7 +77,7 @@ class Ledger(Entries):
                 self._read(entry)
             is_promised = self.end(entry, document, None, whole) == PROMISED
         except StoreError as error:
-            self._store.troubles.warn(UNSEEN, error)
+            self._store.troubles.note(UNSEEN, f": {error}")
             self._unwritten[entry.key], entry.whole = entry, whole
         else:
             if is_promised:
@@ -131,7 +131,7 @@ class Ledger(Entries):
             with entry.lock:
                 self._read(entry)
         except StoreError as error:
-            self._store.troubles.warn("a message may be answered twice", error)
+            self._store.troubles.note("a message may be answered twice", f": {error}")
             return self._take(entry, entry.record.owner, (RUNNING,))
         return self.adopt(entry, RUNNING)
 
@@ -197,7 +197,7 @@ class Ledger(Entries):
         try:
             return self._swap(*moves)
         except StoreError as error:
-            self._store.troubles.warn(UNSEEN, error)
+            self._store.troubles.note(UNSEEN, f": {error}")
             for entry, record in moves:
                 self._unwritten[entry.key] = entry
                 entry.linked = tuple({*entry.linked, *record.indexes})  # the write may have come through

@@ -148,21 +148,20 @@ class Outbox:
 
     def _note(self, entry: Entry, reply: Reply, error: Exception) -> float | None:
         """Whatever went wrong, the reply is tried again, waits for 继续, or is said to be lost."""
+        said = f"the {reply.kind} reply of {entry.label}"
         is_passing = isinstance(error, TransportError) or getattr(error, "errcode", 0) == BUSY
         if is_passing and self._world.monotonic() < entry.ends:
             self._ledger.unsent(entry)
             entry.tries += 1
             if self._world.monotonic() > entry.ends - LONGEST + IN_VAIN:
                 self._note_untold(entry)
-            line = f"the {reply.kind} reply of {entry.label} is tried again: {error}"
-            self._store.troubles.note("replies are tried again", line)
+            self._store.troubles.note("replies are tried again", f": {said}: {error}")
             return PAUSES[min(entry.tries, len(PAUSES)) - 1]
-        said = f"the {reply.kind} reply of {entry.label} was not sent"
         if isinstance(error, ApiError):
-            cause = f"replies are not sent, {getattr(error, 'errcode', 'the platform is away')}"
-            self._store.troubles.note(cause, f"{said}: {error}", level=logging.ERROR)
+            cause = f"replies are not sent, errcode {getattr(error, 'errcode', '-')}"
+            self._store.troubles.note(cause, f": {said}: {error}", level=logging.ERROR)
         else:
-            log_error(logger, said, error)
+            log_error(logger, f"{said} was not sent", error)
         self._keep(entry, reply)
         return None
 
@@ -175,7 +174,7 @@ class Outbox:
         if self._ledger.keep(entry):
             self._log(entry, reply, "kept")
             if self._has_credentials and reply != NOTHING and self._is_refused():
-                self._store.troubles.note(KEPT, f"{KEPT}; the first: {reply.kind} of {entry.label}")
+                self._store.troubles.note(KEPT, f": the {reply.kind} reply of {entry.label}")
 
     # 继续
 
@@ -200,7 +199,7 @@ class Outbox:
                 elif self._fetch(entry, *waiting[0], len(waiting) > 1, first):
                     return True
         except StoreError as error:
-            self._store.troubles.warn("what waits for 继续 cannot be fetched", error)
+            self._store.troubles.note("what waits for 继续 cannot be fetched", f": {error}")
             return False
         self.end_without_reply(entry)  # one that was promised takes nothing: its user asks again
         return True
@@ -235,7 +234,7 @@ class Outbox:
             is_noted = self._store.get(f"{UNTOLD}:{openid}") is not None
             waiting = [entry.record for entry in self._ledger.open_of(openid) if entry.record.state == READY]
         except StoreError as error:
-            self._store.troubles.warn("a user is not told that a reply waits", error)
+            self._store.troubles.note("a user is not told that a reply waits", f": {error}")
             return False
         if not (is_noted and waiting):
             self.note_told(openid)

@@ -59,7 +59,7 @@ class Crowd:
             if has_room:
                 self._held.append(openid)
         if users >= self._most_users:
-            self._troubles.note(CROWDED, CROWDED)
+            self._troubles.note(CROWDED)
         try:
             yield has_room
         finally:

@@ -71,7 +71,7 @@ class Pushing:
         if is_first and said != reason:
             self._store.troubles.end(self._said)
             self._said = CLOSED % seconds
-            self._store.troubles.note(self._said, f"{self._said}: {error}", lasts=True)
+            self._store.troubles.note(self._said, f": {error}", math.inf)
 
     def look(self) -> None:
         """Note whether another process has opened it; raises StoreError."""

@@ -175,7 +175,7 @@ class Transport:
                 self._away[server] = self._clock()
                 why = error if isinstance(error, TransportError) else type(error).__name__
                 cause = f"{server.netloc} cannot be reached"
-                troubles().note(cause, f"{cause} ({why}), another server is asked")
+                troubles().note(cause, f" ({why}), another server is asked")
         return self._connect_to(last, deadline)
 
     def _connect_to(self, server: Server, deadline: float) -> HTTPConnection:

@@ -9,6 +9,7 @@ from abc import ABC, abstractmethod
 from collections import deque
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
+from math import inf
 from types import EllipsisType
 from typing import Any, NamedTuple, TypeVar
 
@@ -62,7 +63,7 @@ class Store(ABC):
     def __init__(self, world: World = REAL) -> None:
         self._world, self.troubles = world, troubles(world)
         self._waiters: dict[threading.Event, str] = {}
-        self._rests_until, self._alone = 0.0, f"{self.name} is left alone for a moment, after a failure"
+        self._rests_until, self._away = 0.0, f"{self.name} is away, messages are answered without it"
         self._prepare()
 
     def _prepare(self) -> None:
@@ -133,7 +134,7 @@ class Store(ABC):
         try:
             return step(*arguments)
         except StoreError as error:
-            self.troubles.warn(consequence, error)
+            self.troubles.note(consequence, f": {error}")
             return otherwise
 
     def wait(self, key: str, seen: str | None, seconds: float) -> str | None:
@@ -195,19 +196,19 @@ class Store(ABC):
     @contextmanager
     def _doing(self, operation: str) -> Iterator[None]:
         if self._rests_until and self._world.monotonic() < self._rests_until:
-            self.troubles.note(self._alone, self._alone, lasts=True)
-            raise StoreError(self._alone)
+            self.troubles.note(self._away, lasts=inf)
+            raise StoreError(f"{self.name} is left alone for a moment, after a failure")
         try:
             yield
         except self.failures as error:
             self._rests_until = self._world.monotonic() + self.rest
             self._recover(error)
             failed = StoreError(f"{self.name} did not {operation}: {self._reason(error)}")
-            self.troubles.note(self._alone, f"{failed}: messages are answered without it", lasts=True)
+            self.troubles.note(self._away, f": {failed}", inf)
             raise failed from error
         if self._rests_until and self._world.monotonic() >= self._rests_until:
             self._rests_until = 0.0
-            self.troubles.end(self._alone)
+            self.troubles.end(self._away)
 
     def _recover(self, error: Exception) -> None:  # noqa: B027, not every store has something half done
         """Take back what a failed operation has left half done."""

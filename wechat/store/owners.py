@@ -225,7 +225,7 @@ class Heartbeat:
                 self._owners.look()
                 self._task()
             except StoreError as error:
-                self._owners.troubles.warn("messages of processes that died cannot be looked after", error)
+                self._owners.troubles.note("messages of processes that died cannot be looked after", f": {error}")
             except Exception as error:  # a heart that stops would have the others take what this process is at
                 log_error(logger, "the heartbeat goes on after a failure", error)
             if self._ended.wait(RENEW):
