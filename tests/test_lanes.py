@@ -408,7 +408,7 @@ def test_a_pool_that_is_full_for_a_while_is_said_once_and_so_is_its_end(fill, lo
     for gate in gates:
         gate.may_end.set()
     assert wait_until(lambda: not len(lanes))
-    assert wait_until(lambda: "over: test: all 4 threads are busy, 8 times in " in log.text)
+    assert wait_until(lambda: "over: test: all 4 threads are busy: 8 in " in log.text)
     assert log.text.count("users wait") == 1
 
 
@@ -431,7 +431,7 @@ def test_a_pool_that_is_full_again_is_said_again(fill, log):
     for number in (1, 2):
         assert wait_until(lambda number=number: log.text.count("all 1 threads are busy, 1 users wait") == number)
         gates[-1].may_end.set()
-        assert wait_until(lambda number=number: log.text.count("over: test: all 1 threads are busy, in ") == number)
+        assert wait_until(lambda number=number: log.text.count("over: test: all 1 threads are busy: 1 in ") == number)
         gates.append(Gate([], ""))
         hang_in(lanes, number, gates[-1])
         assert gates[-1].has_begun.wait(5)

@@ -89,7 +89,7 @@ def test_all_processes_know_and_one_line_says_so(store, world, log):
     work(other, world)
     work(one, world)
     assert not one.is_closed()
-    assert overs(world, log) == ["over: no customer messages for 3600 s, slow replies wait for 继续, in 5 s"]
+    assert overs(world, log) == ["over: no customer messages for 3600 s, slow replies wait for 继续: 1 in 5 s"]
 
 
 def test_who_said_that_it_is_closed_says_when_another_process_has_opened_it(store, world, log):

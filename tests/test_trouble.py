@@ -233,7 +233,7 @@ def history(hour):
 
 
 def cause_of(line):
-    return re.fullmatch(r"over: (.+?),(?: \d+ times)? in \d+ s", line)[1]
+    return re.fullmatch(r"over: (.+): \d+ in \d+ s", line)[1]
 
 
 def test_each_cause_of_the_hour_is_in_the_log(hour):
@@ -313,9 +313,9 @@ def test_what_is_over_too_soon_is_worth_no_line(world, later):
 def test_what_lasts_is_said_in_its_time_with_what_is_known_then(world, later, log):
     troubles(world).note("it is full", lambda: f": {world.now:.0f}", lasts=inf, after=5.0)
     assert later(5) == ["it is full: 1005"]
-    assert later(60) == ["still: it is full, in 65 s"]
+    assert later(60) == ["still: it is full: 1 in 65 s"]
     troubles(world).end("it is full")
-    assert log.messages[-1] == "over: it is full, in 65 s"
+    assert log.messages[-1] == "over: it is full: 1 in 65 s"
     assert later(600) == []
 
 

@@ -29,6 +29,10 @@ class Trouble:
     detail: Detail = ""
     level = logging.WARNING
 
+    def is_told(self, now: float) -> bool:
+        """Whether the summary has it: it was said a minute ago, and was not a single case."""
+        return self.is_said and now >= self.next_at and (self.until == inf or self.times > 1)
+
 
 class Troubles:
     """The causes in one process; a thread looks at them while there are any."""
@@ -41,7 +45,8 @@ class Troubles:
 
     def begin(self) -> None:
         """Begin anew: in a process that was forked nothing is wrong yet."""
-        self._lock, self._all, self._next_summary = threading.Lock(), dict[str, Trouble](), -inf
+        self._lock = threading.Lock()
+        self._all, self._next_summary = dict[str, Trouble](), -inf
         self._timer = Timer("trouble", self._look, self._lock, self._world)
 
     def note(
@@ -81,7 +86,7 @@ class Troubles:
         for cause, trouble in list(self._all.items()):
             if now >= trouble.next_at:
                 self._say(cause, trouble, now)
-        lasting = [_sum_up(*one, now) for one in self._all.items() if one[1].is_said and now >= one[1].next_at]
+        lasting = [_sum_up(cause, each, now) for cause, each in self._all.items() if each.is_told(now)]
         if lasting and now >= self._next_summary:
             self._next_summary = now + EVERY
             logger.warning("still: %s", "; ".join(lasting))
@@ -102,7 +107,7 @@ class Troubles:
 
 
 def _sum_up(cause: str, trouble: Trouble, until: float) -> str:
-    return f"{cause}, {f'{trouble.times} times ' if trouble.times > 1 else ''}in {until - trouble.since:.0f} s"
+    return f"{cause}: {trouble.times} in {until - trouble.since:.0f} s"
 
 
 def troubles(world: World = REAL) -> Troubles:

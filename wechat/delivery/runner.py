@@ -43,8 +43,8 @@ class Crowd:
 
     def __init__(self, workers: int, world: World) -> None:
         self._most_users, self._most_others = workers * 3 // 4, workers // 8
-        self._lock, self._troubles = world.lock(), troubles(world)
-        self._held: list[str] = []  # the user of each
+        self._lock = world.lock()
+        self._held, self._troubles = list[str](), troubles(world)  # the user of each attempt
 
     def __len__(self) -> int:
         return len(self._held)
