@@ -14,7 +14,7 @@ from sandbox.cloud_wire import TOKENLESS, UNVERIFIED, number_in
 from sandbox.platform import MESSAGE_HEADER, PAGE_HEADER
 from sandbox.timeline import answering
 from wechat.delivery.delivery import Delivery
-from wechat.platform.transport import Body, Received, Transport
+from wechat.platform.transport import Body, HttpResponse, Transport
 from wechat.routing import Routes, name_of, where
 from wechat.settings import CRYPTOGRAPHY, Settings, package_fault
 
@@ -36,7 +36,7 @@ class NumberedTransport(Transport):
         headers: Mapping[str, str] | None = None,
         *rest: Any,
         **more: Any,
-    ) -> Iterator[Received]:
+    ) -> Iterator[HttpResponse]:
         numbered = {**(headers or {}), MESSAGE_HEADER: str(answering.get())}
         with super().open(method, target, body, numbered, *rest, **more) as received:
             yield received

@@ -30,7 +30,7 @@ from wxserver import Application
 
 MORE = f"\n\n{Texts.more}"
 
-DEAD = f"{Identity().place}/4194304/1/dead"  # no process has a number as high
+DEAD = f"{Identity().namespace}/4194304/1/dead"  # no process has a number as high
 WORK = text_message("work").encode()
 
 

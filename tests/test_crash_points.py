@@ -63,6 +63,7 @@ class Story:
         self.nursery, self.folder, self.plot = nursery, folder / name, plot
         self.folder.mkdir()
         self.seen, self.is_acknowledged, self.restarts = [], False, 0
+        self.was_given_up = False  # by WeChat, so that what was given last did not arrive
         self.cloud = Cloud(f"wx{name:0>16}", SECRET)
         self.cloud.heard = self._hear
         if plot.is_refused:
@@ -107,6 +108,7 @@ class Story:
                 return self.seen[-1]
             if attempt.problem:
                 wait_until(lambda: self.server.is_dead, 2)
+        self.was_given_up = True
         return None
 
     def _restart_if_dead(self):
@@ -145,7 +147,7 @@ class Story:
             if begin < 0:
                 yield f"nobody wrote {part[:40]!r}"
                 continue
-            if begin > covered and self.is_acknowledged:  # else WeChat gave up before the beginning arrived
+            if begin > covered and not self.was_given_up:
                 yield f"{begin} comes when only {covered} have come"
             end = begin + len(part)
             covered = max(covered, end)

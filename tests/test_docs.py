@@ -36,9 +36,9 @@ import functools
 
 import pytest
 
+import wechat.routing
 import wxserver
-from wechat.delivery.answering import Answering
-from wechat.routing import load
+from wechat.routing import Handler, load
 
 
 def pytest_pycollect_makemodule(module_path):
@@ -53,14 +53,16 @@ def handlers_of_the_recipe(request, monkeypatch):
 
 @pytest.fixture(autouse=True)
 def who_answered(monkeypatch):
-    call = Answering._call
+    def noted(function, name, *rest):
+        @functools.wraps(function)
+        def call(*arguments, **offers):
+            with open("answered", "a") as file:
+                print(name, file=file)
+            return function(*arguments, **offers)
 
-    def noted(answering, handler, *arguments, **offers):
-        with open("answered", "a") as file:
-            print(handler.name, file=file)
-        return call(answering, handler, *arguments, **offers)
+        return Handler(call, name, *rest)
 
-    monkeypatch.setattr(Answering, "_call", noted)
+    monkeypatch.setattr(wechat.routing, "Handler", noted)
 
 
 """

@@ -153,7 +153,7 @@ def test_what_is_handed_on_more_often_or_in_a_circle_is_an_error_that_names_the_
     (line,) = [record.message for record in log.records if record.levelname == "ERROR"]
     assert line.startswith("a message was handed on too often: handlers.mine.")
     assert line.count(" -> ") == 7
-    assert account.app.delivery.is_idle()
+    assert wait_until(account.app.delivery.is_idle)
 
 
 @pytest.mark.parametrize(

@@ -47,7 +47,7 @@ def watch(owners, world, seconds, *living):
 # Who can be looked at
 
 
-def name_of(pid, started, place=HERE.place):
+def name_of(pid, started, place=HERE.namespace):
     return f"{place}/{pid}/{started}/abc"
 
 
@@ -98,7 +98,7 @@ def test_a_program_may_be_called_what_it_likes(tmp_path):
     child.communicate(b"\n")
 
 
-@pytest.mark.parametrize("place", ["another-boot/4026531836", HERE.place + "1", HERE.place.split("/")[0] + "/1", ""])
+@pytest.mark.parametrize("place", ["another-boot/4026531836", HERE.namespace + "1", HERE.namespace.split("/")[0] + "/1", ""])
 def test_a_process_of_another_boot_or_namespace_cannot_be_looked_at(place):
     """Two containers may have one host name, and the same numbers."""
     assert not HERE.has_ended(name_of(os.getpid(), "1", place))
@@ -106,11 +106,11 @@ def test_a_process_of_another_boot_or_namespace_cannot_be_looked_at(place):
 
 def test_where_the_system_does_not_say_where_a_process_runs_nobody_can_be_looked_at():
     identity = Identity()
-    identity.place = ""
+    identity.namespace = ""
     assert not identity.has_ended(name_of(os.getpid(), "1", ""))
 
 
-@pytest.mark.parametrize("name", ["", "host/1/2", HERE.place, f"{HERE.place}/", f"{HERE.place}/x"])
+@pytest.mark.parametrize("name", ["", "host/1/2", HERE.namespace, f"{HERE.namespace}/", f"{HERE.namespace}/x"])
 def test_a_name_of_another_version_ends_nothing(name, owners):
     owners._identity = Identity()
     assert not owners.is_dead(name)
@@ -335,7 +335,7 @@ def test_for_a_forked_process_the_one_it_comes_from_is_another():
     code = "import os, time; from wechat.store.memory import MemoryStore; from wechat.store.owners import Owners\n"
     code += "owners = Owners(MemoryStore()); parent = owners.me\n"
     code += "if os.fork(): os._exit(0)\n"
-    code += "owners.be_born(); time.sleep(0.2); print(owners.is_dead(parent), owners.me != parent)"
+    code += "owners.take_name(); time.sleep(0.2); print(owners.is_dead(parent), owners.me != parent)"
     done = subprocess.run([sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True, check=True)
     assert done.stdout == "True True\n"
 

@@ -25,7 +25,7 @@ from wechat.store.base import Store
 from wechat.texts import Texts
 
 SOON = "from wechat.store import owners; owners.RENEW, owners.LIFE = 0.2, 1.0\n"  # a process counts as dead
-UNSEEN = "owners._place = lambda: ''\n"  # a process of another place: it cannot be looked at
+UNSEEN = "owners._pid_namespace = lambda: ''\n"  # a process of another place: it cannot be looked at
 IS_FULL = os.environ.get("CRASH_POINTS") == "all"
 
 
@@ -285,7 +285,7 @@ def test_two_accounts_on_one_store_share_nothing(start, shared_store, name):
 
 def test_a_process_in_a_namespace_without_a_proc_of_its_own_is_not_looked_at():
     """/proc tells of other processes by the same numbers there."""
-    look = "from wechat.store.owners import Identity; print(repr(Identity().place))"
+    look = "from wechat.store.owners import Identity; print(repr(Identity().namespace))"
     inside = ["unshare", "--pid", "--fork"] if container() else []
     said = subprocess.run([*inside, sys.executable, "-c", look], cwd=ROOT, capture_output=True, check=True).stdout
     assert said == b"''\n" if inside else said

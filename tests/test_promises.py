@@ -451,7 +451,7 @@ def test_whatever_a_handler_raises_its_message_is_answered(make_account, error):
         f'@on("text")\ndef leaves(msg): raise {error}\n@on("error")\ndef sorry(msg): return "sorry"\n'
     )
     assert account.say("x")["Content"] == "sorry"
-    assert account.app.delivery.is_idle()
+    assert wait_until(account.app.delivery.is_idle)
 
 
 FORK = """

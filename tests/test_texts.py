@@ -312,6 +312,7 @@ def test_other_processes_know_at_their_next_heartbeat(refusing, tmp_path):
     let_wait(one)
     other.app.delivery.look_after()
     assert other.say("hi")["Content"] == "the model\n\nthere is one"
+    assert wait_until(lambda: not other.app.store.linked("untold")), "it is noted just behind the answer"
     assert one.say("hi")["Content"] == "the model"
 
 

@@ -94,6 +94,7 @@ def test_in_safe_mode_a_reply_has_to_be_sealed():
     envelope = envelope_for(read({**environ, "WECHAT_APPID": SAFE.appid}))
     query, body = SAFE.push(document)
     fields = dict(pair.split("=") for pair in query.split("&"))
-    sealed = envelope.open(body, fields).seal(document.encode())
+    _, seal = envelope.open(body, fields)
+    sealed = seal(document.encode())
     assert verdict(sealed, platform=SAFE) == (document, "")
     assert verdict(sealed.replace(b"<Nonce><![CDATA[", b"<Nonce><![CDATA[0"), platform=SAFE).is_banner

@@ -17,8 +17,8 @@ if TYPE_CHECKING:
 F = TypeVar("F", bound="Handles")
 A = TypeVar("A", bound="Around")
 
-OFFERS = ("match", "session", "api", "error")  # what a handler can ask for by a parameter's name, after the message
-OFFERS_AROUND = ("answer", "match", "session", "api")
+PARAMETERS = ("match", "session", "api", "error")  # what a handler can ask for by a parameter's name, after the message
+AROUND_PARAMETERS = ("answer", "match", "session", "api")
 DEFAULT, ERROR, BUSY = ("default",), ("error",), ("busy",)
 NOT_THEN = BUSY, "session"  # which others have just then
 PARTS = {"text": 2, "event": 3}  # how long a path of this MsgType may be; all others have one part
@@ -136,9 +136,9 @@ def faults_of(function: Function, mark: Mark, owner: Function) -> Iterator[str]:
         yield f"{where(function)} wraps others: what it answers is returned, it cannot yield"
     if mark.hides:
         yield f"{where(function)} hides {where(mark.hides)}: give one of them another name"
-    offers = [name for name in (OFFERS_AROUND if mark.is_around else OFFERS) if (mark.path, name) != NOT_THEN]
-    unknown = [name for name in asks(function)[1:] if name not in offers]
+    allowed = [name for name in (AROUND_PARAMETERS if mark.is_around else PARAMETERS) if (mark.path, name) != NOT_THEN]
+    unknown = [name for name in asks(function)[1:] if name not in allowed]
     if not asks(function):
         yield f"{where(function)} takes no parameter: the first one is the message"
     if unknown:
-        yield f"{where(function)} asks for {', '.join(unknown)}: after the message there are only {', '.join(offers)}"
+        yield f"{where(function)} asks for {', '.join(unknown)}: after the message there are only {', '.join(allowed)}"

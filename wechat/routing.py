@@ -101,6 +101,8 @@ class Router:
         self.default, self.error, self.busy = (found.handler if found else None for found in (self._rest, *others))
         self.texts = texts_of(routes.values())
         self.arounds = [_handler(path, function, is_around=True) for path, function in arounds_of(routes)]
+        # Where their paths begin; a pattern there may fit everything.
+        self._wrapped = {() if isinstance((*each.path, "")[0], re.Pattern) else each.path[:1] for each in self.arounds}
         if self.arounds:  # so that they cost nothing where there are none
             self.find = self._find_within  # type: ignore[method-assign]
 
@@ -129,7 +131,10 @@ class Router:
 
     def wrapping(self, message: Message, handler: Handler) -> list[Found]:
         """What wraps the handler of the message, from outside, each with the match of its own pattern."""
-        found, values = list[Found](), address(message)
+        found: list[Found] = []
+        if self._wrapped.isdisjoint(((), (message["MsgType"].casefold(),), handler.path[:1])):
+            return found  # so that they cost other messages next to nothing
+        values = address(message)
         for outer in self.arounds:
             fits, match = _fit(outer.path, values)
             if fits or outer.path == handler.path:

@@ -191,7 +191,7 @@ class Connections:
         self._slow, self._early, self._report_at = 0, 0, now + REPORT
 
 
-class Served(Protocol):
+class ServableApp(Protocol):
     """What is served: it is told when the end has come, and says whether it is idle."""
 
     settings: Settings
@@ -199,7 +199,7 @@ class Served(Protocol):
     is_draining: bool
 
 
-def bind(app: Served) -> dict[int, Any]:
+def bind(app: ServableApp) -> dict[int, Any]:
     """The sockets of a waitress that is bound to the address in the settings; raises StartError where it cannot be."""
     settings, sockets = app.settings, dict[int, Any]()
     allow_open_files()
@@ -227,7 +227,7 @@ def bind(app: Served) -> dict[int, Any]:
     return sockets
 
 
-def serve(app: Served) -> None:
+def serve(app: ServableApp) -> None:
     """Serves until SIGTERM, Ctrl-C or Ctrl-Break; then finishes what is in flight, for WECHAT_DRAIN seconds at most.
 
     Raises StartError where it cannot listen.

@@ -7,10 +7,13 @@ noisy machine is noisy for everybody; the figure is the median of the rounds' ra
 import io
 import math
 import os
+import shutil
 import statistics
 import sys
+import tempfile
 import timeit
 from base64 import b64decode
+from pathlib import Path
 
 import servers
 from servers import AES_KEY, APPID, PATH, TOKEN
@@ -24,6 +27,11 @@ from wxserver import Application
 ROUNDS, CALLS = 41, 200
 BARS = {"WeRoBot": 0.55, "wechatpy on Flask": 0.30}
 SAFE_BARS = {"wechatpy on Flask, safe": 0.50}
+AROUND = """
+from wechat.routing import around
+@around("image")
+def outer(msg, answer): return answer()
+"""
 HANDLERS_BARS = {"10,000 handlers": 1.1, "1,000 handlers": 1.1, "10 handlers": 1.1}
 PLAIN = Platform(TOKEN)
 SAFE = Platform(TOKEN, "safe", b64decode(AES_KEY + "="), APPID)
@@ -90,6 +98,14 @@ def with_handlers(count):
     return Application(settings, routes)
 
 
+def with_around():
+    """Our application, with an `@around` for messages of another kind than the one that is answered."""
+    with tempfile.TemporaryDirectory() as folder:
+        handlers = shutil.copytree(servers.HANDLERS, Path(folder) / "handlers")
+        (handlers / "outer.py").write_text(AROUND)
+        return Application(*prepare({"WECHAT_TOKEN": TOKEN}, handlers))
+
+
 def print_table(title, times, base, bars):
     """One row for each side, with the median of the rounds' ratios; says whether all bars hold."""
     is_good = True
@@ -111,6 +127,8 @@ def main():
     is_good &= print_table("safe mode, no log", microseconds(sealed), "ours, safe", SAFE_BARS)
     counts = {f"{count:,} handlers": caller(with_handlers(count)) for count in (10_000, 1_000, 10)}
     is_good &= print_table("exact handlers", microseconds(counts), "10,000 handlers", HANDLERS_BARS)
+    wrapped = {"no @around": caller(with_handlers(10)), "an @around of pictures": caller(with_around())}
+    print_table("`@around`, where it is not used", microseconds(wrapped), "no @around", {})
     configure("info", stream=open(os.devnull, "w"))  # noqa: SIM115
     collect_less()
     logged = microseconds({name: caller(servers.SERVERS[name]()) for name in sides})

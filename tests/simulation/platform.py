@@ -11,7 +11,7 @@ LATENCIES = (0, 0, 1 / 8, 1 / 2)  # seconds that a call takes, when all is well
 
 
 class Answer:
-    """A response, as `wechat.platform.transport.Received` is one."""
+    """A response, as `wechat.platform.transport.HttpResponse` is one."""
 
     status = 200
 

@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Any
 from wechat.errors import TransportError, WeChatError
 
 if TYPE_CHECKING:
-    from wechat.platform.transport import Received
+    from wechat.platform.transport import HttpResponse
 
 NUMBER = re.compile(r"[+-]?\d{1,15}(\.\d{1,15})?")
 BREAKS = re.compile(r"[\x00-\x1f\x7f-\x9f\u2028\u2029\ud800-\udfff]+")  # what could break a line of the log
@@ -130,13 +130,13 @@ def hint_for(errcode: int, errmsg: str, call: str = "") -> str:
     return HINTS.get(errcode, "")
 
 
-def is_file(received: Received) -> bool:
+def is_file(received: HttpResponse) -> bool:
     """Whether the answer is a file; an error, or the address of a video, is JSON."""
     kind = received.headers.get_content_maintype()
     return bool(received.headers["Content-Disposition"]) or kind in ("image", "audio", "voice", "video")
 
 
-def read_json(received: Received) -> dict[str, Any]:
+def read_json(received: HttpResponse) -> dict[str, Any]:
     """The JSON object in an answer; raises WeChatError where it holds an errcode."""
     answer = parse(received.read(LARGEST_JSON))
     if isinstance(answer, dict):

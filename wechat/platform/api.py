@@ -24,7 +24,7 @@ from wechat.workers import standing_aside
 from wechat.world import REAL, World
 
 if TYPE_CHECKING:
-    from wechat.platform.transport import Body, Received, Transport
+    from wechat.platform.transport import Body, HttpResponse, Transport
 
 T = TypeVar("T")
 
@@ -155,7 +155,7 @@ class Api:
         """
         from wechat.platform.files import save, save_from
 
-        def read(received: Received) -> Path | dict[str, Any]:
+        def read(received: HttpResponse) -> Path | dict[str, Any]:
             return save(received, Path(folder), media_id) if is_file(received) else read_json(received)
 
         path = "/cgi-bin/media/get/jssdk" if is_jssdk else "/cgi-bin/media/get"
@@ -187,7 +187,7 @@ class Api:
 
     # How a call is made
 
-    def _call(self, call: Call, read: Callable[[Received], T]) -> T:
+    def _call(self, call: Call, read: Callable[[HttpResponse], T]) -> T:
         """Make the call and `read` the answer; renew the access_token once if the platform refuses it."""
         deadline = self._world.monotonic() + call.timeout
         if self._settings.mode == "cloud" or not takes_our_token(call):
@@ -203,7 +203,7 @@ class Api:
                 raise
         return self._try(call, read, fresh, deadline)
 
-    def _try(self, call: Call, read: Callable[[Received], T], token: str, deadline: float) -> T:
+    def _try(self, call: Call, read: Callable[[HttpResponse], T], token: str, deadline: float) -> T:
         """Make the call and `read` the answer; retry while the platform is busy or away, if the call is idempotent."""
         for pause in PAUSES if call.is_repeatable else ():
             try:
@@ -215,7 +215,7 @@ class Api:
             self._world.sleep(pause)
         return self._once(call, read, token, deadline)
 
-    def _once(self, call: Call, read: Callable[[Received], T], token: str, deadline: float) -> T:
+    def _once(self, call: Call, read: Callable[[HttpResponse], T], token: str, deadline: float) -> T:
         query = {**({"access_token": token} if token else {}), **call.query}
         separator = "&" if "?" in call.path else "?"
         target = call.path + (separator + urlencode(query, errors="replace") if query else "")

@@ -15,7 +15,7 @@ from urllib.parse import urlsplit
 from wechat.errors import TransportError
 from wechat.platform.answers import to_text
 from wechat.platform.connecting import translated
-from wechat.platform.transport import PIECE, Body, Received, Transport
+from wechat.platform.transport import PIECE, Body, HttpResponse, Transport
 from wechat.settings import Settings
 
 LARGEST_FILE = 100 * 1024 * 1024  # bytes; the platform takes in a tenth of that
@@ -61,7 +61,7 @@ def readable(filename: str) -> str:
         return filename.encode(errors="replace").decode()
 
 
-def save(received: Received, folder: Path, fallback: str) -> Path:
+def save(received: HttpResponse, folder: Path, fallback: str) -> Path:
     """Writes the body into the folder under the name that came with it, or one like it that is free.
 
     Nothing is left where it breaks off. Raises TransportError, and OSError where the file cannot be written.
@@ -113,7 +113,7 @@ def _origin(url: str) -> tuple[str, str | None, int]:
     return parts.scheme, parts.hostname, parts.port or (443 if parts.scheme == "https" else 80)
 
 
-def _name_in(received: Received) -> str:
+def _name_in(received: HttpResponse) -> str:
     """The name in Content-Disposition, empty where there is none; http.client has read its bytes as Latin-1."""
     name = ""
     with suppress(Exception):  # email's parser raises TypeError at filename*0*=a; filename*0*=b

@@ -40,7 +40,7 @@ Body = bytes | Callable[[], Iterable[bytes]] | None  # a function begins it anew
 Request = tuple[str, str, Body, Mapping[str, str]]  # method, target, body and headers
 
 
-class Received:
+class HttpResponse:
     """A response whose body is still on the wire."""
 
     def __init__(self, response: HTTPResponse, what: str) -> None:
@@ -101,7 +101,7 @@ class Transport:
         headers: Mapping[str, str] | None = None,
         timeout: float = 10,
         is_repeatable: bool = False,
-    ) -> Iterator[Received]:
+    ) -> Iterator[HttpResponse]:
         """The response, to be read inside the block within `timeout` seconds after its beginning.
 
         A kept connection that turns out to be dead is replaced by a fresh one where the call `is_repeatable`. Once
@@ -114,7 +114,7 @@ class Transport:
             connection, response = self._exchange(request, time.monotonic() + timeout, is_repeatable)
         is_reusable = False
         try:
-            yield Received(response, what)
+            yield HttpResponse(response, what)
             is_open = response.isclosed() and connection.sock is not None
             is_reusable = is_open and _server_of(connection) == self._in_order()[0]
         finally:

@@ -31,21 +31,21 @@ class Identity:
     """
 
     def __init__(self) -> None:
-        self.place, pid = _place(), os.getpid()
-        started = _started(pid) if self.place else ""
-        self.name = f"{self.place}/{pid}/{started}/{secrets.token_hex(6)}"
+        self.namespace, pid = _pid_namespace(), os.getpid()
+        started = _started(pid) if self.namespace else ""
+        self.name = f"{self.namespace}/{pid}/{started}/{secrets.token_hex(6)}"
 
     def has_ended(self, owner: str) -> bool:
         """Whether the process is one that can be looked at from here, and is gone."""
-        if not self.place or not owner.startswith(self.place + "/"):
+        if not self.namespace or not owner.startswith(self.namespace + "/"):
             return False
         with suppress(PermissionError, ValueError):  # one that may not be looked at, or a name of another version
-            pid, started = owner.removeprefix(self.place + "/").split("/")[:2]
+            pid, started = owner.removeprefix(self.namespace + "/").split("/")[:2]
             return _started(int(pid)) != started  # its number may have gone to another program
         return False
 
 
-def _place() -> str:
+def _pid_namespace() -> str:
     """Where a PID means the same process; empty where the system does not say."""
     try:
         if os.readlink("/proc/self") != str(os.getpid()):
@@ -82,9 +82,9 @@ class Owners:
     def __init__(self, store: Store, world: World = REAL, identify: Callable[[], Identity] = Identity) -> None:
         self._store, self._world, self._identify = store, world, identify
         self.troubles = store.troubles
-        self.be_born()
+        self.take_name()
 
-    def be_born(self) -> None:
+    def take_name(self) -> None:
         """Take a name, as a new process has to."""
         self._identity = self._identify()
         self.me = self._identity.name
@@ -209,7 +209,7 @@ class Heartbeat:
 
     def _begin_anew(self) -> None:
         if not self._ended.is_set():
-            self._owners.be_born()
+            self._owners.take_name()
             self._at_fork()
             self._begin()
 
