@@ -24,7 +24,7 @@ from wechat.settings import Settings
 from wechat.store.memory import MemoryStore
 from wechat.store.owners import Heartbeat, Identity, Owners
 from wechat.trouble import MOST, troubles
-from wechat.workers import Workers
+from wechat.workers import Workers, _mine
 
 MINUTE, HOUR = 60.0, 3600.0
 # What is wrong, from which minute to which.
@@ -216,6 +216,7 @@ def hour():
     try:
         hour.run()
     finally:
+        _mine.workers = None  # a greenlet has the locals of this thread
         logger.removeHandler(reader)
         logger.propagate = before
     return hour
