@@ -28,7 +28,7 @@ TIMEOUT = 60.0  # seconds that a slow handler has
 APART = 1.0  # seconds between two messages of which it is clear which one came first
 SENT_WITHIN = 25.0  # seconds: what is ready may first have to wait for the lock of a process that died
 STARTS = 3
-OUTAGE = 5.0  # seconds after which a failure of the store counts as another one
+OUTAGE = 3.0  # seconds after which a failure of the store counts as another one: between two heartbeats it may be back
 
 
 class Watch:
