@@ -1,7 +1,5 @@
 """`python -m sandbox`: the other side of the wire, for trying a server without an account."""
 
-from __future__ import annotations
-
 import argparse
 import logging
 import os
@@ -52,15 +50,18 @@ ALWAYS = {
     "WECHAT_MAX_AGE": "0",  # a push from the history of a shell is welcome
     "LOG_LEVEL": "debug",  # what errors say quotes nobody but oneself
 }
+COMMANDS = (
+    (check, "what WeChat would find wrong with a server anywhere"),
+    (load, "send messages at a steady rate, and show the latencies against WeChat's 5 s"),
+    (push, "push one message or event as WeChat would, and show what the user sees"),
+)
 
 
 def main(arguments: list[str]) -> int:
     """Runs one command; without one, serves. Gives the exit status."""
-    environ = {name: value for name, value in os.environ.items() if value}
-    environ = with_defaults(environ)
+    environ = with_defaults({name: value for name, value in os.environ.items() if value})
     options = make_parser(environ).parse_args(arguments)
-    status: int = options.run(options)
-    return status
+    return int(options.run(options))
 
 
 def with_defaults(environ: Mapping[str, str]) -> dict[str, str]:
@@ -79,17 +80,10 @@ def make_parser(environ: Mapping[str, str]) -> argparse.ArgumentParser:
     commands = parser.add_subparsers(
         metavar="COMMAND", title="commands", description="without one: the server, its chat page, and a stand-in API"
     )
-    for name, command, about in (
-        ("check", check, "what WeChat would find wrong with a server anywhere"),
-        ("load", load, "send messages at a steady rate, and show the latencies against WeChat's 5 s"),
-    ):
-        chosen = commands.add_parser(name, help=about, description=about)
-        command.add_arguments(chosen)
+    for command, about in COMMANDS:
+        chosen = commands.add_parser(command.__name__.rpartition(".")[2], help=about, description=about)
+        command.add_arguments(chosen, *([environ] if command is push else []))
         chosen.set_defaults(run=command.run)
-    about = "push one message or event as WeChat would, and show what the user sees"
-    pushing = commands.add_parser("push", help=about, description=about)
-    push.add_arguments(pushing, environ)
-    pushing.set_defaults(run=push.run)
     return parser
 
 

@@ -1,20 +1,16 @@
 """The server as every kind of account and in every mode, with handlers that can be exchanged while it serves."""
 
-from __future__ import annotations
-
 import threading
-from collections.abc import Callable, Iterable, Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Callable, Iterable
 from dataclasses import replace
-from typing import Any, Protocol
-from urllib.parse import parse_qs, urlsplit
+from typing import Any
+from urllib.parse import parse_qs
 from wsgiref.types import StartResponse, WSGIEnvironment
 
 from sandbox.cloud_wire import TOKENLESS, UNVERIFIED, number_in
-from sandbox.platform import MESSAGE_HEADER, PAGE_HEADER
+from sandbox.platform import MESSAGE_HEADER, PAGE_HEADER, is_local
 from sandbox.timeline import answering
-from wechat.delivery.delivery import Delivery
-from wechat.platform.transport import Body, HttpResponse, Transport
+from wechat.platform.transport import Body, Transport
 from wechat.routing import Routes, name_of, where
 from wechat.settings import CRYPTOGRAPHY, Settings, package_fault
 
@@ -23,33 +19,15 @@ KINDS = ("official", "unverified", "miniprogram")  # an unverified account may n
 
 ACCOUNT_HEADER = "X-Sandbox-Account"
 
+Make = Callable[[Settings, Routes], Any]  # gives a `wxserver.Application`
+
 
 class NumberedTransport(Transport):
     """Says with each call in the course of which message it is made."""
 
-    @contextmanager
-    def open(
-        self,
-        method: str,
-        target: str,
-        body: Body = None,
-        headers: Mapping[str, str] | None = None,
-        *rest: Any,
-        **more: Any,
-    ) -> Iterator[HttpResponse]:
+    def open(self, method: str, target: str, body: Body = None, headers: Any = None, *rest: Any, **more: Any) -> Any:
         numbered = {**(headers or {}), MESSAGE_HEADER: str(answering.get())}
-        with super().open(method, target, body, numbered, *rest, **more) as received:
-            yield received
-
-
-class App(Protocol):
-    """What serves one account; `use` gives it other handlers."""
-
-    delivery: Delivery
-
-    def __call__(self, environ: WSGIEnvironment, start_response: StartResponse, /) -> Iterable[bytes]: ...
-
-    def use(self, routes: Routes) -> None: ...
+        return super().open(method, target, body, numbered, *rest, **more)
 
 
 class Accounts:
@@ -59,21 +37,14 @@ class Accounts:
     settings, and `visit` is called with the openid. `make` makes the application for one, when it is first asked for.
     """
 
-    def __init__(
-        self,
-        settings: Settings,
-        routes: Routes,
-        make: Callable[[Settings, Routes], App],
-        visit: Callable[[str], None] = lambda openid: None,
-    ) -> None:
+    def __init__(self, settings: Settings, routes: Routes, make: Make, visit: Callable[[str], None]) -> None:
         self._settings, self._visit = settings, visit
-        self._routes = routes
-        self._make = make
-        self._apps: dict[str, App] = {}
+        self._routes, self._make = routes, make
+        self._apps: dict[str, Any] = {}
         self._lock = threading.Lock()
 
     def __call__(self, environ: WSGIEnvironment, start_response: StartResponse) -> Iterable[bytes]:
-        if not is_local(environ) or "HTTP_ORIGIN" in environ or "HTTP_SEC_FETCH_SITE" in environ:
+        if not names_this_machine(environ) or "HTTP_ORIGIN" in environ or "HTTP_SEC_FETCH_SITE" in environ:
             start_response("403 Forbidden", [("Content-Type", "text/plain")])
             return [b"the sandbox answers this machine alone, and no browser\n"]
         account = environ.get("HTTP_X_SANDBOX_ACCOUNT", "")
@@ -85,7 +56,8 @@ class Accounts:
 
         token = answering.set(number_in(environ))
         try:
-            return self._app(account)(environ, start)
+            body: Iterable[bytes] = self._app(account)(environ, start)
+            return body
         finally:
             answering.reset(token)
 
@@ -107,36 +79,28 @@ class Accounts:
         found = next((function for function in self._routes.values() if name_of(function) == bare), None)
         return where(found).partition("(")[2].rstrip(")") if found else ""
 
-    def _app(self, account: str) -> App:
+    def _app(self, account: str) -> Any:
         mode, _, kind = account.partition("/")
-        is_named = mode in MODES and kind in KINDS
-        name = account if is_named else ""
+        name = account if mode in MODES and kind in KINDS else ""
         with self._lock:
             if name not in self._apps:
-                settings = settings_for(self._settings, mode, kind) if is_named else self._settings
-                self._apps[name] = self._make(inside(settings), self._routes)
+                self._apps[name] = self._make(settings_for(self._settings, name), self._routes)
             return self._apps[name]
 
 
-def is_local(environ: WSGIEnvironment) -> bool:
-    """Whether the request names this machine; under another name, it is somebody's page that asks through a browser."""
-    try:
-        return urlsplit(f"//{environ.get('HTTP_HOST', '')}").hostname in ("127.0.0.1", "localhost", "::1")
-    except ValueError:
-        return False
+def names_this_machine(environ: WSGIEnvironment) -> bool:
+    """Whether the request does; under another name, it is somebody's page that asks through a browser."""
+    return is_local(f"http://{environ.get('HTTP_HOST')}")
 
 
-def settings_for(settings: Settings, mode: str, kind: str) -> Settings:
-    """The settings of the same account in that mode, as an account of that kind."""
-    return replace(
-        settings,
-        mode=mode,
-        account="miniprogram" if kind == "miniprogram" else "official",
-        secret="" if kind == "unverified" else settings.secret,
-    )
+def settings_for(settings: Settings, account: str) -> Settings:
+    """The settings in the mode and as the kind of account that are named, like `safe/official`; as they are without.
 
-
-def inside(settings: Settings) -> Settings:
-    """The settings, with the address at which the stand-in takes calls from WeChat's own cloud, without a token."""
+    In cloud mode they have the address at which the stand-in takes calls from there, without a token.
+    """
+    mode, _, kind = account.partition("/")
+    if account:
+        secret = "" if kind == "unverified" else settings.secret
+        settings = replace(settings, mode=mode, account=kind.replace("unverified", "official"), secret=secret)
     base = TOKENLESS if settings.secret else UNVERIFIED
     return replace(settings, api_urls=(settings.api_urls[0] + base,)) if settings.mode == "cloud" else settings

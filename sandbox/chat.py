@@ -1,7 +1,5 @@
 """The conversation between the page's users and the server: pushes, what becomes of them, and what arrives later."""
 
-from __future__ import annotations
-
 import itertools
 import re
 import threading
@@ -12,7 +10,8 @@ from urllib.parse import urlsplit
 from sandbox.accounts import ACCOUNT_HEADER, KINDS, MODES
 from sandbox.cloud import Cloud
 from sandbox.cloud_wire import ERRMSG, Call
-from sandbox.messages import FIELDS, USER, compose, to_json
+from sandbox.followers import NOTICES
+from sandbox.messages import USER, compose, to_json
 from sandbox.platform import MESSAGE_HEADER, Endpoint, Platform
 from sandbox.timeline import Timeline
 from sandbox.verdict import judge
@@ -22,7 +21,8 @@ from wechat.settings import Settings
 
 USERS = (USER, "oZTwJ5CZXY2gKgAnfCGj7dCRpbA0")
 NAME = re.compile(r"[A-Za-z]\w{0,31}", re.ASCII)
-FORMATS = ("xml", "json")
+CHOICES = {"openid": USERS, "account": KINDS, "mode": MODES, "format": ("xml", "json")}
+SHOWN = {"/cgi-bin/message/custom/send": "customer"} | {f"/cgi-bin/{name}": "notice" for name in NOTICES}
 KEPT = 100  # calls, customer messages and files
 LONGEST = 5.0  # seconds after which the platform hangs up
 APART = 0.2  # seconds between two messages of a user at least, unless the first is answered sooner
@@ -41,31 +41,21 @@ class Order:
     hang_up: float  # seconds
 
     def __post_init__(self) -> None:
-        for name, choices in (
-            ("type", tuple(FIELDS)),
-            ("openid", USERS),
-            ("account", KINDS),
-            ("mode", MODES),
-            ("format", FORMATS),
-        ):
+        for name, choices in CHOICES.items():
             if getattr(self, name) not in choices:
                 raise ValueError(f"{name} takes {', '.join(choices)}")
         if not isinstance(self.hang_up, int | float) or not 0 < self.hang_up <= LONGEST:
             raise ValueError(f"hang_up takes seconds, above 0 and up to {LONGEST:g}")
-        if not _are_fields(self.fields):
+        if not isinstance(self.type, str) or not NAME.fullmatch(self.type):
+            raise ValueError("type takes a MsgType, of letters and digits")
+        if not isinstance(self.fields, dict) or not _is_value(self.fields):
             raise ValueError("fields takes names and texts, or again fields, or lists of those")
 
 
-def _are_fields(value: Any) -> bool:
-    if not isinstance(value, dict):
-        return False
-    return all(NAME.fullmatch(name) and _is_value(inner) for name, inner in value.items())
-
-
 def _is_value(value: Any) -> bool:
-    if isinstance(value, list):
-        return all(map(_is_value, value))
-    return isinstance(value, str) or _are_fields(value)
+    if isinstance(value, dict):
+        return all(NAME.fullmatch(name) and _is_value(inner) for name, inner in value.items())
+    return isinstance(value, str) or (isinstance(value, list) and all(map(_is_value, value)))
 
 
 class Chat:
@@ -117,16 +107,10 @@ class Chat:
             self.timeline.add("attempt", id=number, number=count, **came)
         verdict = judge(platform, attempt, order.type == "event", order.openid)
         text = attempt.body.decode(errors="replace")
-        self.timeline.add(
-            "answered",
-            id=number,
-            openid=order.openid,
-            fault=verdict.fault,
-            body=text,
-            content=text if verdict.reply and order.mode == "cloud" else verdict.reply,
-            reply=_fields(verdict.reply),
-            media=self._media_in(verdict.reply),
-        )
+        shown = text if verdict.reply and order.mode == "cloud" else verdict.reply
+        came = {"openid": order.openid, "fault": verdict.fault, "body": text, "content": shown}
+        seen = {"reply": _fields(verdict.reply), "media": self._media_in(verdict.reply)}
+        self.timeline.add("answered", id=number, **came, **seen)
 
     def show_menu(self, menu: dict[str, Any]) -> int:
         """Makes it the account's menu, as if it had been sent to the platform; gives the errcode of a refusal, or 0.
@@ -149,10 +133,10 @@ class Chat:
         openid = call.body.get("touser")
         about = {"id": call.number, "openid": openid, "message": call.body}
         if call.errcode:
-            if call.path.endswith("/message/custom/send") and call.token_ok:
+            if call.path in SHOWN and call.token_ok:
                 self.timeline.add("refused", errcode=call.errcode, errmsg=ERRMSG.get(call.errcode, ""), **about)
-        elif call.path.endswith("/message/custom/send"):
-            self.timeline.add("customer", media=self._media_in(str(call.body)), **about)
+        elif call.path in SHOWN:
+            self.timeline.add(SHOWN[call.path], media=self._media_in(str(call.body)), **about)
         elif call.path.endswith("/typing"):
             self.timeline.add("typing", openid=openid, is_on=call.body.get("command") == "Typing")
         elif "/menu/" in call.path:
@@ -160,7 +144,7 @@ class Chat:
 
     def _forget(self) -> None:
         """The sandbox may be open for days, so the platform does not keep everything."""
-        del self._cloud.journal[:-KEPT], self._cloud.sent[:-KEPT]
+        del self._cloud.journal[:-KEPT], self._cloud.sent[:-KEPT], self._cloud.followers.notices[:-KEPT]
         for media_id in list(self._cloud.media)[:-KEPT]:
             del self._cloud.media[media_id]
 

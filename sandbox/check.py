@@ -1,19 +1,15 @@
 """What WeChat would find wrong with a server anywhere: a line for each check."""
 
-from __future__ import annotations
-
 import argparse
-import itertools
 import re
-import secrets
 import time
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
 from urllib.parse import quote
 from xml.etree import ElementTree
 
-from sandbox.findings import ADVICE, ECHO, JSON, NOBODY, ONCE, PROBE, REFUSE, XML
-from sandbox.messages import ACCOUNT, USER, to_json
+from sandbox.facts import FACTS
+from sandbox.messages import USER, compose, to_json
 from sandbox.options import add_account, read_account
 from sandbox.platform import Attempt, Endpoint, Platform, is_address, signed_query
 from sandbox.verdict import Verdict, judge
@@ -26,23 +22,11 @@ from wechat.terminal import FAIL, OK, WARN, Finding, complain, report
 DAY = 86_400  # seconds
 LATE = 4.9  # seconds after which it was the platform that hung up, not the server
 DIGITS, ESCAPED = "4375120948345356249", "a+b/c=d &<%你"
-TEXT = ("text", f"<Content>{cdata('你好')}</Content>")
-PUSHES = {  # MsgType and own nodes
-    "an event": ("event", "<Event>CLICK</Event><EventKey>check</EventKey>"),
-    "an event with an empty EventKey": ("event", "<Event>subscribe</Event><EventKey><![CDATA[]]></EventKey>"),
-    "an event that nobody knows": ("event", "<Event>something_new</Event><Thing><Part>1</Part><Part>2</Part></Thing>"),
-    "an image": ("image", "<PicUrl>http://mmbiz.qpic.cn/x/0</PicUrl><MediaId>m</MediaId>"),
-    "a text with ]]>": ("text", "<Content><![CDATA[a]]>b]]></Content>"),
-    "a text with U+001D, which XML forbids": ("text", "<Content><![CDATA[a\x1db]]></Content>"),
-    "a text with &lt;": ("text", f"<Content>{cdata('a &lt; b &amp; c')}</Content>"),
-    "a text with emoji": ("text", f"<Content>{cdata('😀👨‍👩‍👧')}</Content>"),
-    "a text of 2,000 characters": ("text", f"<Content>{'界' * 2000}</Content>"),
-}
+TEXT = ("text", {"Content": "你好"})
+PUSHES = {**FACTS["checked"], "a text of 2,000 characters": ("text", {"Content": "界" * 2000})}
+ADVICE: dict[str, str] = FACTS["advice"]  # what to do about a fault, by how it begins
 ENTITIES = "<!DOCTYPE xml [<!ENTITY a 'expanded'><!ENTITY user '&a;&a;'>]>"
-PROBES = {
-    "JSON": b'{"action": "CheckContainerPath"}',
-    "XML": b"<xml><action>CheckContainerPath</action></xml>",
-}
+PROBES = {"JSON": b'{"action": "CheckContainerPath"}', "XML": b"<xml><action>CheckContainerPath</action></xml>"}
 
 
 @dataclass(frozen=True)
@@ -51,15 +35,6 @@ class Server:
 
     url: str
     platform: Platform
-    seconds: Iterator[int]  # a CreateTime for each message: many servers tell events apart by nothing else
-
-    def compose(self, kind: str, nodes: str) -> str:
-        """A message that was never sent before."""
-        return (
-            f"<xml><ToUserName>{cdata(ACCOUNT)}</ToUserName><FromUserName>{cdata(USER)}</FromUserName>"
-            f"<CreateTime>{next(self.seconds)}</CreateTime><MsgType>{cdata(kind)}</MsgType>{nodes}"
-            f"{'' if kind == 'event' else f'<MsgId>{secrets.randbits(62)}</MsgId>'}</xml>"
-        )
 
     def verify(self, query: str, echostr: str = DIGITS, url: str = "") -> Attempt:
         """The answer to the question whether the server knows the token."""
@@ -97,17 +72,16 @@ def run(options: argparse.Namespace) -> int:
     except (SettingsError, ValueError) as error:
         complain(error)
         return 2
-    server = Server(options.url, platform, itertools.count(int(time.time())))
-    return report(check(server), f"checks in {platform.mode} mode")
+    return report(check(Server(options.url, platform)), f"checks in {platform.mode} mode")
 
 
 def check(server: Server) -> Iterator[Finding]:
     """Every finding; they end early where the rest would only say the same again."""
     if server.verify(signed_query(server.platform.token)).status is None:
-        yield Finding("a GET to verify the URL", "nobody answers", FAIL, NOBODY)
+        yield Finding("a GET to verify the URL", "nobody answers", FAIL, ADVICE["nobody"])
         return
     yield from (_probes if server.platform.mode == "cloud" else _verification)(server)
-    query, body = server.platform.push(server.compose(*TEXT))
+    query, body = server.platform.push(compose(*TEXT))
     attempts = server.deliver(query, body)
     finding = _taken("a text", server, attempts)
     yield finding
@@ -115,8 +89,9 @@ def check(server: Server) -> Iterator[Finding]:
         return
     if finding.mark != FAIL:
         yield _again(server, query, body, server.judge(attempts[-1]).reply)
-    for tried, (kind, nodes) in PUSHES.items():
-        attempts = server.deliver(*server.platform.push(server.compose(kind, nodes)))
+    for tried, (kind, fields) in PUSHES.items():
+        content = compose(kind, fields).replace("␝", "\x1d")  # which is left out of a message otherwise
+        attempts = server.deliver(*server.platform.push(content))
         yield _taken(tried, server, attempts, kind == "event")
     for tried, (query, body, mark) in _bad_pushes(server).items():
         yield _refused(f"a push {tried}", server, server.post(query, body), mark)
@@ -124,13 +99,12 @@ def check(server: Server) -> Iterator[Finding]:
 
 
 def _other_format(server: Server) -> Iterator[Finding]:
-    text = server.compose(*TEXT)
-    if server.platform.mode == "cloud":
-        what, push, advice = "XML", ("", text.encode()), XML
-    else:
-        what, push, advice = "JSON", server.platform.push(to_json(parse(text.encode()))), JSON
+    what, content = "XML", compose(*TEXT).encode()
+    push = "", content
+    if server.platform.mode != "cloud":
+        what, push = "JSON", server.platform.push(to_json(parse(content)))
     fault = server.judge(server.post(*push)).fault
-    yield Finding(f"a text as {what}", fault or "taken", WARN if fault else OK, advice if fault else "")
+    yield Finding(f"a text as {what}", fault or "taken", *((WARN, ADVICE[f"no {what}"]) if fault else ()))
 
 
 def _probes(server: Server) -> Iterator[Finding]:
@@ -138,11 +112,9 @@ def _probes(server: Server) -> Iterator[Finding]:
     for what, body in PROBES.items():
         attempt = server.post("", body)
         is_good = attempt.status == 200 and attempt.body in (b"", b"success")
-        yield Finding(
-            f"CheckContainerPath as {what}", _came(attempt), OK if is_good else FAIL, "" if is_good else PROBE
-        )
+        yield Finding(f"CheckContainerPath as {what}", _came(attempt), *(() if is_good else (FAIL, ADVICE["probe"])))
     unmarked = replace(server, platform=replace(server.platform, mode="plain"))
-    body = server.platform.push(server.compose(*TEXT))[1]
+    body = server.platform.push(compose(*TEXT))[1]
     yield _refused(f"a push without {MARK}", server, unmarked.post("", body), FAIL)
 
 
@@ -156,14 +128,14 @@ def _verification(server: Server) -> Iterator[Finding]:
     for what, (forged, mark) in gets.items():
         tried, attempt = f"a GET with a {what}", server.verify(forged)
         is_taken = attempt.status == 200 and DIGITS.encode() in attempt.body
-        yield Finding(tried, "the echostr", mark, REFUSE) if is_taken else _survived(tried, attempt)
+        yield Finding(tried, "the echostr", mark, ADVICE["refuse"]) if is_taken else _survived(tried, attempt)
 
 
 def _echoed(tried: str, attempt: Attempt, echostr: str, mark: str) -> Finding:
     if attempt.status != 200:
         return Finding(tried, _came(attempt), mark, ADVICE["status 40"])
     if attempt.body != echostr.encode():
-        return Finding(tried, f"200, but {len(attempt.body)} bytes that are not the echostr", mark, ECHO)
+        return Finding(tried, f"200, but {len(attempt.body)} bytes that are not the echostr", mark, ADVICE["echo"])
     return Finding(tried, "200, the echostr")
 
 
@@ -191,10 +163,10 @@ def _again(server: Server, query: str, body: bytes, first: str) -> Finding:
     if reply == first:
         return Finding(tried, "the same answer")
     if not reply:
-        return Finding(tried, "success, so a first answer that got lost is lost", WARN, ONCE)
+        return Finding(tried, "success, so a first answer that got lost is lost", WARN, ADVICE["once"])
     is_alike = len({re.sub("<CreateTime>.*?</CreateTime>", "", document) for document in (first, reply)}) == 1
     what = "another CreateTime" if is_alike else "another document"
-    return Finding(tried, f"{what}: the handler ran twice", WARN if is_alike else FAIL, ONCE)
+    return Finding(tried, f"{what}: the handler ran twice", WARN if is_alike else FAIL, ADVICE["once"])
 
 
 def _spoil(query: str, name: str = "signature") -> str:
@@ -203,7 +175,7 @@ def _spoil(query: str, name: str = "signature") -> str:
 
 def _bad_pushes(server: Server) -> dict[str, tuple[str, bytes, str]]:
     # What is wrong: query, body, and the mark where it is taken. OK: it must neither crash nor hold up a server.
-    platform, text = server.platform, server.compose(*TEXT)
+    platform, text = server.platform, compose(*TEXT)
     query, body = platform.push(text)
     forged = {
         "with a bad signature": (_spoil(query), body, FAIL),
@@ -238,8 +210,8 @@ def _refused(tried: str, server: Server, attempt: Attempt, mark: str) -> Finding
     if attempt.status != 200 or mark == OK:
         return _survived(tried, attempt)
     if fault:
-        return Finding(tried, "refused, but with status 200", WARN, REFUSE)
-    return Finding(tried, "taken", mark, REFUSE)
+        return Finding(tried, "refused, but with status 200", WARN, ADVICE["refuse"])
+    return Finding(tried, "taken", mark, ADVICE["refuse"])
 
 
 def _survived(tried: str, attempt: Attempt) -> Finding:

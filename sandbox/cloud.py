@@ -1,7 +1,5 @@
 """Plays api.weixin.qq.com towards a client: tokens, menus, media and customer messages, and faults on demand."""
 
-from __future__ import annotations
-
 import itertools
 import math
 import secrets
@@ -38,8 +36,7 @@ class Cloud:
 
     `clock` gives seconds since 1970; `token_life` is in seconds. `journal` holds every request, and `heard` is called
     with it; `sent` holds the openid and the JSON of each customer message that was taken, `media` the uploads by
-    media_id; `fetches` counts the tokens that stable_token handed out. `followers` knows who may
-    get what, `diagnosis` the quotas.
+    media_id; `fetches` counts the tokens that stable_token handed out. `followers` knows who may get what.
     """
 
     url = ""  # where it is served
@@ -65,8 +62,11 @@ class Cloud:
     def _names(self) -> dict[str, Endpoint]:
         menus = self.menus
         return {
-            "token": ("GET", self._new_token),
-            "stable_token": ("POST", self._stable_token),
+            "token": ("GET", lambda asked: self._credential_errcode(asked.query) or self._new_token()),
+            "stable_token": (
+                "POST",
+                lambda asked: self._credential_errcode(asked.body) or self._stable_token(asked.body),
+            ),
             "menu/create": ("POST", lambda asked: menus.create(asked.body)),
             "menu/get": ("GET", lambda _: menus.get()),
             "menu/delete": ("GET", lambda _: menus.delete()),
@@ -106,6 +106,10 @@ class Cloud:
         queue = itertools.cycle(kinds) if times is None else iter(kinds * times)
         with self._lock:
             self._faults.append((path_prefix, queue))
+
+    def answer(self, path: str, answer: dict[str, Any]) -> None:
+        """Lets the POSTs of a path give this JSON, also one that is no endpoint."""
+        self._endpoints[path] = ("POST", lambda _: answer)
 
     def heal(self) -> None:
         """Removes all faults."""
@@ -148,13 +152,12 @@ class Cloud:
         answer = cloud_wire.staged(fault) if in_advance else self._run(asked, refusal)
         if fault == "revoked":
             self._tokens.clear()
-        rid = cloud_wire.new_rid()
+        rid = "-".join(secrets.token_hex(4) for _ in range(3))
         response = cloud_wire.respond(answer, fault, rid)
         response.date = self.clock()
         errcode = answer if isinstance(answer, int) else 0
-        come = (asked.method, asked.path, public(asked.query) or {}, public(asked.body))
-        status, number = response.status_int, asked.number
-        self.journal.append(Call(*come, not refusal, asked.escaped, fault, status, errcode, number))
+        come = (asked.method, asked.path, public(asked.query) or {}, public(asked.body), not refusal, asked.escaped)
+        self.journal.append(Call(*come, fault, response.status_int, errcode, asked.number))
         self.diagnosis.note(rid, asked, response, errcode)
         self.heard(self.journal[-1])
         return response, fault
@@ -182,16 +185,12 @@ class Cloud:
             return 42001
         return 40001 if now >= token.replaced else 0
 
-    def _new_token(self, asked: Asked) -> Answer:
-        if errcode := self._credential_errcode(asked.query):
-            return errcode
+    def _new_token(self) -> Answer:
         return {"access_token": self._issue(False, OVERLAP), "expires_in": self._token_life}
 
-    def _stable_token(self, asked: Asked) -> Answer:
-        if errcode := self._credential_errcode(asked.body):
-            return errcode
+    def _stable_token(self, body: dict[str, Any]) -> Answer:
         now, token = self.clock(), self._tokens.get(self._stable)
-        if asked.body.get("force_refresh"):
+        if body.get("force_refresh"):
             if not (self.diagnosis.may_use("refresh", 1, 30) and self.diagnosis.may_use("refreshes", 20, DAY)):
                 return 45011
             self._stable = self._issue(True, 0)

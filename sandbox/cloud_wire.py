@@ -1,10 +1,7 @@
 """Between the bytes and the endpoints of `sandbox.cloud`: reads requests, writes answers, and spoils them on demand."""
 
-from __future__ import annotations
-
 import json
 import re
-import secrets
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any, TypeAlias
@@ -12,44 +9,14 @@ from urllib.parse import parse_qsl
 
 from webob import Request, Response
 
-ERRMSG = {
-    -1: "system error",
-    0: "ok",
-    40001: "invalid credential, access_token is invalid or not latest",
-    40007: "invalid media_id",
-    40164: "invalid ip 1.2.3.4 ipv6 ::ffff:1.2.3.4, not in whitelist",
-    41001: "access_token missing",
-    42001: "access_token expired",
-    45009: "reach max api daily quota limit",
-    45011: "api minute-quota reach limit, must slower, retry next minute",
-    45015: "response out of time limit or subscription is canceled",
-    45047: "out of response count limit",
-    46003: "menu no exist",
-    40066: "invalid url: the sandbox's stand-in has no such endpoint",
-    47001: "data format error",
-    48001: "api unauthorized",
-    76001: "rid not found, please check",
-    76021: "cgi_path not found, please check",
-}
-CONTENT_TYPES = {
-    "png": "image/png",
-    "gif": "image/gif",
-    "amr": "audio/amr",
-    "mp3": "audio/mpeg",
-    "speex": "voice/speex",
-    "mp4": "video/mp4",
-}
+from sandbox.facts import FACTS
+
+ERRMSG = {int(errcode): errmsg for errcode, errmsg in FACTS["errmsg"].items()}
+CONTENT_TYPES: dict[str, str] = FACTS["content_types"]
 JSON_TYPE = "application/json; encoding=utf-8"
 PAGE = "<html>\r\n<head><title>{0}</title></head>\r\n<body><center><h1>{0}</h1></center></body>\r\n</html>\r\n"
 
-REFUSALS = {
-    "busy": -1,
-    "expired": 42001,
-    "revoked": 40001,
-    "invalid": 40001,
-    "not-allowed": 40164,
-    "unauthorized": 48001,
-}
+REFUSALS: dict[str, int] = FACTS["faults"]
 BODIES = {"garbage": b"\x1f\x8b\x08{\xff", "empty": b""}
 FAULT = re.compile("|".join([*REFUSALS, *BODIES, r"slow:\d*\.?\d+|cut|html|control|status:[2-5]\d\d|code:-?\d+"]))
 LATE_FAULTS = ("slow", "cut", "control")  # the call is carried out, and its answer suffers
@@ -182,23 +149,11 @@ def staged(fault: str) -> Answer:
     kind, _, value = fault.partition(":")
     if kind == "code":
         return int(value)
-    if kind == "status":
-        return page(int(value))
-    if kind == "html":
-        return Response(PAGE.format("502 Bad Gateway"), content_type="text/html")
+    if kind in ("status", "html"):  # the page of the servers in front of the API; the second comes with a status of 200
+        response = Response(status=int(value or 200), content_type="text/html")
+        response.text = PAGE.format(response.status if value else "502 Bad Gateway")
+        return response
     return REFUSALS[kind] if kind in REFUSALS else Response(BODIES[kind], content_type=JSON_TYPE)
-
-
-def page(status: int) -> Response:
-    """The page of the servers in front of the API."""
-    response = Response(status=status, content_type="text/html")
-    response.text = PAGE.format(response.status)
-    return response
-
-
-def new_rid() -> str:
-    """What names one call."""
-    return "-".join(secrets.token_hex(4) for _ in range(3))
 
 
 def respond(answer: Answer, fault: str, rid: str) -> Response:

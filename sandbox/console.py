@@ -1,7 +1,5 @@
 """The chat page over HTTP, beside the platform's API."""
 
-from __future__ import annotations
-
 import json
 import secrets
 import time
@@ -13,10 +11,12 @@ from wsgiref.types import StartResponse, WSGIEnvironment
 
 from webob import Request, Response
 
-from sandbox.accounts import KINDS, MODES, is_local
+from sandbox.accounts import KINDS, MODES, names_this_machine
 from sandbox.chat import USERS, Chat, Order
 from sandbox.cloud import Cloud
 from sandbox.cloud_wire import Media
+from sandbox.facts import FACTS
+from sandbox.messages import FIELDS
 from sandbox.rules import file_errcode
 from wechat.settings import CRYPTOGRAPHY, Settings, package_fault
 
@@ -46,6 +46,7 @@ class Console:
             "accounts": KINDS,
             "modes": MODES,
             "lacks": package_fault(CRYPTOGRAPHY),
+            "samples": {"anyMessage": {**FIELDS, **FACTS["messages"]}, "anyEvent": FACTS["events"]},
             "defaults": {"mode": settings.mode, "account": settings.account},
         }
         self._answers: dict[tuple[str, str], Callable[[Request], Response]] = {
@@ -59,16 +60,18 @@ class Console:
         request = Request(environ)
         path = environ.get("PATH_INFO", "")
         answer: Callable[..., Iterable[bytes]]
-        if not is_local(environ):
-            answer = refuse_json(403, "the sandbox is for this machine alone")
+        if not names_this_machine(environ):
+            answer = json_response({"error": "the sandbox is for this machine alone"}, 403)
         elif is_foreign(environ) and path != "/":
-            answer = refuse_json(403, "the sandbox answers no page but its own")
+            answer = json_response({"error": "the sandbox answers no page but its own"}, 403)
         elif path.startswith("/media/"):
             answer = self._show(path.removeprefix("/media/"))
+        elif respond := self._answers.get((environ["REQUEST_METHOD"], path)):
+            answer = respond(request)
+        elif path in {path for _, path in self._answers}:
+            answer = json_response({"error": "no such page"}, 404)
         else:
-            respond = self._answers.get((environ["REQUEST_METHOD"], path))
-            is_own = path in {path for _, path in self._answers}
-            answer = respond(request) if respond else refuse_json(404, "no such page") if is_own else self._cloud
+            answer = self._cloud
         return answer(environ, start_response)
 
     def _show_page(self, _: Request) -> Response:
@@ -79,7 +82,7 @@ class Console:
     def _events(self, request: Request) -> Response:
         after = request.environ.get("QUERY_STRING", "").removeprefix("after=")
         if not after.isdecimal() or len(after) > 15:
-            return refuse_json(400, "after takes a number")
+            return json_response({"error": "after takes a number"}, 400)
         is_idle = self._is_idle()  # before the events, so that none comes after it
         events = self._chat.timeline.after(int(after), LOOK)
         return json_response({**self._offer, "is_idle": is_idle, "events": events})
@@ -87,7 +90,7 @@ class Console:
     def _push(self, request: Request) -> Response:
         # A page of another host can send no JSON without being allowed to, nor the bytes of a file below.
         if request.content_type != "application/json":
-            return refuse_json(415, "a message comes as JSON")
+            return json_response({"error": "a message comes as JSON"}, 415)
         if (request.content_length or 0) > LONGEST_ORDER:
             return json_response({"error": f"a message has {LONGEST_ORDER:,} bytes at most"})
         try:
@@ -97,7 +100,7 @@ class Console:
 
     def _keep(self, request: Request) -> Response:
         if request.content_type != "application/octet-stream" or (request.content_length or 0) > LARGEST_FILE:
-            return refuse_json(415, "a file comes as application/octet-stream, of 10 MB at most")
+            return json_response({"error": "a file comes as application/octet-stream, of 10 MB at most"}, 415)
         kind, _, filename = request.environ.get("QUERY_STRING", "").partition("/")
         media = Media(kind, filename, request.body, int(time.time()))
         if errcode := file_errcode(media.type, media.extension, len(media.content)):
@@ -108,7 +111,7 @@ class Console:
     def _show(self, media_id: str) -> Response:
         media = self._cloud.media.get(media_id)
         if not media:
-            return refuse_json(404, "no such file")
+            return json_response({"error": "no such file"}, 404)
         response = media.download(media_id)
         response.headers["X-Content-Type-Options"] = "nosniff"
         return response
@@ -131,11 +134,7 @@ def policy(page: bytes) -> str:
     )
 
 
-def json_response(value: object) -> Response:
+def json_response(value: object, status: int = 200) -> Response:
     """The value as the body of a response."""
-    return Response(json.dumps(value), content_type="application/json", charset="utf-8", cache_control="no-store")
-
-
-def refuse_json(status: int, reason: str) -> Response:
-    """A response that says why not."""
-    return Response(json.dumps({"error": reason}), status, content_type="application/json", charset="utf-8")
+    body = json.dumps(value)
+    return Response(body, status, content_type="application/json", charset="utf-8", cache_control="no-store")

@@ -3,8 +3,6 @@
 https://developers.weixin.qq.com/doc/service/api/apimanage/
 """
 
-from __future__ import annotations
-
 import json
 import math
 from collections import Counter
@@ -15,28 +13,18 @@ from urllib.parse import urlencode
 from webob import Response
 
 from sandbox.cloud_wire import Answer, Asked
+from sandbox.facts import FACTS
 
 DAY = 86400  # seconds
 REMEMBERED = 7 * DAY  # a call that failed
-CALLBACK = {  # what callback/check finds: the sample in its document
-    "dns": [{"ip": "111.161.64.40", "real_operator": "UNICOM"}],
-    "ping": [{"ip": "111.161.64.40", "from_operator": "UNICOM", "package_loss": "0%", "time": "23.079ms"}],
-}
-LIMITS = {  # calls a day
-    "stable_token": 500_000,
-    "message/custom/send": 500_000,
-    "media/upload": 100_000,
-    "menu/create": 1_000,
-    "menu/get": 10_000,
-}
 
 
 class Diagnosis:
     """`callback` is what callback/check answers, or an errcode; `limits` are the calls a day of each path."""
 
     def __init__(self, appid: str, secret: str, clock: Callable[[], float]) -> None:
-        self.callback: Answer = CALLBACK
-        self.limits = {f"/cgi-bin/{name}": limit for name, limit in LIMITS.items()}
+        self.callback: Answer = FACTS["callback"]
+        self.limits: dict[str, int] = dict(FACTS["calls_a_day"])
         self._appid, self._secret, self._clock = appid, secret, clock
         self._used: Counter[str] = Counter()
         self._uses: dict[str, list[float]] = {}
@@ -92,11 +80,8 @@ class Diagnosis:
         if path not in self.limits:
             return 76021
         limit, used = self.limits[path], self._used[path]
-        return {
-            "errcode": 0,
-            "errmsg": "ok",
-            "quota": {"daily_limit": limit, "used": used, "remain": max(limit - used, 0)},
-        }
+        quota = {"daily_limit": limit, "used": used, "remain": max(limit - used, 0)}
+        return {"errcode": 0, "errmsg": "ok", "quota": quota}
 
     def _rid(self, asked: Asked) -> Answer:
         found = self._failed.get(str(asked.body.get("rid")))

@@ -3,10 +3,9 @@
 https://developers.weixin.qq.com/doc/service/api/usermanage/userinfo/
 """
 
-from __future__ import annotations
-
 import secrets
 import sys
+from collections import Counter
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from functools import partial
@@ -154,11 +153,8 @@ class Followers:
         return {"tag": {"id": number, "name": name}}
 
     def _list_tags(self) -> dict[str, Any]:
-        tags = [
-            {"id": number, "name": name, "count": sum(number in user.tags for user in self._users.values())}
-            for number, name in self._tags.items()
-        ]
-        return {"tags": tags}
+        counts = Counter(number for user in self._users.values() for number in user.tags)
+        return {"tags": [{"id": number, "name": name, "count": counts[number]} for number, name in self._tags.items()]}
 
     def _change_tag(self, body: dict[str, Any]) -> int:
         """Gives a tag the name; without one, takes the tag away."""

@@ -1,7 +1,5 @@
 """`python -m sandbox load`: messages arrive steadily, and are delivered and judged as WeChat does."""
 
-from __future__ import annotations
-
 import argparse
 import math
 import socket
@@ -105,7 +103,7 @@ class Tally:
     kinds: Counter[str] = field(default_factory=Counter)
     faults: Counter[str] = field(default_factory=Counter)
     over: int = 0  # attempts that were hung up on
-    latencies: array[float] = field(default_factory=lambda: array("d"))  # seconds
+    latencies: "array[float]" = field(default_factory=lambda: array("d"))  # seconds
     _lock: threading.Lock = field(default_factory=threading.Lock)
     _is_closed: bool = False
 
@@ -126,7 +124,7 @@ class Tally:
                 return
             self.lateness = max(self.lateness, late)
             self.over += sum(attempt.seconds >= self.hang_up for attempt in attempts)
-            if verdict.is_banner:
+            if verdict.fault:
                 self.faults[verdict.fault] += 1
                 return
             self.kinds["success" if not verdict.reply else "direct" if len(attempts) == 1 else "later"] += 1
@@ -140,16 +138,17 @@ class Tally:
     def rows(self) -> Iterator[str]:
         """The table, a line each."""
         rate = self.sent / self.seconds if self.seconds else 0
-        yield _row("sent", self.sent, f"in {self.seconds:.1f} s, {rate:,.1f} a second")
-        yield _row("answered directly", self.kinds["direct"])
-        yield _row("on a later attempt", self.kinds["later"])
-        yield _row("acknowledged: success", self.kinds["success"])
-        yield _row("banner", self.banners)
-        for fault, count in self.faults.most_common():
-            yield _row("", count, fault)
-        if self.in_flight:
-            yield _row("ended before an answer", self.in_flight)
-        yield _row(f"attempts over {self.hang_up:g} s", self.over)
+        rows: list[tuple[str, int, str]] = [
+            ("sent", self.sent, f"in {self.seconds:.1f} s, {rate:,.1f} a second"),
+            ("answered directly", self.kinds["direct"], ""),
+            ("on a later attempt", self.kinds["later"], ""),
+            ("acknowledged: success", self.kinds["success"], ""),
+            ("banner", self.banners, ""),
+            *(("", count, fault) for fault, count in self.faults.most_common()),
+            *([("ended before an answer", self.in_flight, "")] if self.in_flight else []),
+            (f"attempts over {self.hang_up:g} s", self.over, ""),
+        ]
+        yield from (f"{name:24}{count:>9,}  {remark}".rstrip() for name, count, remark in rows)
         if self.latencies:
             yield f"latency of the answered attempt, in ms: {percentiles(self.latencies)}"
         if self.unsent:
@@ -158,18 +157,12 @@ class Tally:
             yield f"warning: messages were up to {self.lateness:.1f} s late: this machine is too slow for the rate"
 
 
-def _row(name: str, count: int, remark: str = "") -> str:
-    return f"{name:24}{count:>9,}  {remark}".rstrip()
-
-
 class Load:
     """Sends messages when their time has come, whether or not the earlier ones are answered."""
 
     def __init__(self, options: argparse.Namespace, platform: Platform, tally: Tally) -> None:
-        self.url: str = options.url
-        self.texts: list[str] = options.text or TEXTS
-        self.platform = platform
-        self.tally = tally
+        self.url, self.texts = options.url, options.text or TEXTS
+        self.platform, self.tally = platform, tally
         self._free = threading.Semaphore(tally.most)
         self._queue: SimpleQueue[tuple[int, float] | None] = SimpleQueue()
 
@@ -205,9 +198,8 @@ class Load:
         late = time.monotonic() - due
         openid = f"o{number % USERS:027}"
         push = self.platform.push(text_message(self.texts[number % len(self.texts)], openid), openid=openid)
-        attempts = list(
-            Endpoint(self.url, hang_up=self.tally.hang_up, headers=self.platform.headers).deliver(*push, ATTEMPTS)
-        )
+        endpoint = Endpoint(self.url, hang_up=self.tally.hang_up, headers=self.platform.headers)
+        attempts = list(endpoint.deliver(*push, ATTEMPTS))
         # Cut at the limit, so that one reason is not counted as many.
         last = attempts[-1]._replace(seconds=min(attempts[-1].seconds, self.tally.hang_up))
         self.tally.add(attempts, judge(self.platform, last, openid=openid), late)
@@ -216,21 +208,16 @@ class Load:
 @contextmanager
 def _progress(tally: Tally) -> Iterator[None]:
     """Shows how far it is on a terminal, and nothing elsewhere."""
-    if not sys.stderr.isatty():
-        yield
-        return
     is_over = threading.Event()
 
     def show() -> None:
         while not is_over.wait(0.2):
             line = f"{tally.sent:,} sent, {tally.in_flight:,} in flight, {tally.banners:,} with the banner"
             print(f"\r{line:79}", end="", file=sys.stderr, flush=True)
-
-    thread = threading.Thread(target=show, daemon=True)
-    thread.start()
-    try:
-        yield
-    finally:
-        is_over.set()
-        thread.join()
         print(f"\r{'':79}\r", end="", file=sys.stderr, flush=True)
+
+    thread = threading.Thread(target=show if sys.stderr.isatty() else is_over.wait, daemon=True)
+    thread.start()
+    yield
+    is_over.set()
+    thread.join()

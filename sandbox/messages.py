@@ -3,13 +3,12 @@
 https://developers.weixin.qq.com/doc/service/guide/product/message/Receiving_standard_messages.html
 """
 
-from __future__ import annotations
-
 import json
 import secrets
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 
+from sandbox.facts import FACTS
 from wechat.message import Message, cdata, without_forbidden
 
 ACCOUNT, APPID = "gh_7f083739789a", "wx1234567890abcdef"
@@ -17,17 +16,7 @@ USER = "o9AgO5Kd5ggOC-bXrbNODIiE3bGY"
 NUMBERS = ("CreateTime", "MsgId")  # the nodes without CDATA
 
 # The fields of each type that a user fills, in the order of a command line, and what they are otherwise.
-FIELDS: Mapping[str, Mapping[str, str]] = {
-    "text": {"Content": "你好"},
-    "image": {"PicUrl": "https://example.com/picture.jpg", "MediaId": "sandbox-image"},
-    "voice": {"Recognition": "你好", "MediaId": "sandbox-voice", "Format": "amr"},
-    "video": {"MediaId": "sandbox-video", "ThumbMediaId": "sandbox-thumb"},
-    "shortvideo": {"MediaId": "sandbox-video", "ThumbMediaId": "sandbox-thumb"},
-    "location": {"Location_X": "39.9", "Location_Y": "116.4", "Label": "北京", "Scale": "15"},
-    "link": {"Title": "标题", "Description": "", "Url": "https://example.com/"},
-    "miniprogrampage": {"Title": "标题", "AppId": APPID, "PagePath": "pages/index"},
-    "event": {"Event": "subscribe", "EventKey": ""},
-}
+FIELDS: Mapping[str, Mapping[str, str]] = FACTS["sent"]
 
 
 def text_message(content: str, openid: str = USER) -> str:

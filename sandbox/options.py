@@ -1,7 +1,5 @@
 """The options that name an account, for the commands that play WeChat for it."""
 
-from __future__ import annotations
-
 import argparse
 from collections.abc import Mapping
 
@@ -27,20 +25,17 @@ def add_account(parser: argparse.ArgumentParser, environ: Mapping[str, str] | No
 
 def read_account(options: argparse.Namespace) -> Settings:
     """The settings that `add_account` took; raises SettingsError."""
-    mode = options.mode or ("safe" if options.aes_key else None)
-    given = dict(zip(OPTIONS, (options.token, options.aes_key, options.appid, mode), strict=True))
+    values = (options.token, options.aes_key, options.appid, options.mode or ("safe" if options.aes_key else None))
+    given = {name: value for name, value in zip(OPTIONS, values, strict=True) if value is not None}
     environ = options.environ or {}
-    if mode == "cloud":  # which takes neither from the environment
+    if given.get("WECHAT_MODE") == "cloud":  # which takes neither from the environment
         environ = {name: value for name, value in environ.items() if name not in ("WECHAT_TOKEN", "WECHAT_AES_KEY")}
     try:
-        return read({**environ, **{name: value for name, value in given.items() if value is not None}})
+        return read({**environ, **given})
     except SettingsError as error:
         if options.environ is not None:
             raise
-        raise SettingsError([_with_options(fault) for fault in error.faults]) from None
-
-
-def _with_options(fault: str) -> str:
-    for name, option in OPTIONS.items():
-        fault = fault.replace(name, option)
-    return fault
+        said = "\n".join(error.faults)
+        for name, option in OPTIONS.items():
+            said = said.replace(name, option)
+        raise SettingsError(said.split("\n")) from None

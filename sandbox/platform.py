@@ -3,8 +3,6 @@
 https://developers.weixin.qq.com/doc/service/guide/dev/push/
 """
 
-from __future__ import annotations
-
 import json
 import os
 import re
@@ -18,7 +16,7 @@ from concurrent.futures import Future
 from contextlib import closing, suppress
 from dataclasses import dataclass, field
 from http.client import HTTPConnection, HTTPException, HTTPSConnection
-from typing import NamedTuple
+from typing import NamedTuple, Self
 from urllib.parse import urlencode, urlsplit
 from wsgiref.types import WSGIApplication
 from xml.etree import ElementTree
@@ -67,6 +65,11 @@ def is_address(text: str) -> bool:
     """Whether it is a URL to post to."""
     found = re.fullmatch(r"https?://([\w.-]+|\[[\da-f:]+\])(:\d{1,5})?(/[!-~]*)?", text, re.ASCII | re.IGNORECASE)
     return found is not None and int((found[2] or ":80")[1:]) < 65_536
+
+
+def is_local(url: str) -> bool:
+    """Whether it is on this machine."""
+    return is_address(url) and urlsplit(url).hostname in ("127.0.0.1", "localhost", "::1")
 
 
 @dataclass(frozen=True)
@@ -155,7 +158,7 @@ class Platform:
     appid: str = ""
 
     @classmethod
-    def of(cls, settings: Settings) -> Platform:
+    def of(cls, settings: Settings) -> Self:
         """WeChat's side of the account in the settings."""
         return cls("".join(settings.tokens[:1]), settings.mode, (settings.aes_keys or (b"",))[0], settings.appid)
 

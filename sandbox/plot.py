@@ -1,14 +1,12 @@
 """How long answers took: in a line of text, and as SVG."""
 
-from __future__ import annotations
-
 import argparse
 import math
 from collections import Counter
 from collections.abc import Iterable, Iterator
-from dataclasses import dataclass
 from html import escape
 from pathlib import Path
+from typing import NamedTuple
 
 WIDTH, HEIGHT = 820, 460
 LEFT, RIGHT, TOP, BOTTOM = 70, 790, 60, 390  # the sides of the plot, from the upper left corner
@@ -29,24 +27,25 @@ font-family="sans-serif" font-size="13" fill="#333">
 """
 
 
-@dataclass(frozen=True)
-class Chart:
+class Chart(NamedTuple):
     """What is drawn: `latencies` and the `limit` after which WeChat hangs up, both in seconds."""
 
     title: str
     latencies: list[float]
     limit: float
 
-    @property
-    def decades(self) -> tuple[int, int]:
-        """The powers of ten between which everything lies."""
-        values = [0.001, *self.latencies, self.limit]
-        return math.floor(math.log10(min(values))), math.floor(math.log10(max(values))) + 1
 
-    @property
-    def limit_label(self) -> str:
-        """What stands beside the line at the limit."""
-        return f"{self.limit:g} s: WeChat hangs up"
+class Scale(NamedTuple):
+    """Where a value from `low` to `high` is drawn: between `start` and `end`."""
+
+    low: float
+    high: float
+    start: float
+    end: float
+
+    def at(self, value: float) -> float:
+        """The place of the value."""
+        return self.start + (value - self.low) / (self.high - self.low) * (self.end - self.start)
 
 
 def percentiles(latencies: Iterable[float]) -> str:
@@ -68,58 +67,46 @@ def plot_file(name: str) -> Path:
 
 def to_svg(chart: Chart) -> str:
     """The chart as an SVG document; the line at the limit has the id `limit`."""
-    title = escape(chart.title)
+    title, values = escape(chart.title), [0.001, *chart.latencies, chart.limit]
     counts = Counter(math.floor(math.log10(seconds) * BINS) for seconds in chart.latencies)
     top = max(1, math.ceil(math.log10(max(counts.values(), default=1))))
-    parts = [*_y_axis(top), *_bars(chart, counts, top), *_x_axis(chart), *_limit(chart)]
+    low, high = math.floor(math.log10(min(values))), math.floor(math.log10(max(values))) + 1
+    x, y = Scale(low, high, LEFT, RIGHT), Scale(-FOOT, top, BOTTOM, TOP)
+    parts = [*_y_axis(y, top), *_bars(x, y, counts), *_x_axis(x, low, high), *_limit(x, chart.limit)]
     return FRAME % (title, title, "\n".join(parts))
 
 
-def _x(chart: Chart, exponent: float) -> float:
-    low, high = chart.decades
-    return LEFT + (exponent - low) / (high - low) * (RIGHT - LEFT)
-
-
-def _y(exponent: float, top: int) -> float:
-    return BOTTOM - (exponent + FOOT) / (top + FOOT) * (BOTTOM - TOP)
-
-
-def _y_axis(top: int) -> Iterator[str]:
+def _y_axis(y: Scale, top: int) -> Iterator[str]:
     for exponent in range(top + 1):
-        y = _y(exponent, top)
-        yield f'<path d="M{LEFT} {y:.1f}H{RIGHT}" stroke="#ddd"/>'
-        yield f'<text x="{LEFT - 8}" y="{y + 4:.1f}" text-anchor="end">{10**exponent:,}</text>'
+        yield f'<path d="M{LEFT} {y.at(exponent):.1f}H{RIGHT}" stroke="#ddd"/>'
+        yield f'<text x="{LEFT - 8}" y="{y.at(exponent) + 4:.1f}" text-anchor="end">{10**exponent:,}</text>'
 
 
-def _bars(chart: Chart, counts: Counter[int], top: int) -> Iterator[str]:
+def _bars(x: Scale, y: Scale, counts: Counter[int]) -> Iterator[str]:
     for number, count in sorted(counts.items()):
-        x, end, y = _x(chart, number / BINS), _x(chart, (number + 1) / BINS), _y(math.log10(count), top)
-        span = f"{_time(10 ** (number / BINS))} to {_time(10 ** ((number + 1) / BINS))}"
+        start, end, above = number / BINS, (number + 1) / BINS, y.at(math.log10(count))
         yield (
-            f'<rect class="bar" x="{x:.1f}" y="{y:.1f}" width="{end - x - 1:.1f}" height="{BOTTOM - y:.1f}" '
-            f'fill="#3b7dd8"><title>{count:,} in {span}</title></rect>'
+            f'<rect class="bar" x="{x.at(start):.1f}" y="{above:.1f}" width="{x.at(end) - x.at(start) - 1:.1f}" '
+            f'height="{BOTTOM - above:.1f}" fill="#3b7dd8"><title>{count:,} in {_time(10**start)} to {_time(10**end)}'
+            "</title></rect>"
         )
 
 
-def _x_axis(chart: Chart) -> Iterator[str]:
-    low, high = chart.decades
+def _x_axis(x: Scale, low: int, high: int) -> Iterator[str]:
     yield f'<path d="M{LEFT} {BOTTOM}H{RIGHT}" stroke="#333"/>'
     for exponent in range(low, high + 1):
-        x = _x(chart, exponent)
-        yield f'<path d="M{x:.1f} {BOTTOM}v8" stroke="#333"/>'
-        yield f'<text x="{x:.1f}" y="{BOTTOM + 24}" text-anchor="middle">{_time(10.0**exponent)}</text>'
-    for exponent in range(low, high):
-        for digit in range(2, 10):
-            yield f'<path d="M{_x(chart, exponent + math.log10(digit)):.1f} {BOTTOM}v4" stroke="#333"/>'
+        digits = range(2, 10) if exponent < high else ()
+        ticks = "".join(f"M{x.at(exponent + math.log10(digit)):.1f} {BOTTOM}v4" for digit in digits)
+        yield f'<path d="M{x.at(exponent):.1f} {BOTTOM}v8{ticks}" stroke="#333"/>'
+        yield f'<text x="{x.at(exponent):.1f}" y="{BOTTOM + 24}" text-anchor="middle">{_time(10.0**exponent)}</text>'
 
 
-def _limit(chart: Chart) -> Iterator[str]:
-    x = _x(chart, math.log10(chart.limit))
-    yield (
-        f'<line id="limit" x1="{x:.1f}" y1="{TOP - 8}" x2="{x:.1f}" y2="{BOTTOM}" stroke="#c62828" '
-        'stroke-width="2" stroke-dasharray="6 4"/>'
-    )
-    yield f'<text x="{x - 6:.1f}" y="{TOP - 4}" fill="#c62828" text-anchor="end">{chart.limit_label}</text>'
+def _limit(x: Scale, limit: float) -> Iterator[str]:
+    place, red = x.at(math.log10(limit)), "#c62828"
+    line = f'x1="{place:.1f}" y1="{TOP - 8}" x2="{place:.1f}" y2="{BOTTOM}"'
+    yield f'<line id="limit" {line} stroke="{red}" stroke-width="2" stroke-dasharray="6 4"/>'
+    label = f"{limit:g} s: WeChat hangs up"
+    yield f'<text x="{place - 6:.1f}" y="{TOP - 4}" fill="{red}" text-anchor="end">{label}</text>'
 
 
 def _time(seconds: float) -> str:

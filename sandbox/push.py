@@ -1,17 +1,14 @@
 """`python -m sandbox push text 你好`: one push as WeChat would send it, and what the user would see."""
 
-from __future__ import annotations
-
 import argparse
 import json
 import secrets
 import time
 from collections.abc import Iterator, Mapping
-from urllib.parse import urlsplit
 
 from sandbox.messages import FIELDS, USER, build, to_json
 from sandbox.options import add_account, read_account
-from sandbox.platform import MESSAGE_HEADER, Endpoint, Platform, is_address
+from sandbox.platform import MESSAGE_HEADER, Endpoint, Platform, is_address, is_local
 from sandbox.verdict import BANNER, judge
 from wechat.errors import StartError
 from wechat.protocol.parser import parse
@@ -29,9 +26,8 @@ def add_arguments(parser: argparse.ArgumentParser, environ: Mapping[str, str]) -
     parser.add_argument("--url", help="default: 127.0.0.1, PORT and WECHAT_PATH")
     add_account(parser, environ)
     parser.add_argument("--openid", default=USER, help="who sends it")
-    parser.add_argument(
-        "--wait", metavar="S", type=float, default=60, help="seconds that what the sandbox pushes later has, default 60"
-    )
+    late = "seconds that what the sandbox pushes later has, default 60"
+    parser.add_argument("--wait", metavar="S", type=float, default=60, help=late)
     parser.add_argument("--json", action="store_true", help="push JSON, as to a Mini Program")
 
 
@@ -58,7 +54,7 @@ def run(options: argparse.Namespace) -> int:
     for count, attempt in enumerate(attempts, 1):
         came = attempt.status or attempt.problem or "no answer"
         complain(f"attempt {count}: {came}, {attempt.seconds:.2f} s")
-    if verdict.is_banner:
+    if verdict.fault:
         print(f"{BANNER}\n({verdict.fault})")
         return 1
     said = attempts[-1].body.decode() if platform.mode == "cloud" and verdict.reply else verdict.reply
@@ -66,11 +62,6 @@ def run(options: argparse.Namespace) -> int:
     for message in pushed_later(attempts[-1].page, number, options.wait):
         print(f"later: {message}", flush=True)
     return 0
-
-
-def is_local(url: str) -> bool:
-    """Whether it is on this machine, where a sandbox may be."""
-    return is_address(url) and urlsplit(url).hostname in ("127.0.0.1", "localhost", "::1")
 
 
 def pushed_later(page: str, number: int, seconds: float) -> Iterator[str]:
@@ -82,9 +73,9 @@ def pushed_later(page: str, number: int, seconds: float) -> Iterator[str]:
             return
         seen = json.loads(answer.body)
         for event in seen["events"]:
-            if event["seq"] > last and event.get("id") == number and event["kind"] in ("customer", "refused"):
+            if event["seq"] > last and event.get("id") == number and event["kind"] in ("customer", "notice", "refused"):
                 said = json.dumps(event["message"], ensure_ascii=False)
-                yield said if event["kind"] == "customer" else f"refused with {event['errcode']}: {said}"
+                yield f"refused with {event['errcode']}: {said}" if event["kind"] == "refused" else said
         last = max([last, *(event["seq"] for event in seen["events"])])
         if seen["is_idle"]:
             return

@@ -1,10 +1,9 @@
 """Looks after the folder of handlers: what changes there is loaded anew, and what is broken is said."""
 
-from __future__ import annotations
-
 import sys
 import threading
 from collections.abc import Callable, Iterable, Mapping
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -101,11 +100,9 @@ def snapshot(folder: Path) -> Snapshot:
         is_hidden = any(part[0] == "." or part == "__pycache__" for part in file.relative_to(folder).parts)
         if is_hidden or not file.suffix or file.name.endswith("~"):
             continue
-        try:
+        with suppress(OSError):  # it has just been taken away
             if file.is_file():
                 found[str(file)] = (file.stat().st_mtime_ns, file.stat().st_size)
-        except OSError:  # it has just been taken away
-            continue
     return found
 
 

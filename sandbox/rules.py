@@ -1,12 +1,11 @@
 """What WeChat takes and what it refuses: the menus of an account, and the rules for messages and files."""
 
-from __future__ import annotations
-
 import json
 import re
 from pathlib import Path
 from typing import Any
 
+from sandbox.facts import FACTS
 from wechat.platform.menu import LIMITS, MOST_BUTTONS, MOST_SUB_BUTTONS, NEEDS, SUB_NAME, TOP_NAME
 
 FIELD_ERRCODES = {"key": 40019, "url": 40020, "media_id": 40007, "appid": 40013}
@@ -17,29 +16,11 @@ RULES = ("tag_id", "client_platform_type")
 CONSOLE = Path(__file__).with_name("console.json")  # the samples in the documents of both calls
 OPENID = re.compile(r"[\w-]+", re.ASCII)
 CUSTOMER_TEXT_LIMIT = 2048  # bytes of UTF-8
-MESSAGES = {  # what each msgtype must have
-    "text": ("content",),
-    "image": ("media_id",),
-    "voice": ("media_id",),
-    "video": ("media_id",),
-    "music": ("musicurl", "hqmusicurl", "thumb_media_id"),
-    "news": ("articles",),
-    "mpnews": ("media_id",),
-    "mpnewsarticle": ("article_id",),
-    "msgmenu": ("list",),
-    "wxcard": ("card_id",),
-    "miniprogrampage": ("pagepath", "thumb_media_id"),
-    "link": ("title", "description", "url", "thumb_url"),
-}
+MESSAGES: dict[str, list[str]] = FACTS["customer_messages"]  # what each msgtype must have
 LISTS = ("articles", "list")
 MISSING = {"content": 44004, "articles": 44003, "media_id": 40007, "thumb_media_id": 40007}
 
-FILES = {  # bytes at most, and the extensions
-    "image": (10 << 20, ("png", "jpeg", "jpg", "gif")),
-    "voice": (2 << 20, ("amr", "mp3")),
-    "video": (10 << 20, ("mp4",)),
-    "thumb": (64 << 10, ("jpg", "jpeg")),
-}
+FILES: dict[str, tuple[int, list[str]]] = FACTS["files"]  # bytes at most, and the extensions
 
 
 def is_openid(value: object) -> bool:
@@ -88,26 +69,22 @@ def menu_errcode(menu: dict[str, Any]) -> int:
     buttons = menu.get("button")
     if not isinstance(buttons, list) or not 1 <= len(buttons) <= MOST_BUTTONS:
         return 40016
-    return next(filter(None, map(_top_errcode, buttons)), 0)
+    return next(filter(None, map(_button_errcode, buttons)), 0)
 
 
-def _top_errcode(button: Any) -> int:
+def _button_errcode(button: Any, level: int = 0) -> int:
     if not isinstance(button, dict):
-        return 40016
+        return (40016, 40023)[level]
     buttons = button.get("sub_button")
-    if not buttons and "type" in button:
-        return _name_errcode(button, 0) or _type_errcode(button, 0)
+    if level and buttons:
+        return 40022
+    if level or (not buttons and "type" in button):
+        return _name_errcode(button, level) or _type_errcode(button, level)
     if "type" in button:
         return 40017
     if not isinstance(buttons, list) or not 1 <= len(buttons) <= MOST_SUB_BUTTONS:
         return 40023
-    return _name_errcode(button, 0) or next(filter(None, map(_sub_errcode, buttons)), 0)
-
-
-def _sub_errcode(button: Any) -> int:
-    if not isinstance(button, dict):
-        return 40023
-    return 40022 if button.get("sub_button") else _name_errcode(button, 1) or _type_errcode(button, 1)
+    return _name_errcode(button, 0) or next(filter(None, (_button_errcode(sub, 1) for sub in buttons)), 0)
 
 
 def _name_errcode(button: dict[str, Any], level: int) -> int:
@@ -180,10 +157,9 @@ class Menus:
 
     def delete_conditional(self, body: dict[str, Any]) -> int:
         """Removes the menu with this menuid, a number or its digits."""
-        kept = [menu for menu in self._conditional if str(menu["menuid"]) != str(body.get("menuid"))]
-        found = len(kept) < len(self._conditional)
-        self._conditional = kept
-        return 0 if found else 65301
+        before = len(self._conditional)
+        self._conditional = [menu for menu in self._conditional if str(menu["menuid"]) != str(body.get("menuid"))]
+        return 0 if len(self._conditional) < before else 65301
 
     def try_match(self, body: dict[str, Any]) -> dict[str, Any] | int:
         """The buttons that the user sees: the newest menu whose rule the user meets, or else the default."""

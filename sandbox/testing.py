@@ -5,15 +5,13 @@ A project switches them on with `pytest_plugins = ["sandbox.testing"]` in its `t
 made: `monkeypatch.setattr("handlers.mine.price", 5)`.
 """
 
-from __future__ import annotations
-
 import io
 import logging
 import os
 import threading
 from collections.abc import Iterator
 from socketserver import ThreadingMixIn
-from typing import Any
+from typing import Any, Self
 from wsgiref.simple_server import WSGIRequestHandler, WSGIServer, make_server
 
 import pytest
@@ -41,9 +39,9 @@ class User:
         self._endpoint = Endpoint(app.settings.path, app, headers=self._platform.headers)
         self._taken = 0
 
-    def another(self, openid: str) -> User:
+    def another(self, openid: str) -> Self:
         """Another user of the same account."""
-        return User(self._app, self._cloud, openid)
+        return type(self)(self._app, self._cloud, openid)
 
     def says(self, content: str) -> Message:
         """The reply to a text, empty where there is none: `user.says("hi").Content`."""
@@ -93,18 +91,10 @@ def user(cloud: Cloud, account_settings: dict[str, str], caplog: pytest.LogCaptu
     app.close()
 
 
-class StandIn(Cloud):
-    """The platform's API as tests have it, which can be given more endpoints."""
-
-    def answer(self, path: str, answer: dict[str, Any]) -> None:
-        """Lets the POSTs of a path give this JSON, also one that the stand-in lacks."""
-        self._endpoints[path] = ("POST", lambda _: answer)
-
-
 @pytest.fixture
-def cloud() -> Iterator[StandIn]:
+def cloud() -> Iterator[Cloud]:
     """The stand-in for api.weixin.qq.com behind real HTTP; its address is `cloud.url`."""
-    app = StandIn(APPID, SECRET)
+    app = Cloud(APPID, SECRET)
     server = make_server("127.0.0.1", 0, app, ThreadingServer, QuietHandler)
     threading.Thread(target=server.serve_forever, args=(0.01,), daemon=True).start()
     app.url = f"http://127.0.0.1:{server.server_port}"

@@ -1,7 +1,5 @@
 """What happens in the sandbox, in order, for a page that looks on."""
 
-from __future__ import annotations
-
 import logging
 import re
 import threading
@@ -65,8 +63,7 @@ class LogLines(logging.Handler):
     def __init__(self, timeline: Timeline, where: Callable[[str], str]) -> None:
         super().__init__()
         self.setFormatter(LineFormatter())
-        self._timeline = timeline
-        self._where = where
+        self._timeline, self._where = timeline, where
 
     def emit(self, record: logging.LogRecord) -> None:
         number = answering.get()

@@ -3,12 +3,11 @@
 https://developers.weixin.qq.com/doc/service/guide/product/message/Passive_user_reply_message.html
 """
 
-from __future__ import annotations
-
 import json
 from typing import NamedTuple
 from xml.etree import ElementTree
 
+from sandbox.facts import FACTS
 from sandbox.messages import ACCOUNT
 from sandbox.platform import Attempt, Platform
 from wechat.reply import NEWS_LIMIT_EVENT, NEWS_LIMIT_MESSAGE, TEXT_LIMIT
@@ -16,16 +15,7 @@ from wechat.reply import NEWS_LIMIT_EVENT, NEWS_LIMIT_MESSAGE, TEXT_LIMIT
 BANNER = "该公众号提供的服务出现故障，请稍后再试"
 ENVELOPE = ("ToUserName", "FromUserName", "CreateTime", "MsgType")
 # What each type of reply must hold, as paths in its XML.
-NEEDS = {
-    "text": ("Content",),
-    "image": ("Image/MediaId",),
-    "voice": ("Voice/MediaId",),
-    "video": ("Video/MediaId",),
-    "music": ("Music/ThumbMediaId",),
-    "news": ("ArticleCount", "Articles/item/Title"),
-    "transfer_customer_service": (),
-    "transfer_biz_ai_ivr": (),
-}
+NEEDS: dict[str, list[str]] = FACTS["replies"]
 
 
 class Verdict(NamedTuple):
@@ -33,11 +23,6 @@ class Verdict(NamedTuple):
 
     reply: str = ""
     fault: str = ""
-
-    @property
-    def is_banner(self) -> bool:
-        """Whether the user sees that the service is out of order."""
-        return bool(self.fault)
 
 
 def judge(platform: Platform, attempt: Attempt, is_event: bool = False, openid: str = "") -> Verdict:

@@ -513,6 +513,27 @@ def test_it_is_usable_on_a_phone(page):
     chat.until(lambda: not chat.one("#panel").is_displayed())
 
 
+@pytest.mark.parametrize(("width", "height"), [(640, 450), (320, 600)], ids=["200 %", "400 %"])
+def test_nothing_is_cut_off_where_the_page_is_enlarged(page, width, height):
+    chat = page()
+    chat.browser.execute_script(
+        "seen = { ...seen, modes: ['plain'], lacks: 'needs a package: ' + 'x'.repeat(80) }; fill()"
+    )
+    chat.does("Voice")
+    chat.fills()
+    chat.until(lambda: chat.all("#chat audio"))
+    metrics = {"width": width, "height": height, "deviceScaleFactor": 1, "mobile": False}
+    chat.browser.execute_cdp_cmd("Emulation.setDeviceMetricsOverride", metrics)
+    try:
+        over = "return ['html', '#chat'].map((at) => $$(at)).map((it) => it.scrollWidth - it.clientWidth)"
+        over = over.replace("$$", "document.querySelector")
+        chat.until(lambda: chat.browser.execute_script(over) == [0, 0])
+        seen = chat.browser.execute_script("return document.getElementById('chat').clientHeight")
+        assert seen > height / 2
+    finally:
+        chat.browser.execute_cdp_cmd("Emulation.clearDeviceMetricsOverride", {})
+
+
 def test_it_speaks_chinese_and_english_and_remembers_which(page):
     chat = page()
     chat.says("帮助")
@@ -600,6 +621,17 @@ def test_a_picture_that_loads_late_leaves_the_reader_there_too(page):
     chat.browser.execute_script("document.getElementById('chat').scrollTop = 0")
     chat.browser.execute_script("document.querySelector('#chat img').dispatchEvent(new Event('load'))")
     assert chat.browser.execute_script("return document.getElementById('chat').scrollTop") == 0
+
+
+def test_the_end_stays_in_sight_when_the_place_for_the_conversation_shrinks(page):
+    chat = page()
+    for _ in range(4):
+        chat.says("三体")
+    chat.until(lambda: len(chat.all("#chat .news")) == 4)
+    hidden = "const it = document.getElementById('chat'); return it.scrollHeight - it.clientHeight - it.scrollTop"
+    chat.until(lambda: chat.browser.execute_script(hidden) < 2)
+    chat.one("#more").click()
+    chat.until(lambda: chat.browser.execute_script(hidden) < 2)
 
 
 def test_escape_in_a_submenu_leads_back_to_its_button(page):
@@ -723,11 +755,51 @@ def test_any_event_is_sent_with_the_fields_that_one_writes(page):
     chat = page()
     chat.reloads(ECHO)
     chat.does("Any event")
-    chat.fills(name="kf_create_session", key="", more_fields='{"KfAccount": "a@b", "Nested": {"One": "1"}}')
+    chat.fills(Event="kf_create_session", EventKey="", more_fields='{"KfAccount": "a@b", "Nested": {"One": "1"}}')
     chat.sees('"Event": "kf_create_session", "EventKey": "", "KfAccount": "a@b", "Nested": {"One": "1"}')
     chat.does("Any event")
-    chat.fills(name="x", more_fields="[1]")
+    chat.fills(Event="x", more_fields="[1]")
     chat.sees("Not sent: further fields take a JSON object")
+
+
+def test_a_type_of_message_that_wechat_does_not_have_yet_is_sent(page):
+    chat = page()
+    new = "@on('hologram')\ndef new(msg):\n    return 'depth ' + msg.Shape.Depth\n"
+    chat.sandbox.write("mine.py", MINE + new)
+    chat.sees('WeChat has no MsgType "hologram"', "#faults")
+    chat.does("Any message")
+    chat.fills(MsgType="hologram", more_fields='{"Shape": {"Depth": "3"}}')
+    chat.sees("depth 3")
+    chat.sees('Shape: {"Depth":"3"}', "#chat .mine")
+    chat.does("Any message")
+    chat.one("dialog [name=MsgType]").send_keys("file", Keys.TAB)
+    chat.until(lambda: "FileKey" in chat.one("dialog textarea").get_property("value"))
+    chat.fills()
+    chat.sees("FileTotalLen: 2561")
+    chat.does("Any message")
+    chat.fills(MsgType="no type")
+    chat.sees("Not sent: type takes a MsgType")
+
+
+NOTICE = """
+@on('text', 'order')
+def order(msg, api):
+    data = {"thing1": {"value": "三体"}, "amount2": {"value": 23}}
+    notice = {"touser": msg.FromUserName, "template_id": "T1", "url": "https://example.com/order", "data": data}
+    api.post("/cgi-bin/message/template/send", notice)
+    api.post("/cgi-bin/message/subscribe/bizsend", {**notice, "page": "pages/order"})
+    return "ordered"
+"""
+
+
+def test_template_and_subscription_messages_are_shown(page):
+    chat = page()
+    chat.reloads(MINE + NOTICE)
+    chat.says("order")
+    chat.sees("ordered")
+    chat.until(lambda: chat.text("#chat .theirs").count("thing1: 三体\namount2: 23\nhttps://example.com/order") == 2)
+    chat.sees("pages/order")
+    assert chat.is_panel_about("Template or subscription message, pushed after", '"template_id": "T1"')
 
 
 @pytest.mark.parametrize(
@@ -774,6 +846,32 @@ def test_a_conversation_outlives_the_sandbox_and_can_be_cleared_and_imported(pag
     chat.sees("text, direct", "#panel")
 
 
+def test_a_file_that_went_with_its_sandbox_is_said_to_be_gone(page):
+    """Never a broken picture; the console would have an error for one that is asked for."""
+    chat = page()
+    chat.does("Image")
+    chat.fills()
+    chat.does("Voice")
+    chat.fills()
+    chat.until(lambda: len(chat.all("#chat img")) == 2 and chat.all("#chat audio"))
+    chat.browser.execute_script(
+        "for (const event of events) { event.run = 'before'; event.id &&= 'before/' + event.id; }"
+    )
+    chat.browser.execute_script("replay()")
+    chat.until(lambda: not chat.all("#chat img, #chat audio"))
+    assert chat.text("#chat").count("Image: the sandbox that had this file has been restarted") == 2
+    chat.chooses("language", "zh")
+    chat.sees("图片: 沙箱重启或清理后，文件已不在")
+
+
+def test_a_picture_that_the_sandbox_has_dropped_is_no_broken_one(page):
+    chat = page()
+    chat.browser.execute_script("add(picture('/media/dropped'))")
+    chat.sees("Image: the sandbox that had this file")
+    assert not chat.all("#chat img")
+    chat.browser.get_log("browser")  # in which a file that is not there is an error
+
+
 def test_the_log_is_searched(page):
     chat = page()
     chat.reloads(
@@ -783,6 +881,10 @@ def test_the_log_is_searched(page):
     chat.sees("hay", "#log")
     chat.one("#search").send_keys("NEEDLE")
     chat.until(lambda: chat.text("#log").strip() == "needle")
+    said = "return getComputedStyle(document.getElementById('log'), '::after').content"
+    assert chat.browser.execute_script(said) == "none"
+    chat.one("#search").send_keys("x")
+    chat.until(lambda: chat.browser.execute_script(said) == '"no line matches"')
 
 
 def test_dark_mode_is_that_of_the_system(page):

@@ -194,7 +194,7 @@ def test_a_changed_menu_is_shown_and_a_bad_one_is_said(sandbox):
 @pytest.mark.parametrize(
     ("changes", "said"),
     [
-        ({"type": "film"}, "type takes text"),
+        ({"type": "a film"}, "type takes a MsgType"),
         ({"openid": "o_other"}, "openid takes"),
         ({"mode": "open"}, "mode takes plain, compat, safe"),
         ({"hang_up": 0}, "hang_up takes seconds"),
