@@ -35,7 +35,7 @@ from wechat.startup import handlers_folder
 from wechat.store.base import Store
 from wechat.store.opening import open_store
 from wechat.system import END_SIGNALS, advise
-from wechat.terminal import Parser, complain
+from wechat.terminal import Parser, complain, say
 from wechat.terminal import run as run_command
 
 HOST = "127.0.0.1"  # whatever HOST says: who reaches the page can read and send everything
@@ -136,7 +136,7 @@ def start(environ: Mapping[str, str], handlers: Path) -> Folder:
     folder = Folder(handlers, seen, environ, accounts.use, chat.show_menu, tell)
     run(accounts, server, settings.threads)
     run(Console(chat, cloud, settings, accounts.is_idle), beside, THREADS)
-    print(welcome(settings, handlers, environ), flush=True)
+    say(welcome(settings, handlers, environ))
     return folder
 
 

@@ -39,6 +39,9 @@ settings.register_profile("busy machine", deadline=None, suppress_health_check=[
 settings.load_profile("busy machine")
 
 ROOT = Path(__file__).parents[1]
+for name in ("LC_ALL", "LC_MESSAGES"):  # what commands say is compared with English, whatever the developer reads
+    os.environ.pop(name, None)
+os.environ["LANG"] = "C.UTF-8"
 QUIET = ["-W", "ignore:This process:DeprecationWarning"]  # 3.12 warns of a fork with threads, which is what is tried
 TOKEN = "testtoken"
 AES_KEY = "abcdefghijklmnopqrstuvwxyz0123456789ABCDEFG"

@@ -19,6 +19,7 @@ from sandbox.check import check as findings
 from sandbox.testing import APPID, QuietHandler, ThreadingServer
 from tests.conftest import AES_KEY, PLAIN, ROOT, SAFE, SEALED, TOKEN, free_port
 from tests.test_promises import SERVE
+from wechat.chinese import translate
 from wechat.errors import Forbidden, Refusal
 from wechat.protocol.envelope import Plain, Sealed
 from wechat.protocol.parser import parse
@@ -494,6 +495,15 @@ def test_the_fault_is_found_and_nothing_else(found, server, fails, warns, came):
     assert all(finding.cure for finding in faults)
     assert any(finding.came.startswith(came) for finding in faults)
     assert TOKEN not in str(faults)
+
+
+def test_each_finding_is_said_in_chinese_too(found):
+    names = re.compile(r"--\w+|(?!WeChat)[A-Z]\w+[A-Z]\w+|\d+")
+    for finding in {each for server in ALL for each in found[server]}:
+        english = f"{finding.tried}: {finding.came} -> {finding.cure}"
+        chinese = f"{translate(finding.tried)}: {translate(finding.came)} -> {translate(finding.cure)}"
+        assert not re.search("[a-z]{2,} [a-z]{2,} [a-z]{2,}", chinese), chinese
+        assert {*names.findall(english)} <= {*names.findall(chinese)}
 
 
 # The command

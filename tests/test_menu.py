@@ -55,11 +55,11 @@ def test_a_fault_names_its_button(fields, fault):
 
 def test_an_unknown_type_is_told_the_known_ones():
     (fault,) = faults(2, type="press")
-    assert fault.startswith("button 3: type is 'press'; it takes one of click, ")
+    assert fault.startswith("button 3: type is 'press': it takes one of click, ")
 
 
 def test_a_button_has_a_type_or_sub_buttons():
-    assert faults(0, type="click") == ["button 1: has both a type and sub-buttons; one has to go"]
+    assert faults(0, type="click") == ["button 1: has both a type and sub-buttons: one has to go"]
 
 
 @pytest.mark.parametrize("count", [0, 4])

@@ -97,7 +97,9 @@ def test_the_wheel_holds_the_code_what_it_reads_and_nothing_else(wheels):
     names = set(zipfile.ZipFile(wheels / f"wxserver-{version()}-py3-none-any.whl").namelist())
     data = {str(file.relative_to(ROOT).as_posix()) for file in TEMPLATE.rglob("*") if "__pycache__" not in str(file)}
     data = {name for name in data if (ROOT / name).is_file()}
-    assert data | {"wechat/data/replies.py", "sandbox/console.html", "sandbox/console.json"} <= names
+    assert (
+        data | {"wechat/data/replies.py", "wechat/data/zh.txt", "sandbox/console.html", "sandbox/console.json"} <= names
+    )
     assert {"wechat/py.typed", "wechat/fields.pyi", "wechat/signatures.pyi", "sandbox/py.typed"} <= names
     assert {"wxserver.py", "wechat/store/sqlite.py"} <= names
     assert {name.partition("/")[0] for name in names} == {

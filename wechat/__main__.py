@@ -21,7 +21,7 @@ from wechat.routing import NOBODY, Router, arounds_of, describe, load, prepare, 
 from wechat.settings import read
 from wechat.startup import handlers_folder
 from wechat.store.opening import open_store
-from wechat.terminal import Parser, api_path, complain, json_value, run, to_json
+from wechat.terminal import Parser, api_path, complain, json_value, run, say, to_json
 from wechat.weak import weak_settings
 from wechat.why import rid, run_why
 
@@ -137,7 +137,7 @@ def run_check(options: argparse.Namespace) -> int:
     _warn(weak_settings(settings))
     _warn(find_mistakes(options.handlers, routes))
     _warn(menu_warnings(options.handlers / "menu.json", Router(routes)))
-    print(f"settings: good\nhandlers: {len(set(routes.values()))} functions for {len(routes)} paths")
+    say(f"settings: good\nhandlers: {len(set(routes.values()))} functions for {len(routes)} paths")
     return check_online(settings, options.handlers, options.openid) if options.online else 0
 
 
@@ -176,7 +176,7 @@ def run_explain(options: argparse.Namespace) -> int:
 
 def _warn(warnings: Iterable[str]) -> None:
     for warning in warnings:
-        print(f"warning: {warning}")
+        say(f"warning: {warning}")
 
 
 def run_menu_get(api: Api, options: argparse.Namespace) -> Said:

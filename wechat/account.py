@@ -17,7 +17,7 @@ from wechat.errors import Error
 from wechat.platform.api import Api
 from wechat.platform.menu import NEEDS
 from wechat.startup import version
-from wechat.terminal import complain
+from wechat.terminal import complain, say
 
 DATA = Path(__file__).with_name("data")
 MATCHES = {"equal": "exact", "contain": "contains"}  # the console's words, and those of `replies.csv`
@@ -33,7 +33,7 @@ def run_new(options: argparse.Namespace) -> int:
     shutil.copytree(DATA / "new", folder, ignore=shutil.ignore_patterns("__pycache__"), dirs_exist_ok=True)
     requirements = folder / "requirements.txt"
     requirements.write_text(requirements.read_text("utf-8").replace("VERSION", version()), "utf-8")
-    print(f"made {folder}; next: cd {folder} and python -m sandbox; README.md there says more")
+    say(f"made {folder}; next: cd {folder} and python -m sandbox; README.md there says more")
     return 0
 
 

@@ -5,6 +5,7 @@ import errno
 import io
 import json
 import os
+import re
 import sys
 from collections import Counter
 from collections.abc import Callable, Iterable
@@ -29,6 +30,10 @@ class Parser(argparse.ArgumentParser):
 
     def __init__(self, *arguments: Any, **more: Any) -> None:
         super().__init__(*arguments, **more)
+        if is_chinese():
+            from wechat.chinese import Help
+
+            self.formatter_class = Help
         self.add_argument("--version", action="version", version=f"wxserver {version()}")
         self.add_argument(
             "--handlers",
@@ -52,7 +57,29 @@ class Parser(argparse.ArgumentParser):
 def complain(*lines: object) -> None:
     """Print lines to stderr; a stderr that is gone changes nothing about what the command does."""
     with suppress(OSError):
-        print(*lines, sep="\n", file=sys.stderr, flush=True)
+        print(*map(localized, lines), sep="\n", file=sys.stderr, flush=True)
+
+
+def say(*lines: object) -> None:
+    """Print lines to stdout."""
+    print(*map(localized, lines), sep="\n", flush=True)
+
+
+def localized(line: object) -> str:
+    """The line in the language of whoever reads it; `wechat.chinese` has what is said in Chinese."""
+    if not is_chinese():
+        return str(line)
+    from wechat.chinese import translate
+
+    return translate(str(line))
+
+
+def is_chinese() -> bool:
+    """Whether the locale asks for Chinese, and stdout can show it: a narrow encoding reads better in English."""
+    locale = next(filter(None, map(os.environ.get, ("LC_ALL", "LC_MESSAGES", "LANG"))), "")
+    encoding = getattr(sys.stdout, "encoding", None) or "utf-8"
+    can_show = "简体".encode(encoding, "replace").decode(encoding) == "简体"
+    return bool(re.match(r"zh(?![a-z])", locale, re.I)) and can_show
 
 
 def api_path(text: str) -> str:
@@ -146,6 +173,7 @@ def report(findings: Iterable[Finding], what: str) -> int:
     marks: Counter[str] = Counter()
     for tried, came, mark, cure in findings:
         marks[mark] += 1
-        print(BREAKS.sub(" ", f"{mark:4}  {tried}: {came}{cure and ' -> ' + cure}"), flush=True)
-    print(f"{marks.total()} {what}: {marks[OK]} ok, {marks[WARN]} warn, {marks[FAIL]} FAIL")
+        line = f"{mark:4}  {localized(tried)}: {localized(came)}{cure and ' -> ' + localized(cure)}"
+        print(BREAKS.sub(" ", line), flush=True)
+    say(f"{marks.total()} {what}: {marks[OK]} ok, {marks[WARN]} warn, {marks[FAIL]} FAIL")
     return 1 if marks[FAIL] else 0

@@ -70,7 +70,7 @@ def _faults(button: Any, where: str, longest_name: int = TOP_NAME) -> Iterator[s
         yield from _faults_of_type(button, where)
         return
     if "type" in button:
-        yield f"{where}: has both a type and sub-buttons; one has to go"
+        yield f"{where}: has both a type and sub-buttons: one has to go"
     if not isinstance(subs, list) or len(subs) > MOST_SUB_BUTTONS:
         yield f"{where}: `sub_button` takes a list of 1 to {MOST_SUB_BUTTONS} buttons"
         return
@@ -81,7 +81,7 @@ def _faults(button: Any, where: str, longest_name: int = TOP_NAME) -> Iterator[s
 def _faults_of_type(button: dict[str, Any], where: str) -> Iterator[str]:
     needs = NEEDS.get(str(button.get("type")))
     if needs is None:
-        yield f"{where}: type is {button.get('type')!r}; it takes one of {', '.join(NEEDS)}"
+        yield f"{where}: type is {button.get('type')!r}: it takes one of {', '.join(NEEDS)}"
     for field in needs or ():
         value = button.get(field)
         if not isinstance(value, str) or not value:
