@@ -172,7 +172,7 @@ class Owners:
         self._give_back()
 
     def _give_back(self) -> None:
-        """Give back what is left: nobody else may take a lock of a process that lives, be it one that was written late."""
+        """Give back what is left, even what was written late: nobody else may take a lock of a process that lives."""
         for (key, mine), end in sorted(self._left.items()):
             if self._store.replace(key, mine, None, 0) or self._world.monotonic() > end:
                 self._left.pop((key, mine), None)
