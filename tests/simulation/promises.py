@@ -29,6 +29,7 @@ APART = 1.0  # seconds between two messages of which it is clear which one came 
 SENT_WITHIN = 25.0  # seconds: what is ready may first have to wait for the lock of a process that died
 STARTS = 3
 OUTAGE = 3.0  # seconds after which a failure of the store counts as another one: between two heartbeats it may be back
+UNWRITTEN = 1.0  # seconds: the end of a fast message is written within 20 ms, and the write itself takes time
 
 
 class Watch:
@@ -66,6 +67,15 @@ class Watch:
     def sent(self, letter):
         """A user sent a message."""
         self._by_key[letter.key] = self.story(letter)
+
+    def gave(self, letter, document, process):
+        """A process answered an attempt, whether WeChat still listens or not."""
+        story, unwritten = self.story(letter), process.ledger._unwritten.get(letter.key)
+        if story.record and document and story.record.state == RUNNING:
+            story.given[process] = self._scheduler.now
+        if story.record and unwritten and unwritten.record.is_late and not story.record.is_late:
+            story.promised_alone |= {process.name} - {story.record.owner}
+        self.words.answered_with(letter, document)
 
     def heard(self, letter, text):
         """WeChat heard the direct answer."""
@@ -203,7 +213,7 @@ class Watch:
         for other in self.stories.values():
             is_mine = other.letter.user == letter.user and other.needs_session and other.arrived_at is not None
             is_before = is_mine and other.arrived_at + APART < came_at
-            if is_before and not (other.runs or other.has_apology):  # it was not turned away
+            if is_before and not (other.runs or other.turned_away):
                 self.break_("a user's messages have the session in order", letter.name)
 
     def _may_hold(self, process):
@@ -318,7 +328,7 @@ class Watch:
         for story in stories:
             story.store_failures += 1
             story.failed_fetches += len(stories) > 1
-            story.cut_off.add((process.name, self._scheduler.now // OUTAGE))
+            story.cut_off.add((process.name, process.answers))  # anew once the store has answered it
 
     # Processes
 
@@ -329,7 +339,7 @@ class Watch:
 
     def crashed(self, process):
         """A process ended."""
-        self.words.failed()
+        self._struck(process)
         self.last_fault = max(self.last_fault, self._scheduler.now)
         if self._simulation.plan.is_memory:
             for story in self.stories.values():
@@ -337,9 +347,17 @@ class Watch:
 
     def frozen(self, process, seconds):
         """A process stands still."""
-        self.words.failed()
+        self._struck(process)
         self.last_freeze = max(self.last_freeze, self._scheduler.now + seconds)
         self.last_fault = max(self.last_fault, self.last_freeze)
+
+    def _struck(self, process):
+        self.words.failed()
+        for story in self.stories.values():
+            given_at = story.given.get(process)
+            is_unwritten = story.record is not None and story.record.state == RUNNING
+            is_recent = given_at is not None and self._scheduler.now < given_at + UNWRITTEN
+            story.unwritten += is_unwritten and is_recent
 
     def logged(self, record):
         """An error stands in the log."""
@@ -423,7 +441,7 @@ class Watch:
         is_held_up = is_held_up or is_out_of_order
         if story.is_head_late and letter.heard and not is_held_up:
             self.break_("the beginning comes first", letter.name)
-        if letter.most_attempts >= 3 and not letter.heard and self._simulation.plan.kind == "calm":
+        if letter.attempts >= 3 and not letter.heard and self._simulation.plan.kind == "calm":
             self.break_("WeChat hears an answer in time", letter.name)
         if letter.heard and not letter.is_next and not (self._is_answered(story) or self._is_excused(story)):
             self.break_("nothing acknowledged stays unanswered", f"{letter.name}, {letter.heard}")
@@ -442,6 +460,7 @@ class Watch:
         # Of two that had it meanwhile, the record that counts may be that of the one whom WeChat had left.
         is_with_two = story.repeats_without_store or len({name for name, _ in story.cut_off}) > 1
         is_unwritten = story.store_failures and (self.last_fault > 0 or is_with_two)
+        is_unwritten = is_unwritten or story.letter.answered_by in story.promised_alone
         return story.lost_with or self._is_swallowed(story) or is_unwritten
 
     def _is_swallowed(self, story):

@@ -39,7 +39,8 @@ class WordWatch:
             self.answered_with(story.letter, after.document)
         if not after or after.state != READY or unpack(after.reply) == NOTHING:
             return
-        was_tried = before and before.is_sending and not after.is_sending and before.reply == after.reply
+        is_same = before and before.owner == after.owner  # who takes it over has not tried it
+        was_tried = is_same and before.is_sending and not after.is_sending and before.reply == after.reply
         is_kept = not after.owner and before and before.owner and before.reply == after.reply
         is_in_vain = was_tried and after.owner and story.ready_at is not None and now > story.ready_at + IN_VAIN + 1
         if (is_kept or is_in_vain) and not after.is_told and story not in self.told:

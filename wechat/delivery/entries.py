@@ -90,6 +90,7 @@ class Entry:
     tries, ends = 0, 0.0  # how often it was sent in vain, and until when that goes on
     is_told, parts = False, 0  # whether the user knows of 继续; customer messages that went out
     held = 0  # attempts of this process that are open
+    is_quick = False  # whether it is answered before another process can have promised that
     whole: Reply | None = None  # of what was given directly, in case that it was promised where the store was not seen
 
     def __init__(self, key: str, record: Record, lock: threading.Lock) -> None:
@@ -177,7 +178,8 @@ class Entries(ABC):
                 is_direct = before.state == RUNNING
                 now, left = (document, rest) if is_direct else (before.document, whole)
                 after = before.ended(now, left)
-                if entry.raw and after.state == DONE and before.attempts == 1 and not (moves or before.is_open):
+                is_first = entry.is_quick and before.attempts == 1
+                if is_first and entry.raw and after.state == DONE and not (moves or before.is_open):
                     self._end_soon(entry, after, whole)
                     return before.state
                 if self._settle(entry, after, *moves):

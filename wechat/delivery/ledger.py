@@ -187,7 +187,7 @@ class Ledger(Entries):
             if not entry:
                 entry = Entry(key, record, self._world.lock())
                 entry.raw, entry.linked = raw, record.indexes
-            elif entry.record.owner != self._owners.me:  # what this process owns it knows better
+            elif not entry.record.owner == record.owner == self._owners.me:  # what this process owns it knows better
                 with entry.lock:
                     self._read(entry)  # and not what was found: this process may have adopted it since
             if entry.record.is_open:

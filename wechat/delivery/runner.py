@@ -143,7 +143,7 @@ class Runner(ABC):
         now = self._world.monotonic()
         if not ends:
             self.lanes.submit(lane, task, is_resumed=True)
-            ends.append(now + min(ALONE, max(LEAST_ALONE, ALL_ALONE / self._most_suspects)))
+            ends.append(now + min(ALONE, max(LEAST_ALONE, ALL_ALONE / (self._most_suspects or 1))))
         if entry.record.state in UNDER_WAY and now < ends[0]:
             return LOOK_AT_SUSPECT
         self._suspects.discard(entry.key)
