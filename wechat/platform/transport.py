@@ -174,8 +174,7 @@ class Transport:
             except (OSError, TransportError) as error:
                 self._away[server] = self._clock()
                 why = error if isinstance(error, TransportError) else type(error).__name__
-                cause = f"{server.netloc} cannot be reached"
-                troubles().note(cause, f" ({why}), another server is asked")
+                troubles().note(f"{server.netloc} cannot be reached", f" ({why}), another server is asked")
         return self._connect_to(last, deadline)
 
     def _connect_to(self, server: Server, deadline: float) -> HTTPConnection:

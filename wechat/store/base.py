@@ -63,7 +63,7 @@ class Store(ABC):
     def __init__(self, world: World = REAL) -> None:
         self._world, self.troubles = world, troubles(world)
         self._waiters: dict[threading.Event, str] = {}
-        self._rests_until, self._away = 0.0, f"{self.name} is away, messages are answered without it"
+        self._rests_until, self._away = -inf, f"{self.name} is away, messages are answered without it"
         self._prepare()
 
     def _prepare(self) -> None:
@@ -201,10 +201,11 @@ class Store(ABC):
         try:
             yield
         except self.failures as error:
-            self._rests_until = self._world.monotonic() + self.rest
+            is_open, self._rests_until = self._rests_until > -inf, self._world.monotonic() + self.rest
             self._recover(error)
             failed = StoreError(f"{self.name} did not {operation}: {self._reason(error)}")
-            self.troubles.note(self._away, f": {failed}", inf)
+            if is_open:  # one that does not open stops the start, which says so
+                self.troubles.note(self._away, f": {failed}", inf)
             raise failed from error
         if self._rests_until and self._world.monotonic() >= self._rests_until:
             self._rests_until = 0.0
