@@ -98,7 +98,9 @@ def test_a_program_may_be_called_what_it_likes(tmp_path):
     child.communicate(b"\n")
 
 
-@pytest.mark.parametrize("place", ["another-boot/4026531836", HERE.namespace + "1", HERE.namespace.split("/")[0] + "/1", ""])
+@pytest.mark.parametrize(
+    "place", ["another-boot/4026531836", HERE.namespace + "1", HERE.namespace.split("/")[0] + "/1", ""]
+)
 def test_a_process_of_another_boot_or_namespace_cannot_be_looked_at(place):
     """Two containers may have one host name, and the same numbers."""
     assert not HERE.has_ended(name_of(os.getpid(), "1", place))
