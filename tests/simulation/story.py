@@ -35,7 +35,7 @@ class Story:
         self.sends = []  # requests of which the platform showed the user something
         self.given = {}  # when each process last gave the direct answer
         self.unwritten = 0  # direct answers whose process ended or stood still before the store knew of them
-        # The processes that, without the store, told WeChat to wait for what another one had, or gave the direct answer;
+        # The processes that, without the store, told WeChat to wait for what another one had, or gave the answer;
         # and how often such an answer was given again, as another one had told it to wait.
         self.promised_alone, self.given_alone, self.begun_anew = set(), set(), 0
         self.lost_with = 0  # crashes that took the store along
