@@ -73,6 +73,7 @@ class Watch:
         story, unwritten = self.story(letter), process.ledger._unwritten.get(letter.key)
         if story.record and document and story.record.state == RUNNING:
             story.given[process] = self._scheduler.now
+            story.given_alone |= {process.name} if unwritten and not unwritten.record.is_late else set()
         if story.record and unwritten and unwritten.record.is_late and not story.record.is_late:
             story.promised_alone |= {process.name} - {story.record.owner}
         self.words.answered_with(letter, document)
@@ -99,8 +100,8 @@ class Watch:
         if request.is_lost or (story.letter.parts and len(story.runs) > 1):
             return
         sent = self._sent.setdefault((request.process, story.letter.user), [])
-        # It begins anew with a run, or where it was taken over.
-        reply = (story, len(story.runs) + len(story.adopted), story.part_of(request.text))
+        # It begins anew with a run, or where it was taken over, or turns out not to have arrived.
+        reply = (story, len(story.runs) + len(story.adopted) + story.begun_anew, story.part_of(request.text))
         if reply not in sent:
             self._check_turn(story, request.process, sent)
             sent.append(reply)
@@ -245,11 +246,11 @@ class Watch:
         giver = self._scheduler.current.letter
         if self._simulation.plan.is_memory and giver and _is_given(before, after):  # the 继续 itself leaves no record
             self._fetched_by(story, giver)
-        if self._simulation.trace is not None:
-            name = story.letter.name + "".join(PIECE.findall(key))
-            self._simulation.say(f"{process.name} moves {name}: {_said(before)} -> {_said(after)}")
+        self._say_move(story.letter.name + "".join(PIECE.findall(key)), before, after, process)
         if not after:
             return
+        if before and before.state == PROMISED and after.state == READY:
+            story.begun_anew += process.name in story.given_alone
         if before and after.starts < before.starts:
             story.forgiven += 1
         if not before or (before.state, before.owner) != (after.state, after.owner):
@@ -263,6 +264,10 @@ class Watch:
         is_fetched = story.fetched_at == self._scheduler.now
         if before and before.state == READY == after.state and before.owner and not after.owner and not is_fetched:
             self._kept(story, after)
+
+    def _say_move(self, name, before, after, process):
+        if self._simulation.trace is not None:
+            self._simulation.say(f"{process.name} moves {name}: {_said(before)} -> {_said(after)}")
 
     def _adopted(self, story, before, process, since):
         story.adopted.append(before)

@@ -35,9 +35,9 @@ class Story:
         self.sends = []  # requests of which the platform showed the user something
         self.given = {}  # when each process last gave the direct answer
         self.unwritten = 0  # direct answers whose process ended or stood still before the store knew of them
-        self.promised_alone = (
-            set()
-        )  # the processes that told WeChat to wait while another one had it, without the store
+        # The processes that, without the store, told WeChat to wait for what another one had, or gave the answer;
+        # and how often such an answer was given again, as another one had told it to wait.
+        self.promised_alone, self.given_alone, self.begun_anew = set(), set(), 0
         self.lost_with = 0  # crashes that took the store along
         self.store_failures, self.cut_off = 0, set()  # operations about it that failed, and whose they were
         self.failed_fetches = 0  # of its reply, each of which gave it all the same
@@ -133,7 +133,7 @@ class Story:
         extra = max(0, answers - 1 - self.extra_runs) + (len(self.adopted) + len(self.fetched_by)) * bool(
             self.store_failures
         )
-        return extra * MOST_PIECES + self.failed_fetches + len(self.promised_alone)
+        return extra * MOST_PIECES + self.failed_fetches + len(self.promised_alone) + len(self.given_alone)
 
     @property
     def deaths(self):
