@@ -43,7 +43,7 @@ def store():
 def serving(monkeypatch, store):
     """A function that gives an application on the store, which it takes for one that processes share."""
     monkeypatch.setattr(wechat.delivery.delivery, "GRACE", 0.3)
-    monkeypatch.setattr(wechat.delivery.runner, "BEHIND_A_CRASH", 0.1)
+    monkeypatch.setattr(wechat.delivery.runner, "FOLLOW_UP_AFTER_CRASH", 0.1)
     apps = []
 
     def start(handler, within="0.5", **more):

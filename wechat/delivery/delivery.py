@@ -13,7 +13,7 @@ from wechat.delivery.answering import NEXT, NOBODY, Answer, Push
 from wechat.delivery.entries import PROMISED, READY, RUNNING, Entry
 from wechat.delivery.lanes import LATER
 from wechat.delivery.outbox import NOTHING
-from wechat.delivery.runner import BEHIND, Runner, say_too_late
+from wechat.delivery.runner import FOLLOW_UP_AFTER, Runner, say_too_late
 from wechat.errors import GivenUp, Left
 from wechat.log import log_error, note
 from wechat.message import delivery_key, kind_of, label
@@ -187,7 +187,7 @@ class Delivery(Runner):
         if before and entry.record.state == READY:
             entry.msg_id = push.message.get("MsgId", "")
             entry.is_told = before == RUNNING and isinstance(now, Text) and now.content.endswith(self.texts.more)
-            self._outbox.deliver(entry, BEHIND if entry.record.document else 0.0)
+            self._outbox.deliver(entry, FOLLOW_UP_AFTER if entry.record.document else 0.0)
         for each in further if before else ():
             self._outbox.deliver(each, entry.pieces.after(self._world.monotonic()) if entry.pieces else 0.0)
 

@@ -24,8 +24,8 @@ from wechat.world import REAL, World
 logger = logging.getLogger("wxserver")
 
 SHORTEST_PAUSE, LONGEST_PAUSE = 0.01, 0.2  # seconds between two looks whether it is a message's turn
-BEHIND = 1.0  # seconds by which the rest of a long text follows its beginning
-BEHIND_A_CRASH = 6.0  # the same where the beginning may not have arrived: WeChat asks for that after 5
+FOLLOW_UP_AFTER = 1.0  # seconds by which the rest of a long text follows its beginning
+FOLLOW_UP_AFTER_CRASH = 6.0  # the same where the beginning may not have arrived: WeChat asks for that after 5
 MOST_PIECES = 5  # customer messages of a handler that yields; the last one has what is left over
 CROWDED = "three quarters of WECHAT_THREADS wait for slow handlers: no further attempt is held"
 SUSPECT, SUSPECTS = 2, "suspects"  # starts from which on messages are started one by one, and the lane for that
@@ -184,7 +184,7 @@ class Runner(ABC):
         self._outbox.look()
         for entry in self._ledger.abandoned():
             if entry.record.state == READY:
-                self._outbox.deliver(entry, BEHIND_A_CRASH if entry.record.document else 0.0)
+                self._outbox.deliver(entry, FOLLOW_UP_AFTER_CRASH if entry.record.document else 0.0)
             else:
                 self._take_over(entry)
 
@@ -224,7 +224,7 @@ class Runner(ABC):
                 if is_due and isinstance(replies[0], Text):
                     self._outbox.note_told(push.openid)
                 replies[:1] = [rest] if rest else []
-                pieces.next_at = self._world.monotonic() + BEHIND
+                pieces.next_at = self._world.monotonic() + FOLLOW_UP_AFTER
         pieces.left = replies if is_more else []
         for further in () if is_more else self._further(entry, push, replies, pieces):
             if self._ledger.add(entry, further):

@@ -80,8 +80,8 @@ class Sessions:
 
     def _without_first(self, queue: list[str]) -> list[str]:
         alive = self._alive(queue)
-        place = alive.index(self._owners.me) if self._owners.me in alive else len(alive)
-        return [*alive[:place], *alive[place + 1 :]]
+        position = alive.index(self._owners.me) if self._owners.me in alive else len(alive)
+        return [*alive[:position], *alive[position + 1 :]]
 
     def _without_last(self, queue: list[str]) -> list[str]:
         return self._without_first(queue[::-1])[::-1]
