@@ -66,7 +66,8 @@ class Story:
                 self.has_apology = self.is_apology_last = True
             else:
                 begin = self.letter.text.find(piece)
-                self.repeats += self.is_apology_last and not (self.letter.parts and self.was_kept)
+                is_split = self.letter.parts and (self.was_kept or self.adopted)  # some wait, or others send them
+                self.repeats += self.is_apology_last and not is_split
                 self.is_apology_last = False
                 self._note_piece(begin, begin + len(piece))
         self.repeats = min(self.repeats, before + 1)
