@@ -293,6 +293,19 @@ def test_a_process_that_stood_still_does_not_go_on_with_what_another_one_has(our
     assert entry.record.owner == "theirs"
 
 
+def test_a_process_takes_back_what_it_lost_while_it_stood_still(ours, theirs, machine):
+    """It does not know yet that it lost it: in seed 17339 of the simulation the user waited until its handler ended."""
+    ours.promise(begin(ours)[0], "<xml/>")
+    machine.ended.add("ours")  # so it seemed
+    theirs._owners.look()
+    assert len(list(theirs.abandoned())) == 1
+    machine.ended.remove("ours")
+    machine.ended.add("theirs")
+    ours._owners.look()
+    (taken,) = ours.abandoned()
+    assert taken.record.owner == "ours"
+
+
 # 继续
 
 
