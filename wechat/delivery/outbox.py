@@ -190,18 +190,18 @@ class Outbox:
                 others = [other for other in self._ledger.open_of(openid) if other.key != entry.key]
                 if not others and not self._ledger.is_running(openid, entry):
                     return False
-                self.note_told(openid)
                 waiting = [(other, seen) for other in others if (seen := other.record).state == READY]
                 not_ready = Text(self.texts().not_ready)
                 entry.note(Answer(NEXT, not_ready))
                 if not waiting or waiting[0][1].is_sending:  # what is behind that follows it
                     self._ledger.end(entry, first(not_ready)[0], None, None)
                 elif self._fetch(entry, *waiting[0], len(waiting) > 1, first):
-                    return True
+                    break
         except StoreError as error:
             self._store.troubles.note("what waits for 继续 cannot be fetched", f": {error}")
             return False
         self.end_without_reply(entry)  # one that was promised takes nothing: its user asks again
+        self.note_told(openid)  # last: where this process ends before, the next text says so
         return True
 
     def _fetch(
