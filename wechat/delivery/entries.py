@@ -178,8 +178,8 @@ class Entries(ABC):
                 is_direct = before.state == RUNNING
                 now, left = (document, rest) if is_direct else (before.document, whole)
                 after = before.ended(now, left)
-                is_first = entry.is_quick and before.attempts == 1
-                if is_first and entry.raw and after.state == DONE and not (moves or before.is_open):
+                is_first = entry.raw and entry.is_quick and before.attempts == 1
+                if is_first and after.state == DONE and not (moves or before.is_open):
                     self._end_soon(entry, after, whole)
                     return before.state
                 if self._settle(entry, after, *moves):
