@@ -70,6 +70,7 @@ class WeChat:
     def _hear(self, letter, answer):
         if answer is None:
             self._simulation.say(f"{letter.name}: WeChat gives up")
+            letter.given_up_at = self._scheduler.now
             return None
         text = said(answer)
         letter.heard = "success" if not text else "waiting" if text == letter.texts.waiting else "direct"

@@ -28,6 +28,7 @@ TIMEOUT = 60.0  # seconds that a slow handler has
 APART = 1.0  # seconds between two messages of which it is clear which one came first
 SENT_WITHIN = 25.0  # seconds: what is ready may first have to wait for the lock of a process that died
 STARTS = 3
+SPARE = 0.5  # seconds of WeChat's five for which no attempt is held
 OUTAGE = 3.0  # seconds after which a failure of the store counts as another one: between two heartbeats it may be back
 UNWRITTEN = 1.0  # seconds: the end of a fast message is written within 20 ms, and the write itself takes time
 
@@ -47,6 +48,7 @@ class Watch:
         self.last_fault = self.last_freeze = self._last_failure = 0.0  # of a process, of one to go on, of the store
         self._fetched = []
         self.is_store_slow = False  # or was
+        self.delays = []  # when steps took so long
         self.lanes, self.words = LaneWatch(self, simulation), WordWatch(self, simulation)
         self._blocked = {}  # tasks that did not get a lock, and which one of whom
 
@@ -446,10 +448,15 @@ class Watch:
         is_held_up = is_held_up or is_out_of_order
         if story.is_head_late and letter.heard and not is_held_up:
             self.break_("the beginning comes first", letter.name)
-        if letter.attempts >= 3 and not letter.heard and self._simulation.plan.kind == "calm":
+        if letter.attempts >= 3 and not letter.heard and self._is_calm_before(letter.given_up_at):
             self.break_("WeChat hears an answer in time", letter.name)
         if letter.heard and not letter.is_next and not (self._is_answered(story) or self._is_excused(story)):
             self.break_("nothing acknowledged stays unanswered", f"{letter.name}, {letter.heard}")
+
+    def _is_calm_before(self, given_up_at):
+        """Whether nothing fails, and the last steps took less than what is left of WeChat's five seconds."""
+        took = sum(seconds for at, seconds in self.delays if given_up_at - 2 * SPARE <= at <= given_up_at)
+        return self._simulation.plan.kind == "calm" and took < SPARE
 
     def _is_split(self, story):
         """Whether some parts wait while others are sent, or several processes took them over from one that died."""
