@@ -1,6 +1,7 @@
 """The account under test: the real callable with the real handlers, asked the way WeChat asks."""
 
 import contextlib
+import gc
 import itertools
 import logging
 import os
@@ -11,6 +12,7 @@ import subprocess
 import sys
 import threading
 import time
+import zlib
 from base64 import b64decode
 from http.server import ThreadingHTTPServer
 from pathlib import Path
@@ -25,6 +27,7 @@ from webob import Request
 from sandbox.messages import APPID, text_message
 from sandbox.platform import Platform, signed_query
 from tests.tools import advice, which
+from tests.warmed import popen
 from wechat.errors import StoreError
 from wechat.routing import load
 from wechat.settings import read
@@ -53,11 +56,40 @@ MESSAGES = sorted((ROOT / "tests/messages").glob("*.xml"))
 
 # What takes longest, most of it waiting: each begins before what only computes, so that none is left over at the end.
 LONGEST = ["promises", "page", "deploy", "load", "sandbox", "simulation", "processes", "outage", "yields", "terminal"]
+# Files whose tests need not run in one worker, and the number of parts they are split into.
+PARTS = {"promises": 6, "deploy": 4, "outage": 4, "load": 3, "yields": 3, "sandbox": 2, "page": 2, "terminal": 2}
 
 
 def pytest_collection_modifyitems(items):
     order = {f"test_{name}": place for place, name in enumerate(LONGEST)}
     items.sort(key=lambda item: order.get(item.path.stem, len(order)))
+
+
+@pytest.hookimpl(wrapper=True)
+def pytest_collection():
+    """Each worker imports every test: it reads what another one has compiled, and collects no garbage meanwhile."""
+    was, sys.dont_write_bytecode = sys.dont_write_bytecode, False
+    gc.disable()
+    try:
+        return (yield)
+    finally:
+        gc.enable()
+        sys.dont_write_bytecode = was
+
+
+@pytest.hookimpl(optionalhook=True)
+def pytest_xdist_make_scheduler(config, log):
+    """A worker gets a file at a time, or a part of one."""
+    if config.option.dist != "loadfile":
+        return None
+    from xdist.scheduler import LoadScopeScheduling
+
+    class ByPart(LoadScopeScheduling):
+        def _split_scope(self, nodeid):
+            file, _, test = nodeid.partition("::")
+            return f"{file} {zlib.crc32(test.encode()) % PARTS.get(Path(file).stem.removeprefix('test_'), 1)}"
+
+    return ByPart(config, log)
 
 
 def pytest_report_header():
@@ -186,7 +218,7 @@ class Process:
 
     def __init__(self, *command, python=sys.executable, cwd=ROOT, sign="listening on ", **environ):
         clean = {name: value for name, value in os.environ.items() if not name.startswith(("WECHAT_", "BOOKS_"))}
-        self.process = subprocess.Popen(
+        self.process = popen(
             [python, *(command or ["wxserver.py"])],
             cwd=cwd,
             env={**clean, "WECHAT_TOKEN": TOKEN, "HOST": "127.0.0.1", "PORT": "0", **environ},

@@ -21,6 +21,7 @@ from sandbox.cloud_wire import TOKENLESS
 from sandbox.messages import FIELDS, USER, build, text_message, to_json
 from sandbox.platform import Endpoint, Platform, signed_query
 from sandbox.testing import APPID, SECRET
+from tests import warmed
 from tests.conftest import AES_KEY, ROOT, TOKEN
 from tests.test_push import push
 from tests.test_sandbox import answer, events
@@ -166,14 +167,10 @@ def test_the_start_and_check_say_that_public_access_has_to_be_off(handlers, capl
 
 def shell(*arguments, **environ):
     clean = {name: value for name, value in os.environ.items() if not name.startswith("WECHAT_")}
-    return subprocess.run(
+    return warmed.run(
         [sys.executable, "-m", *arguments],
         cwd=ROOT,
         env={**clean, "PYTHONUTF8": "1", **environ},
-        capture_output=True,
-        text=True,
-        timeout=60,
-        check=False,
     )
 
 

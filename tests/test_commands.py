@@ -8,19 +8,16 @@ import sys
 
 import pytest
 
+from tests import warmed
 from tests.conftest import ROOT, TOKEN
 
 
 def run(*arguments, **environ):
     clean = {name: value for name, value in os.environ.items() if not name.startswith(("WECHAT_", "BOOKS_"))}
-    return subprocess.run(
+    return warmed.run(
         [sys.executable, "-m", "wechat", *arguments],
         cwd=ROOT,
         env={**clean, "PYTHONUTF8": "1", **environ},
-        capture_output=True,
-        text=True,
-        timeout=30,
-        check=False,
     )
 
 

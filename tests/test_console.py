@@ -2,7 +2,6 @@
 
 import json
 import os
-import subprocess
 import sys
 import time
 
@@ -10,6 +9,7 @@ import pytest
 
 from sandbox.cloud_wire import Media
 from sandbox.testing import APPID, SECRET
+from tests import warmed
 from tests.conftest import ROOT
 
 USER = "o9AgO5Kd5ggOC-bXrbNODIiE3bGY"
@@ -22,14 +22,10 @@ def run(cloud, tmp_path):
     def run_command(*arguments, **environ):
         clean = {name: value for name, value in os.environ.items() if not name.startswith(("WECHAT_", "BOOKS_"))}
         account = {"WECHAT_APPID": APPID, "WECHAT_SECRET": SECRET, "WECHAT_API_URL": cloud.url, "PYTHONUTF8": "1"}
-        return subprocess.run(
+        return warmed.run(
             [sys.executable, "-m", "wechat", "--handlers", str(ROOT / "handlers"), *arguments],
             cwd=tmp_path,
             env={**clean, "PYTHONPATH": str(ROOT), **account, **environ},
-            capture_output=True,
-            text=True,
-            timeout=30,
-            check=False,
         )
 
     return run_command

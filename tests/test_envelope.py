@@ -61,7 +61,7 @@ def test_the_official_push_is_opened_and_its_reply_sealed_with_the_official_keys
     assert platform.open(json.dumps(reply).encode()) == VECTORS["F_out"]["plain"]
 
 
-@settings(max_examples=10_000)
+@settings(max_examples=1_000)
 @given(st.text(), st.binary(min_size=16, max_size=16))
 def test_sealing_and_opening_is_the_identity(text, salt):
     content = text.encode(errors="surrogatepass")

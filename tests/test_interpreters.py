@@ -1,6 +1,7 @@
 """Which Pythons it runs on: `python wxserver.py` on this one, what the others are told, and how they are found."""
 
 import ast
+import functools
 import itertools
 import os
 import re
@@ -15,7 +16,6 @@ from tests.conftest import COMPAT, PLAIN, ROOT, SAFE, SEALED
 from tests.interpreters import SUPPORTED, Interpreter, ask, find, folders
 from tests.test_house import tree
 
-OLD = [one for one in find(folders()) if one.version < SUPPORTED]
 READ_BY_ALL = ["wechat/__init__.py", "sandbox/__init__.py"]
 OLDEST_WITH_ANNOTATIONS = (3, 6)  # what is older finds a SyntaxError in wxserver.py
 NEW_SYNTAX = (ast.AnnAssign, ast.AsyncFunctionDef, ast.JoinedStr, ast.Match, ast.NamedExpr, ast.Nonlocal, ast.Starred)
@@ -37,12 +37,17 @@ def test_a_push_is_answered_in_each_mode_and_nothing_of_ours_is_deprecated(serve
 # Pythons that are too old
 
 
+@functools.cache
+def old():
+    return [one for one in find(folders()) if one.version < SUPPORTED]
+
+
 COMMANDS = ["wxserver.py", "-m wechat check", "-m sandbox", "-m sandbox push text 三体"]
 
 
 @pytest.mark.parametrize("command", COMMANDS)
 def test_each_old_python_of_this_machine_gets_one_line_that_says_which_is_needed(command):
-    for python in OLD:
+    for python in old():
         if command == "wxserver.py" and python.version < OLDEST_WITH_ANNOTATIONS:
             continue
         done = subprocess.run([python.path, "-B", *command.split()], cwd=ROOT, capture_output=True, check=False)

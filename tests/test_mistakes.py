@@ -4,13 +4,13 @@ import errno
 import os
 import re
 import socket
-import subprocess
 import sys
 from typing import NamedTuple
 
 import pytest
 
 from sandbox.reload import Folder, snapshot
+from tests import warmed
 from tests.conftest import ROOT, TOKEN, Process
 from wechat.errors import RoutingError
 from wechat.importing import HOMES
@@ -315,14 +315,10 @@ def test_why_it_is_not_possible_to_listen_is_said(number, said):
 
 def run(*arguments, **environ):
     clean = {name: value for name, value in os.environ.items() if not name.startswith(("WECHAT_", "BOOKS_"))}
-    return subprocess.run(
+    return warmed.run(
         [sys.executable, *arguments],
         cwd=ROOT,
         env={**clean, "PYTHONUTF8": "1", "WECHAT_TOKEN": TOKEN, **environ},
-        capture_output=True,
-        text=True,
-        timeout=30,
-        check=False,
     )
 
 

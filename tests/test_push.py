@@ -1,7 +1,6 @@
 """`python -m sandbox push`, as it is typed, against the real server."""
 
 import os
-import subprocess
 import sys
 from http.server import BaseHTTPRequestHandler
 
@@ -9,20 +8,17 @@ import pytest
 
 from sandbox.messages import FIELDS, build
 from sandbox.testing import APPID
+from tests import warmed
 from tests.conftest import AES_KEY, ROOT, SEALED, TOKEN
 from wechat.protocol.parser import parse
 
 
 def push(*arguments, **environ):
     clean = {name: value for name, value in os.environ.items() if not name.startswith(("WECHAT_", "PORT"))}
-    return subprocess.run(
+    return warmed.run(
         [sys.executable, "-m", "sandbox", "push", *arguments],
         cwd=ROOT,
         env={**clean, "PYTHONUTF8": "1", **environ},
-        capture_output=True,
-        text=True,
-        timeout=30,
-        check=False,
     )
 
 

@@ -512,7 +512,9 @@ def test_no_page_elsewhere_can_have_a_handler_run(sandbox, header):
     connection.request("POST", f"/weixin?{query}", body, {header: "evil.example"})
     assert connection.getresponse().status == 403
     connection.close()
-    assert not process.wait_for_lines("book_by_words", 1)
+    push(process, fields={"Content": "帮助"})
+    assert process.wait_for_lines("help_text", 1)
+    assert not any("book_by_words" in line for line in process.lines)
 
 
 def test_a_log_line_that_cannot_be_formatted_costs_no_answer(sandbox):

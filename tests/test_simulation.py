@@ -1,5 +1,7 @@
 """The delivery under a seeded scheduler: whatever fails, design.md's promises hold; and the old faults are found."""
 
+import itertools
+
 import pytest
 
 from tests.simulation.old_faults import OLD_FAULTS
@@ -18,6 +20,21 @@ ONCE_BROKEN = (
     254804, 301005, 406580, 416648, 418173, 600134, 624978, 712980, 724548,
 )
 # fmt: on
+FOUND_IN = {  # the first seed that finds a fault of old; where it does not any more, others do
+    "DirectAndPushed": 398,
+    "WithoutLimit": 6,
+    "LockWithoutOwner": 79,
+    "ByTheWallClock": 51,
+    "TakenOutFirst": 147,
+    "LastInFirstOut": 30,
+    "OneLaneForAll": 46,
+    "WaitingHoldsAThread": 161,
+    "WithoutAWord": 286,
+    "SilencedByAnOutage": 23,
+    "PromisedWhileClosed": 186,
+    "EndedBeforeTheRest": 23,
+    "EndsBlindly": 99,
+}
 
 
 @pytest.mark.parametrize("first", range(0, SEEDS, TOGETHER))
@@ -34,4 +51,5 @@ def test_what_was_broken_once_holds(seed):
 
 @pytest.mark.parametrize("fault", OLD_FAULTS, ids=lambda fault: fault.__name__)
 def test_a_fault_that_is_put_back_is_found(fault):
-    assert any(Simulation(seed, fault).run() for seed in range(SEEDS))
+    seeds = itertools.chain([FOUND_IN.get(fault.__name__, 0)], range(SEEDS))
+    assert any(Simulation(seed, fault).run() for seed in seeds)

@@ -2,11 +2,11 @@
 
 import os
 import shutil
-import subprocess
 import sys
 
 import pytest
 
+from tests import warmed
 from tests.conftest import ROOT, TOKEN
 from wechat.errors import SettingsError
 from wechat.startup import handlers_folder, read_env_file, version
@@ -32,14 +32,10 @@ def read_env(tmp_path, content, **environ):
 def run(command, folder, **environ):
     """The command in a folder: its status, and what it says on stderr and stdout."""
     clean = {name: value for name, value in os.environ.items() if not name.startswith(("WECHAT_", "BOOKS_"))}
-    done = subprocess.run(
+    done = warmed.run(
         [sys.executable, *command],
         cwd=folder,
         env={**clean, "PYTHONPATH": str(ROOT), "PYTHONUTF8": "1", **environ},
-        capture_output=True,
-        text=True,
-        timeout=30,
-        check=False,
     )
     return done.returncode, done.stderr + done.stdout
 

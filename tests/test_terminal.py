@@ -13,6 +13,7 @@ import pytest
 
 from sandbox.__main__ import make_parser
 from tests.conftest import ROOT, TOKEN
+from tests.warmed import popen
 from wechat.__main__ import _parser
 from wechat.terminal import Parser, complain, to_json
 
@@ -47,7 +48,7 @@ def start(typed, *prefix, **options):
     token = "not a token" if typed == "wxserver.py" else TOKEN
     environ = {**clean, "WECHAT_TOKEN": token, **options.pop("environ", {})}
     streams = {"stdout": subprocess.PIPE, "stderr": subprocess.PIPE, **options}
-    return subprocess.Popen([*prefix, sys.executable, *name, *rest], cwd=ROOT, env=environ, **streams)
+    return popen([*prefix, sys.executable, *name, *rest], cwd=ROOT, env=environ, **streams)
 
 
 @contextlib.contextmanager

@@ -17,6 +17,7 @@ from hypothesis import strategies as st
 import wxserver
 from sandbox.messages import text_message
 from sandbox.platform import signed_query
+from tests import warmed
 from tests.conftest import MESSAGES, ROOT, TOKEN, Account, free_port, nodes, wait_for_port
 from tests.vectors import VECTORS
 from wechat.errors import StartError
@@ -311,15 +312,7 @@ def test_what_stops_the_start_is_raised_with_every_fault(tmp_path):
 
 def run(*command, **environ):
     clean = {name: value for name, value in os.environ.items() if not name.startswith("WECHAT_")}
-    return subprocess.run(
-        [sys.executable, *command],
-        cwd=ROOT,
-        env={**clean, **environ},
-        capture_output=True,
-        text=True,
-        timeout=30,
-        check=False,
-    )
+    return warmed.run([sys.executable, *command], cwd=ROOT, env={**clean, **environ})
 
 
 @pytest.mark.parametrize("command", [["wxserver.py"], ["-m", "waitress", "--port", "0", "wxserver:application"]])
