@@ -1,9 +1,9 @@
 # An image for WeChat's own cloud (云托管), or for any other host of containers: docs/deploy.md has the way.
 FROM python:3.13-slim
 WORKDIR /app
-COPY requirements.txt ./
-# redis for a store that outlives the container, cryptography for safe mode; the versions are those of requirements-dev.txt.
-RUN python -m pip install --no-cache-dir --disable-pip-version-check -r requirements.txt redis==8.1.0 cryptography==50.0.2
+COPY requirements.lock ./
+# With redis for a store that outlives the container, and cryptography for safe mode; each file has to have its hash.
+RUN python -m pip install --no-cache-dir --disable-pip-version-check --require-hashes -r requirements.lock
 COPY wxserver.py wsgi.py setup.cfg ./
 COPY wechat ./wechat
 COPY handlers ./handlers

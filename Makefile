@@ -3,8 +3,11 @@ VENV := .venv
 BIN := $(VENV)/bin
 SECONDS ?= 60
 SEEDS ?= 20000
+UV := uv==0.13.9
+# For every Python that is supported and every system: a line that one of them alone needs has a marker.
+LOCK := $(BIN)/uv pip compile --quiet --upgrade --universal --python-version 3.11 --generate-hashes --no-annotate --no-header
 
-.PHONY: run test crash simulate fuzz bench clean
+.PHONY: run test crash simulate fuzz bench audit lock clean
 
 run: $(VENV)/run.done  ## the server on this machine, with a chat page to try it
 	$(BIN)/python -m sandbox
@@ -30,6 +33,14 @@ bench: $(VENV)/bench.done  ## every benchmark with a bar, some beside the peers;
 	@for program in wrk redis-server; do command -v $$program >/dev/null || \
 		{ echo "$$program is missing; on Debian or Ubuntu: sudo apt-get install wrk redis-server"; exit 1; }; done
 	$(BIN)/python -m tests.bench
+
+audit: $(VENV)/dev.done  ## ask pypi.org whether a package of the locks has a known vulnerability
+	$(BIN)/python -m tests.audit
+
+lock: $(VENV)/dev.done  ## both locks anew: what is pinned stays, what that needs is the newest
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check $(UV)
+	$(LOCK) requirements-dev.txt -o requirements-dev.lock
+	printf 'cryptography\nredis\nhiredis\n' | $(LOCK) -c requirements-dev.lock requirements.txt - -o requirements.lock
 
 $(BIN)/python:
 	@$(PYTHON) wechat/__init__.py  # ends here with a line where it is too old

@@ -102,11 +102,11 @@ def _x_axis(x: Scale, low: int, high: int) -> Iterator[str]:
 
 
 def _limit(x: Scale, limit: float) -> Iterator[str]:
-    place, red = x.at(math.log10(limit)), "#c62828"
-    line = f'x1="{place:.1f}" y1="{TOP - 8}" x2="{place:.1f}" y2="{BOTTOM}"'
+    limit_x, red = x.at(math.log10(limit)), "#c62828"
+    line = f'x1="{limit_x:.1f}" y1="{TOP - 8}" x2="{limit_x:.1f}" y2="{BOTTOM}"'
     yield f'<line id="limit" {line} stroke="{red}" stroke-width="2" stroke-dasharray="6 4"/>'
     label = f"{limit:g} s: WeChat hangs up"
-    yield f'<text x="{place - 6:.1f}" y="{TOP - 4}" fill="{red}" text-anchor="end">{label}</text>'
+    yield f'<text x="{limit_x - 6:.1f}" y="{TOP - 4}" fill="{red}" text-anchor="end">{label}</text>'
 
 
 def _time(seconds: float) -> str:

@@ -33,6 +33,7 @@ from wechat.routing import load
 from wechat.settings import read
 from wechat.store.memory import MemoryStore
 from wechat.store.owners import Identity, Owners
+from wechat.trouble import troubles
 from wechat.world import REAL, World
 from wxserver import Application, make_application
 
@@ -368,6 +369,13 @@ class Time(World):
 
     def sleep(self, seconds):
         self.now += seconds
+
+
+@pytest.fixture(autouse=True)
+def without_old_troubles():
+    """What went wrong in one test is none of the next one's, which may look for the line with which it begins."""
+    yield
+    troubles().begin()
 
 
 @pytest.fixture

@@ -95,7 +95,7 @@ def serve(log, number, is_after, environ):
     logging.basicConfig(level="INFO", stream=sys.stdout)
     logging.info("pid %d", os.getpid())
     os.environ.update(environ)
-    delivery.GRACE, delivery.BEHIND, runner.BEHIND, runner.BEHIND_A_CRASH = 0.25, 0.1, 0.1, 3.0
+    delivery.GRACE, delivery.FOLLOW_UP_AFTER, runner.FOLLOW_UP_AFTER, runner.FOLLOW_UP_AFTER_CRASH = 0.25, 0.1, 0.1, 3.0
     exec(environ.get("TUNE", ""), {})
     settings, fate = read(os.environ), Fate(number, is_after)
     store = MortalStore(open_store(settings.store, settings.account_key), fate)

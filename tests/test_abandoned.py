@@ -43,7 +43,7 @@ def store():
 def serving(monkeypatch, store):
     """A function that gives an application on the store, which it takes for one that processes share."""
     monkeypatch.setattr(wechat.delivery.delivery, "GRACE", 0.3)
-    monkeypatch.setattr(wechat.delivery.runner, "BEHIND_A_CRASH", 0.1)
+    monkeypatch.setattr(wechat.delivery.runner, "FOLLOW_UP_AFTER_CRASH", 0.1)
     apps = []
 
     def start(handler, within="0.5", **more):
@@ -278,6 +278,17 @@ def test_a_store_that_hiccups_has_no_handler_run_twice(serving, store):
     assert are_idle(app)
     assert len(ran) == 1
     assert [said(document) for document in documents].count("the answer") + len(kept(store)) == 1
+
+
+def test_an_attempt_that_begins_with_a_message_twice_begins_anew(serving, store):
+    """First without the store, then as its process had died: seed 418173 of the simulation had two runs in one push."""
+    app, pushes, message = serving(working()[0]), [], parse(WORK)
+    dead_ledger(store).begin(delivery_key(message, WORK), message.FromUserName, True)
+    app.delivery.do_in_lane = lambda entry, push: pushes.append(push) or app.delivery.look_after()
+    store.fault, store.only, store.times = "away", "message:", 1
+    app.delivery.answer(WORK)
+    first, second = pushes
+    assert first is not second
 
 
 @pytest.mark.parametrize("slow_at", ["promised", "done", "ready"])

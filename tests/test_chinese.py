@@ -388,7 +388,9 @@ def strings(source):
     tree = ast.parse(source)
     quiet = set()
     for node in ast.walk(tree):
-        if isinstance(node, ast.Call) and ast.unparse(node.func).startswith(("logger", "log_error", "re.", "regex")):
+        if isinstance(node, ast.Call) and ast.unparse(node.func).startswith(
+            ("logger", "log_error", "troubles", "re.", "regex")
+        ):
             quiet |= {id(inner) for inner in ast.walk(node)}
         elif isinstance(node, ast.Expr) and isinstance(node.value, ast.Constant):
             quiet.add(id(node.value))

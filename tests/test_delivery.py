@@ -136,7 +136,7 @@ def test_a_customer_message_that_fails_is_logged_with_its_hint_and_the_push_stil
     account = make_mini(ECHO)
     assert account.deliver(text_message("secret words"))[1] == "success"
     assert sent(account, cloud) == []
-    assert re.search(r"the text reply of handlers\.mine\.echo for …iE3bGY, MsgId \d+ was not sent", log.text)
+    assert re.search(r"the text reply of handlers\.mine\.echo for …iE3bGY, MsgId \d+: ", log.text)
     assert hint in log.text
     for secret in (USER, SECRET, "secret words"):
         assert secret not in log.text

@@ -166,7 +166,7 @@ def test_little_of_the_host_is_exposed_to_the_service():
     unit = ROOT / "deploy/wxserver@.service"
     command = [program("systemd-analyze"), "security", "--offline=true", unit]
     done = subprocess.run(command, capture_output=True, text=True, check=False)
-    assert float(re.search(r"Overall exposure level for .*: ([\d.]+)", done.stdout)[1]) <= 1.1
+    assert float(re.search(r"Overall exposure level for .*: ([\d.]+)", done.stdout)[1]) <= 1.0
 
 
 # nginx

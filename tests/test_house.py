@@ -19,7 +19,7 @@ from wxserver import Application
 # <- platform <- delivery <- serving <- the commands.
 ORDER = str.split(
     """
-    lean errors startup settings system weak masking log world workers loop
+    lean errors startup settings system weak masking log world trouble workers loop
     store.base store.memory store.sqlite store.redis store.opening store.owners
     kinds message web protocol.typed protocol.parser protocol.envelope pieces plain reply packing
     texts importing calling marks routing mistakes
@@ -92,12 +92,13 @@ def test_imports_go_one_way(file):
 def test_a_room_imports_only_from_the_rooms_below_it():
     """Within `wechat/`; what stands in no room is named by its module."""
     below = {
-        "store": {"errors", "system", "log", "world"},
+        "store": {"errors", "system", "log", "trouble", "world"},
         "protocol": {"errors", "settings", "message"},
         "platform": {
             "errors",
             "log",
             "settings",
+            "trouble",
             "world",
             "workers",
             "store",
@@ -110,6 +111,7 @@ def test_a_room_imports_only_from_the_rooms_below_it():
             "errors",
             "log",
             "settings",
+            "trouble",
             "world",
             "workers",
             "loop",

@@ -373,6 +373,7 @@ def test_a_forked_process_begins_with_no_lanes(make):
 def fill(make, monkeypatch):
     """A function that makes lanes of which all threads are busy, and gives the gates of those."""
     monkeypatch.setattr("wechat.delivery.lanes.FULL", 0.2)
+    monkeypatch.setattr("wechat.trouble.EVERY", 0.1)
 
     def run(threads, waiting):
         lanes, gates = make(threads), []
@@ -404,12 +405,11 @@ def test_a_pool_that_is_full_for_a_while_is_said_once_and_so_is_its_end(fill, lo
     )
     lanes.submit("one more", note([], ""))
     time.sleep(0.3)
-    assert log.text.count("WARNING") == 1
     for gate in gates:
         gate.may_end.set()
     assert wait_until(lambda: not len(lanes))
-    assert wait_until(lambda: "test: all 4 threads were busy for " in log.text)
-    assert log.text.count("WARNING") == 2
+    assert wait_until(lambda: "over: test: all 4 threads are busy: 8 in " in log.text)
+    assert log.text.count("users wait") == 1
 
 
 def test_a_pool_that_is_full_for_a_moment_is_not_said(fill, log):
@@ -431,7 +431,7 @@ def test_a_pool_that_is_full_again_is_said_again(fill, log):
     for number in (1, 2):
         assert wait_until(lambda number=number: log.text.count("all 1 threads are busy, 1 users wait") == number)
         gates[-1].may_end.set()
-        assert wait_until(lambda number=number: log.text.count("one is free again") == number)
+        assert wait_until(lambda number=number: log.text.count("over: test: all 1 threads are busy: 1 in ") == number)
         gates.append(Gate([], ""))
         hang_in(lanes, number, gates[-1])
         assert gates[-1].has_begun.wait(5)

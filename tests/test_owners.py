@@ -306,6 +306,18 @@ def test_a_lock_is_had_though_the_store_lost_the_answer(owners, other, store):
     assert other.take("lock", 30)
 
 
+def test_a_lock_that_the_store_takes_late_is_given_back(owners, other, store):
+    """The write stood in a buffer while its process gave up: seed 72464 of the simulation waited for an hour."""
+    store.fault, store.times = "away", 1
+    with pytest.raises(StoreError):
+        owners.take("lock", 3600)
+    owners.release("lock")
+    store.set("lock", f"{owners.me} ", 3600)
+    assert not other.take("lock", 30)
+    owners.show_life()
+    assert other.take("lock", 30)
+
+
 def test_a_lock_that_a_store_could_not_give_is_no_lock(owners, other, store):
     store.fault = "away"
     with pytest.raises(StoreError):

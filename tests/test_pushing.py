@@ -7,9 +7,10 @@ import pytest
 
 from sandbox.messages import text_message
 from sandbox.testing import APPID, SECRET
-from tests.conftest import FaultyStore
+from tests.conftest import FaultyStore, Time
 from wechat.errors import TransportError, WeChatError
 from wechat.platform.pushing import Pushing
+from wechat.trouble import troubles
 
 AWAY = TransportError("no answer")
 
@@ -37,6 +38,13 @@ def fail(pushing, world, *errors):
 def work(pushing, world):
     world.now += 1
     pushing.worked(world.now)
+
+
+def overs(world, log):
+    """What the log says is over, a minute later."""
+    world.now += 60
+    troubles(world)._look(world.now)
+    return [line for line in log.messages if line.startswith("over: ")]
 
 
 def lasts(pushing, world):
@@ -81,18 +89,32 @@ def test_all_processes_know_and_one_line_says_so(store, world, log):
     work(other, world)
     work(one, world)
     assert not one.is_closed()
-    assert log.text.count("customer messages are sent again") == 1
+    assert overs(world, log) == ["over: no customer messages for 3600 s, slow replies wait for 继续: 1 in 5 s"]
+
+
+def test_who_said_that_it_is_closed_says_when_another_process_has_opened_it(store, world, log):
+    one, other = Pushing(store, world), Pushing(store, Time())
+    fail(one, world, refused(40164))
+    one.look()
+    assert overs(world, log) == []
+    other._closed_at = 0.0
+    other.worked(1.0)
+    one.look()
+    assert len(overs(world, log)) == 1
+    assert not one.is_closed()
 
 
 def test_a_platform_that_stays_away_is_said_once(pushing, world, log):
     for _ in range(5):
         fail(pushing, world, AWAY)
         world.now += 300
-    assert log.text.count("no customer messages") == 1
+    assert log.text.count("no customer messages for 30 s, slow replies wait for 继续: no answer") == 1
     work(pushing, world)
-    assert log.text.count("sent again") == 1
+    assert len(overs(world, log)) == 1
     fail(pushing, world, AWAY)
-    assert log.text.count("no customer messages") == 2
+    world.now += 60
+    troubles(world)._look(world.now)
+    assert log.text.count("no customer messages for 30 s, slow replies wait for 继续: no answer") == 2
 
 
 def test_a_call_that_began_before_it_was_closed_opens_nothing(pushing, world):

@@ -75,11 +75,11 @@ def _marker(parts: tuple[Part, ...], slow: bool, timeout: float | None, is_aroun
 
 
 def _check_path(path: tuple[Any, ...], said: str) -> None:
-    for place, part in enumerate(path):
+    for index, part in enumerate(path):
         if inspect.isroutine(part):
             raise TypeError(f'{said} needs parentheses, and a path in them: {said}("text")')
         if not isinstance(part, (str, re.Pattern)):
-            kind = f"part {place + 1} is a {type(part).__name__}"
+            kind = f"part {index + 1} is a {type(part).__name__}"
             raise TypeError(f"{said}: {kind}, not a string or a compiled pattern; one {said} for each")
         if isinstance(getattr(part, "pattern", ""), bytes):
             raise TypeError(f"{said}({describe(path)}): a pattern of text is needed, not of bytes")

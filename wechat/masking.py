@@ -29,17 +29,17 @@ def mask(text: str, message: Mapping[str, Any]) -> str:
     heard = _fold("\0".join(form for value in values for form in _forms(value)))
     if len(heard) > MOST_HEARD:
         return MASK
-    folded, masked, place = _fold(text), "", 0
-    while place < len(text):
-        end = place
-        while end < len(text) and folded[place : end + 1] in heard:
+    folded, masked, position = _fold(text), "", 0
+    while position < len(text):
+        end = position
+        while end < len(text) and folded[position : end + 1] in heard:
             end += 1
-        begin = place + len(text[place:end]) - len(text[place:end].lstrip(EDGES))
-        stop = max(begin, place + len(text[place:end].rstrip(EDGES)))
+        begin = position + len(text[position:end]) - len(text[position:end].lstrip(EDGES))
+        stop = max(begin, position + len(text[position:end].rstrip(EDGES)))
         if begin < stop and _is_the_users(folded, begin, stop, heard):
-            masked, place = masked + text[place:begin] + MASK, stop
+            masked, position = masked + text[position:begin] + MASK, stop
         else:
-            masked, place = masked + text[place], place + 1
+            masked, position = masked + text[position], position + 1
     return masked
 
 

@@ -24,7 +24,7 @@ PATTERNS = re.compile(rf"{PATTERN}|\w\|\w"), re.compile(rf"{PATTERN}|\w\|\w"), r
 SAYS = re.compile(r"(Text|Image|Voice|Video|Music|Article|News|Transfer|TransferToAI|Raw|answer|print)\(")
 
 Definition = ast.FunctionDef | ast.AsyncFunctionDef
-Place = tuple[Path, int]  # of a function: its file, and the line in which its first decorator stands
+Location = tuple[Path, int]  # of a function: its file, and the line in which its first decorator stands
 
 
 def find_mistakes(folder: Path, routes: Routes) -> list[str]:
@@ -35,7 +35,7 @@ def find_mistakes(folder: Path, routes: Routes) -> list[str]:
     modules = [module for name, module in list(sys.modules.items()) if name.startswith(f"{PACKAGE}.")]
     files = {Path(file).resolve() for module in modules if (file := getattr(module, "__file__", None))}
     answering = {
-        _place(function)
+        _location(function)
         for module in modules
         if module.__name__.count(".") == 1 and not module.__name__.startswith(f"{PACKAGE}._")
         for function in vars(module).values()
@@ -83,12 +83,12 @@ def _of_path(mark: str, path: Route) -> Iterator[str]:
 # Functions
 
 
-def _place(function: Function) -> Place:
+def _location(function: Function) -> Location:
     code = getattr(inspect.unwrap(function), "__code__", None)
     return (Path(code.co_filename).resolve(), code.co_firstlineno) if code else (Path(), 0)
 
 
-def _of_module(file: Path, folder: Path, answering: set[Place]) -> Iterator[str]:
+def _of_module(file: Path, folder: Path, answering: set[Location]) -> Iterator[str]:
     """What is wrong with its functions, of which those at the places answer."""
     source = file.read_bytes()
     functions = list(_functions(ast.parse(source), ""))

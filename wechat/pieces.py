@@ -62,28 +62,28 @@ def _end_of_piece(content: str, start: int, limit: int) -> int:
 
 def _between_characters(content: str, start: int, most: int, links: list[tuple[int, int]]) -> int:
     """The last place up to `most` that is neither inside a character nor inside a link; without one, `most`."""
-    place = most
-    while place > start:
-        while links and links[-1][0] >= place:
+    position = most
+    while position > start:
+        while links and links[-1][0] >= position:
             links.pop()
-        if links and place < links[-1][1]:
-            place = links[-1][0]
-        elif _is_inside_a_character(content, start, place):
-            place -= 1
+        if links and position < links[-1][1]:
+            position = links[-1][0]
+        elif _is_inside_a_character(content, start, position):
+            position -= 1
         else:
-            return place
+            return position
     return most
 
 
-def _is_inside_a_character(content: str, start: int, place: int) -> bool:
+def _is_inside_a_character(content: str, start: int, position: int) -> bool:
     """Whether a cut here would part a character from its modifiers; `start` is no such place.
 
     https://www.unicode.org/reports/tr29/#Grapheme_Cluster_Boundary_Rules
     """
-    before, after = content[place - 1], content[place]
+    before, after = content[position - 1], content[position]
     if after.isascii():
         return before == "\r" and after == "\n"
     if before in FLAG_LETTERS and after in FLAG_LETTERS:
-        flags = content[start:place]
+        flags = content[start:position]
         return (len(flags) - len(flags.rstrip(FLAG_LETTERS))) % 2 == 1
     return before == "\u200d" or category(after)[0] == "M" or bool(MODIFIERS.match(after))

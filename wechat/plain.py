@@ -72,10 +72,10 @@ def _without_half_a_tag(text: str) -> str:
 
 
 def _lines(lines: list[str]) -> Iterator[str]:
-    fence, place = "", 0
-    while place < len(lines):
-        line = lines[place]
-        place += 1
+    fence, index = "", 0
+    while index < len(lines):
+        line = lines[index]
+        index += 1
         if fence:
             mark = line.strip()
             if mark.startswith(fence) and not mark.strip(fence[0]):
@@ -84,10 +84,10 @@ def _lines(lines: list[str]) -> Iterator[str]:
                 yield _as_code(line)
         elif opening := FENCE.match(line):
             fence = opening[1]
-        elif "|" in line and place < len(lines) and _is_below_a_head(lines[place]):
-            end = next((end for end in range(place + 1, len(lines)) if "|" not in lines[end]), len(lines))
-            yield from _table(line, lines[place + 1 : end])
-            place = end
+        elif "|" in line and index < len(lines) and _is_below_a_head(lines[index]):
+            end = next((end for end in range(index + 1, len(lines)) if "|" not in lines[end]), len(lines))
+            yield from _table(line, lines[index + 1 : end])
+            index = end
         else:
             yield _line(line.rstrip())
 

@@ -70,7 +70,7 @@ class Reply(Fields):
         return self
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, init=False)
 class Text(Reply):
     """A text; `<a href>` works in it, line breaks are kept."""
 
@@ -79,9 +79,10 @@ class Text(Reply):
     may_be_empty = True
     content: str
 
-    def __post_init__(self) -> None:
-        if self.content.__class__ is not str:  # the common case, without a loop
-            super().__post_init__()
+    def __init__(self, content: str) -> None:
+        object.__setattr__(self, "content", content)
+        if content.__class__ is not str:  # the common case, without a loop
+            self.__post_init__()
 
     def customer_messages(self) -> list[dict[str, Any]]:
         return [{"msgtype": self.kind, self.kind: {"content": piece}} for piece in split_text(self.content)]

@@ -75,7 +75,7 @@ def prepare(environ: Mapping[str, str], folder: str | Path | None = None) -> tup
     return settings, routes
 
 
-class Found(NamedTuple):
+class RouteMatch(NamedTuple):
     """The handler of a message, and the match where a pattern found it."""
 
     handler: Handler
@@ -89,14 +89,14 @@ class Router:
     """Finds the handler of a message; what it costs does not grow with the number of exact paths."""
 
     def __init__(self, routes: Routes) -> None:
-        self.exact: dict[Route, Found] = {}
+        self.exact: dict[Route, RouteMatch] = {}
         self.patterns: dict[Route, list[tuple[re.Pattern[str], Handler]]] = {}
         for path, function in routes.items():
             handler = _handler(path, function)
             if isinstance(path[-1], re.Pattern):
                 self.patterns.setdefault(path[:-1], []).append((path[-1], handler))
             else:
-                self.exact[path] = Found(handler, None)
+                self.exact[path] = RouteMatch(handler, None)
         self._rest, *others = (self.exact.pop(path, None) for path in (DEFAULT, ERROR, BUSY))
         self.default, self.error, self.busy = (found.handler if found else None for found in (self._rest, *others))
         self.texts = texts_of(routes.values())
@@ -106,7 +106,7 @@ class Router:
         if self.arounds:  # so that they cost nothing where there are none
             self.find = self._find_within  # type: ignore[method-assign]
 
-    def find(self, message: Message) -> Found | None:
+    def find(self, message: Message) -> RouteMatch | None:
         """The handler with the longest path that fits, else the default, else None; within what wraps it."""
         values = address(message)
         path: Route = values if len(values) == 1 else (values[0], values[1].casefold(), *values[2:])
@@ -116,41 +116,41 @@ class Router:
             path = path[:-1]
             for pattern, handler in self.patterns.get(path, ()):
                 if match := pattern.fullmatch(values[len(path)]):
-                    return Found(handler, match)
+                    return RouteMatch(handler, match)
         return self._rest
 
     find_bare = find  # without what wraps it
 
-    def _find_within(self, message: Message) -> Found | None:
+    def _find_within(self, message: Message) -> RouteMatch | None:
         found = self.find_bare(message)
         handler, match = found or (NOBODY, None)
         wrapping = self.wrapping(message, handler)
         for outer, own_match in reversed(wrapping):
             handler = wrap(handler, outer, own_match)
-        return Found(land(handler), match) if wrapping else found
+        return RouteMatch(land(handler), match) if wrapping else found
 
-    def wrapping(self, message: Message, handler: Handler) -> list[Found]:
+    def wrapping(self, message: Message, handler: Handler) -> list[RouteMatch]:
         """What wraps the handler of the message, from outside, each with the match of its own pattern."""
-        found: list[Found] = []
+        found: list[RouteMatch] = []
         if self._wrapped.isdisjoint(((), (message["MsgType"].casefold(),), handler.path[:1])):
             return found  # so that they cost other messages next to nothing
         values = address(message)
         for outer in self.arounds:
             fits, match = _fit(outer.path, values)
             if fits or outer.path == handler.path:
-                found.append(Found(outer, match))
+                found.append(RouteMatch(outer, match))
         return found
 
 
 def _fit(path: Route, values: tuple[str, ...]) -> tuple[bool, re.Match[str] | None]:
     """Whether a path fits a message with this address, and the match of the pattern in its last place."""
     match = None
-    for place, part in enumerate(path):
-        if place == len(values):
+    for index, part in enumerate(path):
+        if index == len(values):
             return False, None
         if isinstance(part, re.Pattern):
-            match = part.fullmatch(values[place])
-        elif part != (values[place].casefold() if place < 2 else values[place]):
+            match = part.fullmatch(values[index])
+        elif part != (values[index].casefold() if index < 2 else values[index]):
             return False, None
     return bool(match) or not (path and isinstance(path[-1], re.Pattern)), match
 

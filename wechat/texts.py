@@ -60,13 +60,13 @@ def hand_out(modules: Iterable[ModuleType], functions: Iterable[Any], faults: li
     for module in modules:
         if not hasattr(module, "TEXTS"):
             continue
-        found, place = module.TEXTS, _place(module)
+        found, here = module.TEXTS, _where(module)
         if not isinstance(found, Texts):
-            faults.append(f"{place}: TEXTS takes a wechat.texts.Texts, not {type(found).__name__}")
+            faults.append(f"{here}: TEXTS takes a wechat.texts.Texts, not {type(found).__name__}")
         elif first and found != texts:
-            faults.append(f"TEXTS stands twice: at {first} and at {place}; one has to go")
+            faults.append(f"TEXTS stands twice: at {first} and at {here}; one has to go")
         else:
-            texts, first = found, first or place
+            texts, first = found, first or here
     for function in functions:
         function.wechat_texts = texts
 
@@ -76,7 +76,7 @@ def texts_of(functions: Iterable[Any]) -> Texts:
     return next((function.wechat_texts for function in functions if hasattr(function, "wechat_texts")), Texts())
 
 
-def _place(module: ModuleType) -> str:
+def _where(module: ModuleType) -> str:
     """The file, and the line in which `TEXTS` first stands."""
     lines = inspect.getsource(module).splitlines()
     number = next((number for number, line in enumerate(lines, 1) if re.match(r"[^#]*\bTEXTS\b", line)), 1)

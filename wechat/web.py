@@ -8,8 +8,9 @@ from wsgiref.types import StartResponse, WSGIEnvironment
 from webob import Request, Response
 
 from wechat.errors import Forbidden, MethodNotAllowed, Refusal, TooLarge, Unreadable
-from wechat.log import printable
+from wechat.log import note, printable
 from wechat.settings import MARK
+from wechat.trouble import troubles
 
 logger = logging.getLogger("wxserver")
 
@@ -98,7 +99,10 @@ def acknowledge() -> Whole:
 
 def refuse(request: Request, refusal: Refusal) -> Whole:
     """The one place where a refusal becomes a response; the reason goes to the log alone."""
-    logger.warning("%s refused with %d: %s", printable(request.method), refusal.status, refusal)
+    asked = [printable(request.environ.get(name) or "?") for name in ("REQUEST_METHOD", "PATH_INFO", "REMOTE_ADDR")]
+    cause, detail = f"refused with {refusal.status}: {refusal}", " ({} {} from {})".format(*asked)
+    if not troubles().note(cause, detail):
+        note(logger, cause + detail)  # at INFO, where each message has a line
     response = Whole(b"refused\n", TEXT, refusal.status)
     if isinstance(refusal, MethodNotAllowed):
         response.headers["Allow"] = refusal.allowed

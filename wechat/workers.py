@@ -6,16 +6,20 @@ time, a fifth of the throughput goes to the changes between them.
 
 import logging
 import threading
-import time
 from collections import deque
 from collections.abc import Iterator
 from contextlib import contextmanager
+from math import inf
 from typing import Protocol
+
+from wechat.trouble import troubles
+from wechat.world import REAL, World
 
 logger = logging.getLogger("waitress")
 
 FEWEST = 2  # at work while requests come; more of them take the interpreter from each other
 PATIENCE = 0.005  # seconds without a request taken, after which those at work count as blocked
+FULL = 1.0  # seconds after which workers without a rest are said to be busy
 MEMORY = 1.0  # seconds; after each of them one less counts as blocked
 
 
@@ -32,22 +36,24 @@ class Workers:
     This is what waitress calls a task dispatcher.
     """
 
-    def __init__(self, most: int) -> None:
-        self._most = most
-        self._lock = threading.Lock()
+    def __init__(self, most: int, world: World = REAL) -> None:
+        self._most, self._world, self._troubles = most, world, troubles(world)
+        self._all_busy, self._is_full = f"all {most} workers are busy, requests wait: see WECHAT_THREADS", False
+        self._lock = world.lock()
         self._tasks: deque[Task] = deque()
         self._resting: list[threading.Lock] = []  # each is released to wake its thread
         self._threads, self._at_work = 0, 0
-        self._is_short = False  # whether the last thread that was wanted could not be started
         self._enough = FEWEST  # at work: more where those that are have been blocked lately
         self._taken = self._lower_at = 0.0  # when a task was last taken, and when fewer are enough
-        self._has_tasks = threading.Event()
-        threading.Thread(target=self._watch, name="workers", daemon=True).start()
+        self._has_tasks = world.event()
+        world.start(self._watch, "workers")
 
     def add_task(self, task: Task) -> None:
         """Have the request answered."""
         with self._lock:
             self._tasks.append(task)
+            if self._is_full:
+                self._note_full()
             if self._at_work < self._enough:
                 self._call_one()
             elif not self._has_tasks.is_set():
@@ -70,20 +76,24 @@ class Workers:
             self._resting.pop().release()
         elif self._threads < self._most:
             try:
-                threading.Thread(target=self._work, name="worker", daemon=True).start()
+                self._world.start(self._work, "worker")
             except RuntimeError as error:  # the host gives no more threads: those that there are answer
-                if not self._is_short:
-                    logger.warning("no further worker: %s", error)
-                self._is_short = True
+                self._troubles.note("no further worker", f": {error}")
                 return
-            self._threads, self._is_short = self._threads + 1, False
+            self._threads += 1
         else:
+            if not self._is_full:
+                self._note_full()
             return
         self._at_work += 1
 
+    def _note_full(self) -> None:
+        self._is_full = True
+        self._troubles.note(self._all_busy, lasts=inf, after=FULL)
+
     def _work(self) -> None:
         _mine.workers = self
-        bell = threading.Lock()
+        bell = self._world.lock()
         bell.acquire()
         while True:
             task = self._take(bell)
@@ -98,22 +108,25 @@ class Workers:
     def _take(self, bell: threading.Lock) -> Task | None:
         with self._lock:
             if self._tasks:
-                self._taken = now = time.monotonic()
+                self._taken = now = self._world.monotonic()
                 if self._enough > FEWEST and now >= self._lower_at:
                     self._enough, self._lower_at = self._enough - 1, now + MEMORY
                 return self._tasks.popleft()
             self._at_work -= 1
             self._resting.append(bell)
+            if self._is_full:
+                self._is_full = False
+                self._troubles.end(self._all_busy)
             return None
 
     def _watch(self) -> None:
         """Call one more whenever requests wait, and those at work take none."""
         while self._has_tasks.wait():
-            time.sleep(PATIENCE)
+            self._world.sleep(PATIENCE)
             with self._lock:
                 if not self._tasks:
                     self._has_tasks.clear()
-                elif (now := time.monotonic()) - self._taken >= PATIENCE:
+                elif (now := self._world.monotonic()) - self._taken >= PATIENCE:
                     self._call_one()
                     self._enough, self._lower_at = min(self._enough + 1, self._most), now + MEMORY
 

@@ -6,7 +6,7 @@ from itertools import pairwise
 from wechat.delivery.entries import PROMISED, RUNNING
 
 APART = 1.0  # seconds between two messages of which it is clear which one came first
-PATIENCE = 1.0  # seconds that a message may wait beside a thread that is free
+PATIENCE = 1.0  # seconds before and after a handler in which its thread may be at the store
 JUST_NOW = 2.0  # seconds after which a message that is over has left its lane
 
 
@@ -72,7 +72,8 @@ class LaneWatch:
         others = [user for user, at in self._begun.get(process, ()) if at > ready and user != story.letter.user]
         if any(others.count(user) > 2 for user in others):
             self._watch.break_("users never wait for one another", f"{story.letter.name}: {others}")
-        if self._idle_between(process, ready, run.began_at) > PATIENCE:
+        begun = sum(at >= ready for _, at in self._begun.get(process, ())) + 1
+        if self._idle_between(process, ready, run.began_at) > PATIENCE * begun:
             self._watch.break_("no message waits where a thread is free", story.letter.name)
 
     def _ready_since(self, story, run):
@@ -98,6 +99,7 @@ class LaneWatch:
 
     def turned_away(self, letter, process):
         """The busy handler answers."""
+        self._watch.story(letter).turned_away += 1
         now, plan = self._scheduler.now, self._simulation.plan
         waiting = [other for other in self._watch.stories.values() if self._may_wait(other, now)]
         mine = [other for other in waiting if other.letter.user == letter.user and other.letter is not letter]

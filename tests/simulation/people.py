@@ -57,8 +57,10 @@ class WeChat:
         if started:
             process = self._random.choice(started)
             self._simulation.say(f"{letter.name}: attempt {number + 1} at {process.name}")
+            letter.attempts += 1
             answer = process.receive(letter)
             if answer is not None:
+                letter.answered_by = process.name
                 return answer
         # Where the connection is refused or breaks, the next attempt may come soon.
         pause = self._random.choice([0.5, began + 5 - self._scheduler.now])
@@ -68,6 +70,7 @@ class WeChat:
     def _hear(self, letter, answer):
         if answer is None:
             self._simulation.say(f"{letter.name}: WeChat gives up")
+            letter.given_up_at = self._scheduler.now
             return None
         text = said(answer)
         letter.heard = "success" if not text else "waiting" if text == letter.texts.waiting else "direct"

@@ -125,6 +125,8 @@ class Letter:
         self.key = self.body = None  # since it was sent
         self.sent_at = 0.0
         self.heard = None  # by WeChat: "direct", "success", "waiting"; None while nothing is
+        self.attempts, self.answered_by = 0, None  # that reached a process, and which one WeChat heard
+        self.given_up_at = None  # by WeChat
         self.is_delivered = False  # whether WeChat has heard an answer, or given up
         self.is_replayed = False
 

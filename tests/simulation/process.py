@@ -41,6 +41,7 @@ class Process:
         self.wall = simulation.wall  # the seconds since 1970 at the schedule's beginning, by its own clock
         self.booted_at, self.died_at = self._scheduler.now, None
         self.locks = 0  # that are taken
+        self.answers = 0  # of the store
         self.frozen = 0  # how many freezes hold it
         self._held_back = []
         self._connections = []
@@ -83,7 +84,7 @@ class Process:
 
         def work():
             box.append(self.delivery.answer(letter.body))
-            self._simulation.watch.words.answered_with(letter, box[0])
+            self._simulation.watch.gave(letter, box[0], self)
             answered.set()
 
         self._connections.append(answered)

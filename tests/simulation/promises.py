@@ -28,7 +28,9 @@ TIMEOUT = 60.0  # seconds that a slow handler has
 APART = 1.0  # seconds between two messages of which it is clear which one came first
 SENT_WITHIN = 25.0  # seconds: what is ready may first have to wait for the lock of a process that died
 STARTS = 3
-OUTAGE = 5.0  # seconds after which a failure of the store counts as another one
+SPARE = 0.5  # seconds of WeChat's five for which no attempt is held
+OUTAGE = 3.0  # seconds after which a failure of the store counts as another one: between two heartbeats it may be back
+UNWRITTEN = 1.0  # seconds: the end of a fast message is written within 20 ms, and the write itself takes time
 
 
 class Watch:
@@ -46,6 +48,7 @@ class Watch:
         self.last_fault = self.last_freeze = self._last_failure = 0.0  # of a process, of one to go on, of the store
         self._fetched = []
         self.is_store_slow = False  # or was
+        self.delays = []  # when steps took so long
         self.lanes, self.words = LaneWatch(self, simulation), WordWatch(self, simulation)
         self._blocked = {}  # tasks that did not get a lock, and which one of whom
 
@@ -66,6 +69,16 @@ class Watch:
     def sent(self, letter):
         """A user sent a message."""
         self._by_key[letter.key] = self.story(letter)
+
+    def gave(self, letter, document, process):
+        """A process answered an attempt, whether WeChat still listens or not."""
+        story, unwritten = self.story(letter), process.ledger._unwritten.get(letter.key)
+        if story.record and document and story.record.state == RUNNING:
+            story.given[process] = self._scheduler.now
+            story.given_alone |= {process.name} if unwritten and not unwritten.record.is_late else set()
+        if story.record and unwritten and unwritten.record.is_late and not story.record.is_late:
+            story.promised_alone |= {process.name} - {story.record.owner}
+        self.words.answered_with(letter, document)
 
     def heard(self, letter, text):
         """WeChat heard the direct answer."""
@@ -89,8 +102,8 @@ class Watch:
         if request.is_lost or (story.letter.parts and len(story.runs) > 1):
             return
         sent = self._sent.setdefault((request.process, story.letter.user), [])
-        # It begins anew with a run, or where it was taken over.
-        reply = (story, len(story.runs) + len(story.adopted), story.part_of(request.text))
+        # It begins anew with a run, or where it was taken over, or turns out not to have arrived.
+        reply = (story, len(story.runs) + len(story.adopted) + story.begun_anew, story.part_of(request.text))
         if reply not in sent:
             self._check_turn(story, request.process, sent)
             sent.append(reply)
@@ -203,7 +216,7 @@ class Watch:
         for other in self.stories.values():
             is_mine = other.letter.user == letter.user and other.needs_session and other.arrived_at is not None
             is_before = is_mine and other.arrived_at + APART < came_at
-            if is_before and not (other.runs or other.has_apology):  # it was not turned away
+            if is_before and not (other.runs or other.turned_away):
                 self.break_("a user's messages have the session in order", letter.name)
 
     def _may_hold(self, process):
@@ -235,11 +248,11 @@ class Watch:
         giver = self._scheduler.current.letter
         if self._simulation.plan.is_memory and giver and _is_given(before, after):  # the 继续 itself leaves no record
             self._fetched_by(story, giver)
-        if self._simulation.trace is not None:
-            name = story.letter.name + "".join(PIECE.findall(key))
-            self._simulation.say(f"{process.name} moves {name}: {_said(before)} -> {_said(after)}")
+        self._say_move(story.letter.name + "".join(PIECE.findall(key)), before, after, process)
         if not after:
             return
+        if before and before.state == PROMISED and after.state == READY:
+            story.begun_anew += process.name in story.given_alone
         if before and after.starts < before.starts:
             story.forgiven += 1
         if not before or (before.state, before.owner) != (after.state, after.owner):
@@ -253,6 +266,10 @@ class Watch:
         is_fetched = story.fetched_at == self._scheduler.now
         if before and before.state == READY == after.state and before.owner and not after.owner and not is_fetched:
             self._kept(story, after)
+
+    def _say_move(self, name, before, after, process):
+        if self._simulation.trace is not None:
+            self._simulation.say(f"{process.name} moves {name}: {_said(before)} -> {_said(after)}")
 
     def _adopted(self, story, before, process, since):
         story.adopted.append(before)
@@ -318,7 +335,7 @@ class Watch:
         for story in stories:
             story.store_failures += 1
             story.failed_fetches += len(stories) > 1
-            story.cut_off.add((process.name, self._scheduler.now // OUTAGE))
+            story.cut_off.add((process.name, process.answers))  # anew once the store has answered it
 
     # Processes
 
@@ -329,7 +346,7 @@ class Watch:
 
     def crashed(self, process):
         """A process ended."""
-        self.words.failed()
+        self._struck(process)
         self.last_fault = max(self.last_fault, self._scheduler.now)
         if self._simulation.plan.is_memory:
             for story in self.stories.values():
@@ -337,9 +354,17 @@ class Watch:
 
     def frozen(self, process, seconds):
         """A process stands still."""
-        self.words.failed()
+        self._struck(process)
         self.last_freeze = max(self.last_freeze, self._scheduler.now + seconds)
         self.last_fault = max(self.last_fault, self.last_freeze)
+
+    def _struck(self, process):
+        self.words.failed()
+        for story in self.stories.values():
+            given_at = story.given.get(process)
+            is_unwritten = story.record is not None and story.record.state == RUNNING
+            is_recent = given_at is not None and self._scheduler.now < given_at + UNWRITTEN
+            story.unwritten += is_unwritten and is_recent
 
     def logged(self, record):
         """An error stands in the log."""
@@ -423,10 +448,15 @@ class Watch:
         is_held_up = is_held_up or is_out_of_order
         if story.is_head_late and letter.heard and not is_held_up:
             self.break_("the beginning comes first", letter.name)
-        if letter.most_attempts >= 3 and not letter.heard and self._simulation.plan.kind == "calm":
+        if letter.attempts >= 3 and not letter.heard and self._is_calm_before(letter.given_up_at):
             self.break_("WeChat hears an answer in time", letter.name)
         if letter.heard and not letter.is_next and not (self._is_answered(story) or self._is_excused(story)):
             self.break_("nothing acknowledged stays unanswered", f"{letter.name}, {letter.heard}")
+
+    def _is_calm_before(self, given_up_at):
+        """Whether nothing fails, and the last steps took less than what is left of WeChat's five seconds."""
+        took = sum(seconds for at, seconds in self.delays if given_up_at - 2 * SPARE <= at <= given_up_at)
+        return self._simulation.plan.kind == "calm" and took < SPARE
 
     def _is_split(self, story):
         """Whether some parts wait while others are sent, or several processes took them over from one that died."""
@@ -442,6 +472,7 @@ class Watch:
         # Of two that had it meanwhile, the record that counts may be that of the one whom WeChat had left.
         is_with_two = story.repeats_without_store or len({name for name, _ in story.cut_off}) > 1
         is_unwritten = story.store_failures and (self.last_fault > 0 or is_with_two)
+        is_unwritten = is_unwritten or story.letter.answered_by in story.promised_alone
         return story.lost_with or self._is_swallowed(story) or is_unwritten
 
     def _is_swallowed(self, story):

@@ -113,7 +113,9 @@ class Simulation:
             if process.is_dead:
                 scheduler.leave()
         elif chance > 0.94:
-            scheduler.sleep(self.random.choice(DELAYS))
+            seconds = self.random.choice(DELAYS)
+            self.watch.delays.append((scheduler.now, seconds))
+            scheduler.sleep(seconds)
             return
         scheduler.pause()
 

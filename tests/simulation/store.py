@@ -113,6 +113,7 @@ class SimulatedStore(Store):
         self._simulation.step(self._process, 1.0 if is_write else 0.3)
         if fault == "lost":
             raise Failure
+        self._process.answers += 1
         return result
 
     def _come_late(self, operation):

@@ -33,10 +33,16 @@ class Story:
         self.runs = []
         self.adopted = []  # the records that went to another process, as they were before
         self.sends = []  # requests of which the platform showed the user something
+        self.given = {}  # when each process last gave the direct answer
+        self.unwritten = 0  # direct answers whose process ended or stood still before the store knew of them
+        # The processes that, without the store, told WeChat to wait for what another one had, or gave the answer;
+        # and how often such an answer was given again, as another one had told it to wait.
+        self.promised_alone, self.given_alone, self.begun_anew = set(), set(), 0
         self.lost_with = 0  # crashes that took the store along
         self.store_failures, self.cut_off = 0, set()  # operations about it that failed, and whose they were
         self.failed_fetches = 0  # of its reply, each of which gave it all the same
         self.forgiven = 0  # starts that do not count, as another message may have ended the process
+        self.turned_away = 0  # how often the busy handler answered it
         self.is_refused = self.is_given_up = False
         self.fetched_by, self.fetched_at = [], None  # the 继续, and when the last one did
         self.ready_at = None
@@ -60,7 +66,8 @@ class Story:
                 self.has_apology = self.is_apology_last = True
             else:
                 begin = self.letter.text.find(piece)
-                self.repeats += self.is_apology_last and not (self.letter.parts and self.was_kept)
+                is_split = self.letter.parts and (self.was_kept or self.adopted)  # some wait, or others send them
+                self.repeats += self.is_apology_last and not is_split
                 self.is_apology_last = False
                 self._note_piece(begin, begin + len(piece))
         self.repeats = min(self.repeats, before + 1)
@@ -73,7 +80,8 @@ class Story:
         elif not begin and self.is_head_late and min(self._pieces)[0]:
             pass
         elif self.letter.parts and (self.gaps or self.is_head_late):  # it may be the one that was missing
-            self.repeats += any(begin < other_end and end > other for other, other_end in self._pieces)
+            is_seen = any(begin < other_end and end > other for other, other_end in self._pieces)
+            self.repeats += is_seen and begin not in self._open_ends
         elif not self._goes_on(begin, end):
             self.repeats += 1
         self._last = end
@@ -88,8 +96,11 @@ class Story:
 
     def _goes_on(self, begin, end):
         """Whether the piece follows one that was seen. A repeat may be cut at another place; either is gone on with."""
-        open_ends = {end for _, end in self._pieces} - {begin for begin, _ in self._pieces}
-        return begin in (self._furthest, self._last) or (begin in open_ends and end > self._furthest)
+        return begin in (self._furthest, self._last) or (begin in self._open_ends and end > self._furthest)
+
+    @property
+    def _open_ends(self):
+        return {end for _, end in self._pieces} - {begin for begin, _ in self._pieces}
 
     @property
     def is_shown(self):
@@ -111,7 +122,7 @@ class Story:
         """The repeats that are no fault: whether a part had arrived, nobody could know."""
         again = max(0, len(self.runs) - 1) * MOST_PIECES * len(self.letter.parts)  # each run gives all parts anew
         in_between = sum(record.state == READY and record.is_sending for record in self.adopted)
-        return again + in_between + sum(send.is_lost for send in self.sends) + self.lost_with
+        return again + in_between + sum(send.is_lost for send in self.sends) + self.lost_with + self.unwritten
 
     @property
     def repeats_without_store(self):
@@ -119,10 +130,11 @@ class Story:
 
         So does one that takes over from a process that died before it could write what it had done.
         """
-        extra = max(0, len(self.runs) - 1 - self.extra_runs) + (len(self.adopted) + len(self.fetched_by)) * bool(
+        answers = len(self.runs) + self.turned_away * bool(self.store_failures)
+        extra = max(0, answers - 1 - self.extra_runs) + (len(self.adopted) + len(self.fetched_by)) * bool(
             self.store_failures
         )
-        return extra * MOST_PIECES + self.failed_fetches
+        return extra * MOST_PIECES + self.failed_fetches + len(self.promised_alone) + len(self.given_alone)
 
     @property
     def deaths(self):

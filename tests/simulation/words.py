@@ -12,6 +12,7 @@ NAME = re.compile(r"\b(m\d+):")
 KNOWN_AFTER = 5.0  # seconds: each process looks every three for whom the others have noted
 IN_VAIN = 10.0  # seconds of tries after which the user is told
 REFUSED_AFTER = 1.0  # seconds in which a process notes that it was refused
+JUST_NOW = 1.0  # seconds
 CLOSED_AT_LEAST = min(CLOSED_FOR.values())
 TRANSFER, DEFAULT = "transfer", "what the default handler says"
 
@@ -22,6 +23,7 @@ class WordWatch:
     def __init__(self, watch, simulation):
         self._watch, self._simulation, self._scheduler = watch, simulation, simulation.scheduler
         self._untold = {}  # since when a user does not know that a message's reply waits, by story
+        self._told_at = {}  # by user, that something waits: so one knows of what is kept a moment later
         self.told = set()  # stories of which the user knows how to get what is left
         self.is_distrusted = False  # or was
         self._closed_at = None  # when all customer messages were first refused
@@ -39,10 +41,12 @@ class WordWatch:
             self.answered_with(story.letter, after.document)
         if not after or after.state != READY or unpack(after.reply) == NOTHING:
             return
-        was_tried = before and before.is_sending and not after.is_sending and before.reply == after.reply
+        is_same = before and before.owner == after.owner  # who takes it over has not tried it
+        was_tried = is_same and before.is_sending and not after.is_sending and before.reply == after.reply
         is_kept = not after.owner and before and before.owner and before.reply == after.reply
         is_in_vain = was_tried and after.owner and story.ready_at is not None and now > story.ready_at + IN_VAIN + 1
-        if (is_kept or is_in_vain) and not after.is_told and story not in self.told:
+        is_known = now <= self._told_at.get(story.letter.user, -JUST_NOW) + JUST_NOW or story in self.told
+        if (is_kept or is_in_vain) and not after.is_told and not is_known:
             self._untold.setdefault(story, now)
 
     def _waits(self, story):
@@ -80,6 +84,7 @@ class WordWatch:
             self._check_announced(letter)
 
     def _tell(self, user):
+        self._told_at[user] = self._scheduler.now
         self._untold = {story: since for story, since in self._untold.items() if story.letter.user != user}
 
     def _check_announced(self, letter):

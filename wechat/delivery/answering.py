@@ -18,7 +18,7 @@ from wechat.message import Message, label
 from wechat.platform.api import Api
 from wechat.protocol.parser import parse
 from wechat.reply import Reply, Text, to_reply
-from wechat.routing import Found, Router
+from wechat.routing import RouteMatch, Router
 
 if TYPE_CHECKING:
     from wechat.loop import Call, Loop
@@ -37,7 +37,7 @@ class Push:
 
     content: bytes
     message: Message
-    found: Found | None
+    found: RouteMatch | None
     started: float
     asked: Message  # another one where a handler has handed the message on
     handlers: tuple[str, ...] = ()  # that did so
@@ -154,7 +154,7 @@ class Answering:
         """What the busy handler answers, else the text for a message that is one too many."""
         handler, usual = self.router.busy, Answer("busy", Text(self.router.texts.busy))
         if handler:
-            push.found = Found(handler, None)
+            push.found = RouteMatch(handler, None)
         return (self.answer(push) if handler else None) or usual
 
     def _apologise(self, push: Push, error: BaseException) -> Answer | None:

@@ -13,7 +13,7 @@ from wechat.delivery.answering import NEXT, NOBODY, Answer, Push
 from wechat.delivery.entries import PROMISED, READY, RUNNING, Entry
 from wechat.delivery.lanes import LATER
 from wechat.delivery.outbox import NOTHING
-from wechat.delivery.runner import BEHIND, Runner, say_too_late
+from wechat.delivery.runner import FOLLOW_UP_AFTER, Runner, say_too_late
 from wechat.errors import GivenUp, Left
 from wechat.log import log_error, note
 from wechat.message import delivery_key, kind_of, label
@@ -25,6 +25,9 @@ from wechat.workers import standing_aside
 logger = logging.getLogger("wxserver")
 
 TYPING_AT = 2 / 3  # of WECHAT_REPLY_WITHIN; so it is known whether customer messages are closed before it is over
+# Of WECHAT_REPLY_WITHIN. What is answered within the first is given before it is noted: no other process promises it in
+# that time, as each holds an attempt for the second, also where it stood still or has no room.
+QUICK, AT_LEAST = 1 / 4, 1 / 3
 SPARE = 0.3  # seconds past WECHAT_REPLY_WITHIN that the platform gets for that
 OPEN_FOR = 600.0  # seconds for which a crowd counts on a call that worked
 GRACE = 1.5  # seconds past WECHAT_REPLY_WITHIN, so that WeChat hangs up and asks again
@@ -59,9 +62,10 @@ class Delivery(Runner):
         """The document, or what is said when it is not ready in time."""
         with self.crowd.join(push.openid) as has_room:
             is_last = not has_room or attempt >= LAST_ATTEMPT
-            self._hold_and_show(
-                entry, push, self._settings.reply_within if has_room else 0.0, 0.0 if is_last else SPARE
-            )
+            within, now = self._settings.reply_within, self._world.monotonic()
+            end = now + AT_LEAST * within if has_room or not entry.record.is_slow else now
+            end = max(end, push.started + within) if has_room else end
+            self._hold_and_show(entry, push, end, 0.0 if is_last else SPARE)
         if not (entry.is_running or entry.record.is_late):
             return self._log(push, entry, attempt, DIRECT, entry.record.document)
         since = push.started if has_room else self._world.monotonic() - OPEN_FOR
@@ -71,30 +75,28 @@ class Delivery(Runner):
             self.give_ready(entry, push)
             return self._promise(entry, push, attempt, self.first(push, Text(self.texts.waiting))[0])
         # Until WeChat hangs up, one that came later may be an earlier one, of a process that stood still.
-        is_over = self._hold(entry, push, GRACE * HUNG_UP_AT) or self._hold(
-            entry, push, GRACE * (1 - HUNG_UP_AT), attempt
-        )
+        is_over = self._hold(entry, push, end + GRACE * HUNG_UP_AT) or self._hold(entry, push, end + GRACE, attempt)
         if is_over or entry.record.attempts > attempt:
             return self._log(push, entry, attempt, "too late", entry.record.document)
         return self._promise(entry, push, attempt, b"")
 
-    def _hold_and_show(self, entry: Entry, push: Push, seconds: float, spare: float) -> None:
+    def _hold_and_show(self, entry: Entry, push: Push, end: float, spare: float) -> None:
         """Hold the attempt open, and let its user see meanwhile that an answer is being written."""
-        if not self._hold(entry, push, seconds * TYPING_AT):
+        if not self._hold(entry, push, end - self._settings.reply_within * (1 - TYPING_AT)):
             is_known = self._outbox.show_typing(entry)
-            if not self._hold(entry, push, seconds * (1 - TYPING_AT)):
+            if not self._hold(entry, push, end):
                 is_known.wait(spare)
 
-    def _hold(self, entry: Entry, push: Push, seconds: float, attempt: float = math.inf) -> bool:
-        """Hold the attempt open, up to so many seconds. Whether the message is answered or promised.
+    def _hold(self, entry: Entry, push: Push, end: float, attempt: float = math.inf) -> bool:
+        """Hold the attempt open until then. Whether the message is answered or promised.
 
         With its number, it is held until WeChat asks again.
         """
-        end = self._world.monotonic() + seconds
         with standing_aside():
             while entry.is_running and entry.record.attempts <= attempt and (left := end - self._world.monotonic()) > 0:
                 if self._ledger.wait(entry, left):
-                    self.do_in_lane(entry, push)
+                    # Anew: while the store was away, this process may have begun with it already.
+                    self.do_in_lane(entry, self._answering.read(push.content, push.started))
         return not entry.is_running
 
     def _promise(self, entry: Entry, push: Push, attempt: int, document: bytes) -> bytes:
@@ -157,9 +159,11 @@ class Delivery(Runner):
         if not answer:
             self.slow_down(entry, push)
             return None
-        seconds = self._world.monotonic() - started
+        seconds = (now := self._world.monotonic()) - started
+        entry.is_quick = now - push.started < QUICK * self._settings.reply_within
         if seconds > LONG_FOR_UNMARKED and not push.limit:
-            logger.warning("%s took %.1f s: mark it slow=True, so that it holds up nobody", answer.handler, seconds)
+            cause = f"{answer.handler} is not marked slow=True, and holds up others"
+            self.troubles.note(cause, f": it took {seconds:.1f} s")
         if entry.pieces:
             with entry.pieces.lock:
                 self.end_pieces(entry, push, answer, entry.pieces)
@@ -183,7 +187,7 @@ class Delivery(Runner):
         if before and entry.record.state == READY:
             entry.msg_id = push.message.get("MsgId", "")
             entry.is_told = before == RUNNING and isinstance(now, Text) and now.content.endswith(self.texts.more)
-            self._outbox.deliver(entry, BEHIND if entry.record.document else 0.0)
+            self._outbox.deliver(entry, FOLLOW_UP_AFTER if entry.record.document else 0.0)
         for each in further if before else ():
             self._outbox.deliver(each, entry.pieces.after(self._world.monotonic()) if entry.pieces else 0.0)
 

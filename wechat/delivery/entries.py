@@ -8,6 +8,7 @@ from dataclasses import dataclass, replace
 from typing import Any
 
 from wechat.delivery.answering import NOBODY, Answer
+from wechat.log import printable, shorten
 from wechat.message import KEPT, Remembered
 from wechat.packing import Pieces, pack
 from wechat.reply import Reply
@@ -89,6 +90,7 @@ class Entry:
     tries, ends = 0, 0.0  # how often it was sent in vain, and until when that goes on
     is_told, parts = False, 0  # whether the user knows of 继续; customer messages that went out
     held = 0  # attempts of this process that are open
+    is_quick = False  # whether it is answered before another process can have promised that
     whole: Reply | None = None  # of what was given directly, in case that it was promised where the store was not seen
 
     def __init__(self, key: str, record: Record, lock: threading.Lock) -> None:
@@ -97,6 +99,12 @@ class Entry:
     def note(self, answer: Answer) -> None:
         """Note for the log who answers, and with what kind of reply; that itself is kept as long as it is owed."""
         self.handler, self.kind = answer.handler, answer.kind
+
+    @property
+    def label(self) -> str:
+        """Whose reply it is, for the log."""
+        said = f"{self.handler or 'a process that died'} for {shorten(self.record.openid)}"
+        return f"{said}, MsgId {printable(self.msg_id)}" if self.msg_id else said
 
     @property
     def is_running(self) -> bool:
@@ -170,7 +178,8 @@ class Entries(ABC):
                 is_direct = before.state == RUNNING
                 now, left = (document, rest) if is_direct else (before.document, whole)
                 after = before.ended(now, left)
-                if entry.raw and after.state == DONE and before.attempts == 1 and not (moves or before.is_open):
+                is_first = entry.raw and entry.is_quick and before.attempts == 1
+                if is_first and after.state == DONE and not (moves or before.is_open):
                     self._end_soon(entry, after, whole)
                     return before.state
                 if self._settle(entry, after, *moves):

@@ -13,6 +13,7 @@ from typing import NamedTuple
 
 from wechat.errors import Left
 from wechat.log import log_error
+from wechat.trouble import troubles
 from wechat.world import REAL, Timer, World
 
 logger = logging.getLogger("wxserver")
@@ -55,6 +56,7 @@ class Lanes:
         self, threads: int, name: str, world: World = REAL, most_waiting: float = inf, most: float = inf
     ) -> None:
         self._threads, self._name, self._world = threads, name, world
+        self._troubles, self._all_busy = troubles(world), f"{name}: all {threads} threads are busy"
         self._most_waiting, self._most = most_waiting, most
         self.begin()
 
@@ -71,7 +73,7 @@ class Lanes:
         self._idle: list[threading.Event] = []
         self._alive = self._resuming = 0  # threads
         self._jobs = 0  # that wait or run
-        self._full_since, self._is_said = inf, False  # since when lanes wait for a thread, and whether the log says so
+        self._is_full = False  # whether lanes wait for a thread
         self.is_closing = False
         self._emptied = self._world.event()
         self._timer = Timer("timer", self._look, self._lock, self._world)
@@ -161,9 +163,9 @@ class Lanes:
             except RuntimeError:
                 return self._alive > 0
             self._alive += 1
-        elif self._full_since == inf:
-            self._full_since = self._world.monotonic()
-            self._timer.look_by(self._full_since + FULL)
+        else:
+            self._is_full = True
+            self._troubles.note(self._all_busy, self._say_who, inf, FULL)
         return True
 
     def _choose(self) -> str | None:
@@ -222,9 +224,9 @@ class Lanes:
                     self._idle.remove(event)
                 if (lane := self._choose()) is not None:
                     return lane
-                if self._is_said:
-                    self._warn(f"were busy for {self._world.monotonic() - self._full_since:.0f} s; one is free again")
-                self._full_since, self._is_said = inf, False
+                if self._is_full:
+                    self._is_full = False
+                    self._troubles.end(self._all_busy)
                 if self.is_closing or has_waited or not is_patient:
                     self._alive -= is_patient
                     return None
@@ -240,16 +242,14 @@ class Lanes:
         for lane, limit in list(self._limits.items()):
             if limit.until <= now:
                 self._replace(lane, self._limits.pop(lane).instead)
-        if now >= self._full_since + FULL and not self._is_said and self._limits:
-            self._is_said = True
-            oldest = sorted(self._limits.values(), key=lambda limit: limit.since)[:NAMED]
-            names = ", ".join(f"{limit.name} for {now - limit.since:.0f} s" for limit in oldest)
-            self._warn(f"are busy, {len(self._ready) + len(self._resumed)} users wait; the oldest: {names}")
-        times = [self._full_since + FULL, *(limit.until for limit in self._limits.values())]
-        return min((at for at in (*times, *(at for at, _, _ in self._paused[:1])) if at > now), default=inf)
+        times = (*(limit.until for limit in self._limits.values()), *(at for at, _, _ in self._paused[:1]))
+        return min((at for at in times if at > now), default=inf)
 
-    def _warn(self, said: str) -> None:
-        logger.warning(f"{self._name}: all {self._threads} threads {said}")
+    def _say_who(self) -> str:
+        """Which tasks are oldest. Whoever logs it has another lock, under which this one may not be waited for."""
+        now, oldest = self._world.monotonic(), sorted(self._limits.values(), key=lambda limit: limit.since)
+        names = ", ".join(f"{limit.name} for {now - limit.since:.0f} s" for limit in oldest[:NAMED])
+        return f", {len(self._ready) + len(self._resumed)} users wait; the oldest: {names or '?'}"
 
     def _replace(self, lane: str, task: Task) -> None:
         jobs = self._lanes[lane]

@@ -10,7 +10,6 @@ A record moves only from what it was read as: of two who race for it, the first 
 Where the owner of a record is dead, another process puts itself in its place, and goes on from the state.
 """
 
-import logging
 from collections.abc import Iterator
 from dataclasses import replace
 
@@ -19,10 +18,9 @@ from wechat.errors import StoreError
 from wechat.reply import Reply
 from wechat.store.base import Change
 
-logger = logging.getLogger("wxserver")
-
 KEPT = 86_400.0  # seconds for every state but done
 PREFIX = "message:"
+UNSEEN = "other processes do not see how a message stands"
 LOOK_AT_OWNER = 0.5  # seconds between two looks at whether the process that has a message still lives
 MOST_FORGIVEN = 2  # starts of a message
 OPEN = RUNNING, PROMISED, READY
@@ -79,7 +77,7 @@ class Ledger(Entries):
                 self._read(entry)
             is_promised = self.end(entry, document, None, whole) == PROMISED
         except StoreError as error:
-            logger.warning("other processes do not see how a message stands: %s", error)
+            self._store.troubles.note(UNSEEN, f": {error}")
             self._unwritten[entry.key], entry.whole = entry, whole
         else:
             if is_promised:
@@ -133,7 +131,7 @@ class Ledger(Entries):
             with entry.lock:
                 self._read(entry)
         except StoreError as error:
-            logger.warning("a message may be answered twice: %s", error)
+            self._store.troubles.note("a message may be answered twice", f": {error}")
             return self._take(entry, entry.record.owner, (RUNNING,))
         return self.adopt(entry, RUNNING)
 
@@ -189,7 +187,7 @@ class Ledger(Entries):
             if not entry:
                 entry = Entry(key, record, self._world.lock())
                 entry.raw, entry.linked = raw, record.indexes
-            elif entry.record.owner != self._owners.me:  # what this process owns it knows better
+            elif not entry.record.owner == record.owner == self._owners.me:  # what this process owns it knows better
                 with entry.lock:
                     self._read(entry)  # and not what was found: this process may have adopted it since
             if entry.record.is_open:
@@ -199,7 +197,7 @@ class Ledger(Entries):
         try:
             return self._swap(*moves)
         except StoreError as error:
-            logger.warning("other processes do not see how a message stands: %s", error)
+            self._store.troubles.note(UNSEEN, f": {error}")
             for entry, record in moves:
                 self._unwritten[entry.key] = entry
                 entry.linked = tuple({*entry.linked, *record.indexes})  # the write may have come through

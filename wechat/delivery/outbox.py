@@ -11,13 +11,13 @@ from wechat.delivery.entries import DONE, PROMISED, READY, Entry, Record
 from wechat.delivery.lanes import Lanes
 from wechat.delivery.ledger import Ledger
 from wechat.errors import ApiError, StoreError, TransportError
-from wechat.log import log_error, printable, shorten
+from wechat.log import log_error
 from wechat.packing import unpack
 from wechat.platform.api import BUSY, Api
 from wechat.platform.pushing import Pushing
 from wechat.reply import TEXT_LIMIT, Reply, Text, is_long, split_text
 from wechat.settings import Settings
-from wechat.store.base import Change, Store, ask
+from wechat.store.base import Change, Store
 from wechat.texts import Texts
 from wechat.world import REAL, World
 
@@ -28,6 +28,7 @@ SENDERS, TYPISTS = 16, 8  # threads; what is typing never stands in front of an 
 PAUSES = (1.0, 3.0, 10.0, 30.0, 60.0, 300.0)  # seconds before the next try; then always the last
 LONGEST = 86_400.0  # seconds for which it is tried
 IN_VAIN = 10.0  # seconds of that after which the user is told to ask
+KEPT = "replies wait for 继续, as no customer messages are sent"
 UNTOLD = "untold"  # the index of who is to be told
 NOTHING = Text("")  # a handler said nothing: who asks by 继续 is told so, it is not sent
 
@@ -135,7 +136,7 @@ class Outbox:
         if not reply:
             return None
         if self._is_miniprogram and reply.kind not in MINIPROGRAM_KINDS:
-            logger.error("%s: Mini Programs have no %s reply, it is dropped", _who(entry), reply.kind)
+            logger.error("%s: Mini Programs have no %s reply, it is dropped", entry.label, reply.kind)
             self._ledger.sent(entry, None)
         elif self._is_refused() or (reply == NOTHING and entry.record.is_told):
             self._keep(entry, reply)
@@ -147,19 +148,20 @@ class Outbox:
 
     def _note(self, entry: Entry, reply: Reply, error: Exception) -> float | None:
         """Whatever went wrong, the reply is tried again, waits for 继续, or is said to be lost."""
+        said = f"the {reply.kind} reply of {entry.label}"
         is_passing = isinstance(error, TransportError) or getattr(error, "errcode", 0) == BUSY
         if is_passing and self._world.monotonic() < entry.ends:
             self._ledger.unsent(entry)
             entry.tries += 1
             if self._world.monotonic() > entry.ends - LONGEST + IN_VAIN:
                 self._note_untold(entry)
-            logger.warning("the %s reply of %s is tried again: %s", reply.kind, _who(entry), error)
+            self._store.troubles.note("replies are tried again", f": {said}: {error}")
             return PAUSES[min(entry.tries, len(PAUSES)) - 1]
-        said = f"the {reply.kind} reply of {_who(entry)} was not sent"
         if isinstance(error, ApiError):
-            logger.error("%s: %s", said, error)
+            cause = f"replies are not sent, errcode {getattr(error, 'errcode', '-')}"
+            self._store.troubles.note(cause, f": {said}: {error}", level=logging.ERROR)
         else:
-            log_error(logger, said, error)
+            log_error(logger, f"{said} was not sent", error)
         self._keep(entry, reply)
         return None
 
@@ -171,6 +173,8 @@ class Outbox:
         self._note_untold(entry)  # first: nobody goes on with what is kept, where this process ends
         if self._ledger.keep(entry):
             self._log(entry, reply, "kept")
+            if self._has_credentials and reply != NOTHING and self._is_refused():
+                self._store.troubles.note(KEPT, f": the {reply.kind} reply of {entry.label}")
 
     # 继续
 
@@ -186,18 +190,18 @@ class Outbox:
                 others = [other for other in self._ledger.open_of(openid) if other.key != entry.key]
                 if not others and not self._ledger.is_running(openid, entry):
                     return False
-                self.note_told(openid)
                 waiting = [(other, seen) for other in others if (seen := other.record).state == READY]
                 not_ready = Text(self.texts().not_ready)
                 entry.note(Answer(NEXT, not_ready))
                 if not waiting or waiting[0][1].is_sending:  # what is behind that follows it
                     self._ledger.end(entry, first(not_ready)[0], None, None)
                 elif self._fetch(entry, *waiting[0], len(waiting) > 1, first):
-                    return True
+                    break
         except StoreError as error:
-            logger.warning("what waits for 继续 cannot be fetched: %s", error)
+            self._store.troubles.note("what waits for 继续 cannot be fetched", f": {error}")
             return False
         self.end_without_reply(entry)  # one that was promised takes nothing: its user asks again
+        self.note_told(openid)  # last: where this process ends before, the next text says so
         return True
 
     def _fetch(
@@ -219,6 +223,7 @@ class Outbox:
 
     def look(self) -> None:
         """Know what other processes have noted; raises StoreError."""
+        self._pushing.look()
         self.untold = {key.removeprefix(f"{UNTOLD}:") for key in self._store.linked(UNTOLD)}
 
     def is_due(self, openid: str) -> bool:
@@ -229,7 +234,7 @@ class Outbox:
             is_noted = self._store.get(f"{UNTOLD}:{openid}") is not None
             waiting = [entry.record for entry in self._ledger.open_of(openid) if entry.record.state == READY]
         except StoreError as error:
-            logger.warning("a user is not told that a reply waits: %s", error)
+            self._store.troubles.note("a user is not told that a reply waits", f": {error}")
             return False
         if not (is_noted and waiting):
             self.note_told(openid)
@@ -240,20 +245,14 @@ class Outbox:
         if openid in self.untold:
             self.untold.discard(openid)
             change = Change(f"{UNTOLD}:{openid}", ..., None, unlink=(UNTOLD,))
-            ask("a user is told twice that a reply waits", False, self._store.swap, change)
+            self._store.ask("a user is told twice that a reply waits", False, self._store.swap, change)
 
     def _note_untold(self, entry: Entry) -> None:
         if not (entry.is_told or entry.record.is_told or self._is_miniprogram):
             openid = entry.record.openid
             change = Change(f"{UNTOLD}:{openid}", ..., "1", LONGEST, link=(UNTOLD,))
-            ask("only this process tells a user that a reply waits", False, self._store.swap, change)
+            self._store.ask("only this process tells a user that a reply waits", False, self._store.swap, change)
             self.untold.add(openid)
 
     def _log(self, entry: Entry, reply: Reply, how: str) -> None:
-        logger.info(f"{reply.kind} of {_who(entry)}: {how}")
-
-
-def _who(entry: Entry) -> str:
-    """Whose reply it is, for the log."""
-    said = f"{entry.handler or 'a process that died'} for {shorten(entry.record.openid)}"
-    return f"{said}, MsgId {printable(entry.msg_id)}" if entry.msg_id else said
+        logger.info(f"{reply.kind} of {entry.label}: {how}")

@@ -18,14 +18,16 @@ from wechat.protocol.envelope import Clock
 from wechat.reply import Reply, Text
 from wechat.settings import Settings
 from wechat.texts import Texts
+from wechat.trouble import troubles
 from wechat.world import REAL, World
 
 logger = logging.getLogger("wxserver")
 
 SHORTEST_PAUSE, LONGEST_PAUSE = 0.01, 0.2  # seconds between two looks whether it is a message's turn
-BEHIND = 1.0  # seconds by which the rest of a long text follows its beginning
-BEHIND_A_CRASH = 6.0  # the same where the beginning may not have arrived: WeChat asks for that after 5
+FOLLOW_UP_AFTER = 1.0  # seconds by which the rest of a long text follows its beginning
+FOLLOW_UP_AFTER_CRASH = 6.0  # the same where the beginning may not have arrived: WeChat asks for that after 5
 MOST_PIECES = 5  # customer messages of a handler that yields; the last one has what is left over
+CROWDED = "three quarters of WECHAT_THREADS wait for slow handlers: no further attempt is held"
 SUSPECT, SUSPECTS = 2, "suspects"  # starts from which on messages are started one by one, and the lane for that
 ALONE, LEAST_ALONE = 1.0, 0.05  # seconds that a suspect lives before the next one follows
 LOOK_AT_SUSPECT = 0.02  # seconds between two looks
@@ -42,7 +44,7 @@ class Crowd:
     def __init__(self, workers: int, world: World) -> None:
         self._most_users, self._most_others = workers * 3 // 4, workers // 8
         self._lock = world.lock()
-        self._held: list[str] = []  # the user of each
+        self._held, self._troubles = list[str](), troubles(world)  # the user of each attempt
 
     def __len__(self) -> int:
         return len(self._held)
@@ -56,6 +58,8 @@ class Crowd:
             has_room = others < self._most_others if openid in self._held else users < self._most_users
             if has_room:
                 self._held.append(openid)
+        if users >= self._most_users:
+            self._troubles.note(CROWDED)
         try:
             yield has_room
         finally:
@@ -76,7 +80,7 @@ class Runner(ABC):
         clock: Clock,
         world: World = REAL,
     ) -> None:
-        self._settings, self._clock, self._world = settings, clock, world
+        self._settings, self._clock, self._world, self.troubles = settings, clock, world, troubles(world)
         self._answering, self._ledger, self._outbox, self._sessions = answering, ledger, outbox, answering.sessions
         outbox.texts = lambda: self.texts
         self.lanes = Lanes(settings.slow_threads, "slow", world, settings.waiting_per_user, settings.waiting)
@@ -139,7 +143,7 @@ class Runner(ABC):
         now = self._world.monotonic()
         if not ends:
             self.lanes.submit(lane, task, is_resumed=True)
-            ends.append(now + min(ALONE, max(LEAST_ALONE, ALL_ALONE / self._most_suspects)))
+            ends.append(now + min(ALONE, max(LEAST_ALONE, ALL_ALONE / (self._most_suspects or 1))))
         if entry.record.state in UNDER_WAY and now < ends[0]:
             return LOOK_AT_SUSPECT
         self._suspects.discard(entry.key)
@@ -180,7 +184,7 @@ class Runner(ABC):
         self._outbox.look()
         for entry in self._ledger.abandoned():
             if entry.record.state == READY:
-                self._outbox.deliver(entry, BEHIND_A_CRASH if entry.record.document else 0.0)
+                self._outbox.deliver(entry, FOLLOW_UP_AFTER_CRASH if entry.record.document else 0.0)
             else:
                 self._take_over(entry)
 
@@ -220,7 +224,7 @@ class Runner(ABC):
                 if is_due and isinstance(replies[0], Text):
                     self._outbox.note_told(push.openid)
                 replies[:1] = [rest] if rest else []
-                pieces.next_at = self._world.monotonic() + BEHIND
+                pieces.next_at = self._world.monotonic() + FOLLOW_UP_AFTER
         pieces.left = replies if is_more else []
         for further in () if is_more else self._further(entry, push, replies, pieces):
             if self._ledger.add(entry, further):

@@ -8,7 +8,7 @@ from contextlib import contextmanager
 from typing import Any
 
 from wechat.errors import StoreError
-from wechat.store.base import Change, Store, ask
+from wechat.store.base import Change, Store
 from wechat.store.owners import Owners
 
 logger = logging.getLogger("wxserver")
@@ -56,7 +56,7 @@ class Sessions:
         """Stand in the queue for the session, behind all who came before; nobody's session has none."""
         if not openid:
             return
-        ask(OUT_OF_TURN, False, self._make, openid, lambda queue: [*queue, self._owners.me])
+        self._store.ask(OUT_OF_TURN, False, self._make, openid, lambda queue: [*queue, self._owners.me])
 
     def leave(self, openid: str) -> None:
         """Stand in the queue no more, as the last one of this process."""
@@ -80,8 +80,8 @@ class Sessions:
 
     def _without_first(self, queue: list[str]) -> list[str]:
         alive = self._alive(queue)
-        place = alive.index(self._owners.me) if self._owners.me in alive else len(alive)
-        return [*alive[:place], *alive[place + 1 :]]
+        position = alive.index(self._owners.me) if self._owners.me in alive else len(alive)
+        return [*alive[:position], *alive[position + 1 :]]
 
     def _without_last(self, queue: list[str]) -> list[str]:
         return self._without_first(queue[::-1])[::-1]
@@ -90,7 +90,9 @@ class Sessions:
         """Make a step in the user's queue, and those that the store did not take before."""
         before, self._unmade = self._unmade, []
         steps = (*before, (openid, step))
-        self._unmade += [one for one in steps if not ask(OUT_OF_TURN, False, self._make, *one)][-MOST_UNMADE:]
+        self._unmade += [one for one in steps if not self._store.ask(OUT_OF_TURN, False, self._make, *one)][
+            -MOST_UNMADE:
+        ]
 
     def _make(self, openid: str, step: Step) -> bool:
         key = f"queue:{openid}"
@@ -108,11 +110,11 @@ class Sessions:
         saves nothing.
         """
         ticket = ticket or secrets.token_hex(4)
-        is_locked = self._is_claimed(ticket) or ask(
+        is_locked = self._is_claimed(ticket) or self._store.ask(
             "a session is used without its lock", False, self._lock, openid, ticket
         )
         try:
-            before = ask("a session begins empty", None, self._store.get, f"session:{openid}") or "{}"
+            before = self._store.ask("a session begins empty", None, self._store.get, f"session:{openid}") or "{}"
             session: dict[str, Any] = json.loads(before)
             yield session
             after = json.dumps(session, ensure_ascii=False)
@@ -124,7 +126,7 @@ class Sessions:
     def give_back(self, openid: str, ticket: str) -> None:
         """Let others have the session; whoever has it by this ticket saves nothing from now on."""
         self._claimed.discard(ticket)
-        ask("the lock of a session stays for a while", None, self._owners.release, f"lock:{openid}", ticket)
+        self._store.ask("the lock of a session stays for a while", None, self._owners.release, f"lock:{openid}", ticket)
 
     def _is_claimed(self, ticket: str) -> bool:
         is_claimed = ticket in self._claimed
@@ -141,5 +143,5 @@ class Sessions:
 
     def _write(self, openid: str, text: str, locks: list[Change]) -> None:
         change = Change(f"session:{openid}", ..., None if text == "{}" else text, LIFE)
-        if not ask("a session is lost", True, self._store.swap, change, *locks):
+        if not self._store.ask("a session is lost", True, self._store.swap, change, *locks):
             logger.warning("a session is lost: another process took it while this one stood still")

@@ -16,7 +16,7 @@ from typing import Any
 from wechat.errors import TransportError
 from wechat.platform.answers import number
 from wechat.protocol.envelope import Clock
-from wechat.store.base import Store, ask
+from wechat.store.base import Store
 from wechat.store.owners import Owners
 from wechat.world import REAL, World
 
@@ -63,12 +63,12 @@ class TokenCache:
         kept = self._read()
         if self._good(kept) == stale:  # else somebody has a newer one already
             self._spare = None
-            ask(ALONE, False, self._store.replace, KEY, kept, None, 0)
+            self._store.ask(ALONE, False, self._store.replace, KEY, kept, None, 0)
         token = self.get()
         if token != stale:
             return token
         # The ticket is a new one each time: this process may not force it twice, either.
-        if ask(ALONE, False, self._owners.take, FORCED_KEY, FORCE_EVERY, secrets.token_hex(4)):
+        if self._store.ask(ALONE, False, self._owners.take, FORCED_KEY, FORCE_EVERY, secrets.token_hex(4)):
             return self._share(lambda: self._fetch_and_keep(force=True))
         self._wait(self._read())  # whoever may is at it, or was a moment ago
         return self.get()
@@ -98,11 +98,11 @@ class TokenCache:
             if token := self._good(kept):
                 return token
             # Where nobody can be asked it fetches, too: a second fetch gives the same token.
-            if ask(ALONE, True, self._owners.take, LOCK_KEY, LOCK):
+            if self._store.ask(ALONE, True, self._owners.take, LOCK_KEY, LOCK):
                 try:
                     return self._good(self._read()) or self._fetch_and_keep()  # it may have come before the lock
                 finally:
-                    ask(ALONE, None, self._owners.release, LOCK_KEY)
+                    self._store.ask(ALONE, None, self._owners.release, LOCK_KEY)
             self._wait(kept)
         raise TransportError("another process has been fetching the access token for too long")
 
@@ -112,7 +112,7 @@ class TokenCache:
         if not isinstance(token, str) or not TOKEN.fullmatch(token):
             raise TransportError("the platform's answer holds no access_token that can be used")
         self._spare = json.dumps({"token": token, "until": self._clock() + life})
-        ask(ALONE, None, self._store.set, KEY, self._spare, max(life, 1))
+        self._store.ask(ALONE, None, self._store.set, KEY, self._spare, max(life, 1))
         return token
 
     def _good(self, kept: str | None) -> str:
@@ -121,10 +121,10 @@ class TokenCache:
         return str(entry["token"]) if entry.get("until", 0.0) > self._clock() else ""
 
     def _read(self) -> str | None:
-        return ask(ALONE, self._spare, self._store.get, KEY)
+        return self._store.ask(ALONE, self._spare, self._store.get, KEY)
 
     def _wait(self, kept: str | None) -> None:
-        ask(ALONE, None, self._store.wait, KEY, kept or None, 1.0)
+        self._store.ask(ALONE, None, self._store.wait, KEY, kept or None, 1.0)
 
 
 def _life(expires_in: object) -> float:

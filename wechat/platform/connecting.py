@@ -85,13 +85,13 @@ def look_up_by(deadline: float, look_up: LookUp, host: str, port: int) -> list[A
 def reach(addresses: list[Any], deadline: float, prepare: Prepare) -> DeadlineSocket:
     """A connection to the first address that answers; one that is silent leaves the others their share of the time."""
     failure = OSError()
-    for others, (*kind, _, place) in zip(reversed(range(len(addresses))), addresses, strict=True):
+    for others, (*kind, _, address) in zip(reversed(range(len(addresses))), addresses, strict=True):
         try:
             with ExitStack() as stack:
                 sock = stack.enter_context(DeadlineSocket(*kind))
                 sock.deadline = share(deadline, others)
                 sock.hurry()
-                sock.connect(place)
+                sock.connect(address)
                 sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
                 prepared = prepare(sock)
                 stack.pop_all()

@@ -1,17 +1,15 @@
 """Whether customer messages can be sent just now, as the calls that were made have shown."""
 
-import logging
 import math
 
 from wechat.errors import TransportError, WeChatError
-from wechat.store.base import Change, Store, ask
+from wechat.store.base import Change, Store
 from wechat.world import World
-
-logger = logging.getLogger("wxserver")
 
 KEY, SAID_KEY = "no-push", "no-push:said"  # why it is closed, and which reason stands in the log
 AWAY, AWAY_FOR = "away", 30.0  # seconds
 SAID_FOR = 86_400.0  # seconds
+CLOSED = "no customer messages for %d s, slow replies wait for 继续"
 # Errcodes that are about the account and not about one user or message, and the seconds for which they close it.
 CLOSED_FOR = {
     48001: 3600.0,
@@ -29,6 +27,7 @@ class Pushing:
 
     def __init__(self, store: Store, world: World) -> None:
         self._store, self._world = store, world
+        self._said = ""  # the trouble that this process has logged
         self._seen: str | None = None
         self._closed_at: float | None = None  # since no call has worked
         self._worked_at = -math.inf
@@ -49,10 +48,9 @@ class Pushing:
         """Note that a call worked. One that began before it was closed says nothing."""
         if self._closed_at is not None and began > self._closed_at:
             self._closed_at = self._seen = None
-            said = ask("what was said is not known", None, self._store.get, SAID_KEY)
-            changes = Change(KEY, ..., None), Change(SAID_KEY, said, None)
-            if ask("customer messages stay closed", True, self._store.swap, *changes) and said:
-                logger.warning("customer messages are sent again")
+            changes = Change(KEY, ..., None), Change(SAID_KEY, ..., None)
+            self._store.ask("customer messages stay closed", True, self._store.swap, *changes)
+            self._store.troubles.end(self._said)
         if self._closed_at is None:
             self._worked_at = self._world.monotonic()
 
@@ -67,14 +65,22 @@ class Pushing:
         if not seconds:
             return
         self._see(reason)
-        said = ask("what closed customer messages is said again", None, self._store.get, SAID_KEY)
+        said = self._store.ask("what closed customer messages is said again", None, self._store.get, SAID_KEY)
         changes = Change(KEY, ..., reason, seconds), Change(SAID_KEY, said, reason, SAID_FOR)
-        is_first = ask("other processes go on sending customer messages", True, self._store.swap, *changes)
+        is_first = self._store.ask("other processes go on sending customer messages", True, self._store.swap, *changes)
         if is_first and said != reason:
-            logger.warning("no customer messages for %d s, slow replies wait for 继续: %s", seconds, error)
+            self._store.troubles.end(self._said)
+            self._said = CLOSED % seconds
+            self._store.troubles.note(self._said, f": {error}", math.inf)
+
+    def look(self) -> None:
+        """Note whether another process has opened it; raises StoreError."""
+        if self._said and self._store.get(SAID_KEY) is None:
+            self._store.troubles.end(self._said)
+            self._said = ""
 
     def _why(self) -> str | None:
-        why = ask("whether customer messages are closed is not known", self._seen, self._store.get, KEY)
+        why = self._store.ask("whether customer messages are closed is not known", self._seen, self._store.get, KEY)
         self._see(why)
         return why
 

@@ -3,7 +3,6 @@
 The timeout of http.client begins anew with each byte; here a deadline holds for the whole call.
 """
 
-import logging
 import selectors
 import socket
 import ssl
@@ -28,8 +27,7 @@ from wechat.platform.connecting import (
     share,
     translated,
 )
-
-logger = logging.getLogger("wxserver")
+from wechat.trouble import troubles
 
 MOST_IDLE = 8  # connections
 IDLE = 60.0  # seconds; a NAT forgets a silent connection after some minutes, and tells nobody
@@ -176,7 +174,7 @@ class Transport:
             except (OSError, TransportError) as error:
                 self._away[server] = self._clock()
                 why = error if isinstance(error, TransportError) else type(error).__name__
-                logger.warning("%s cannot be reached (%s), another server is asked", server.netloc, why)
+                troubles().note(f"{server.netloc} cannot be reached", f" ({why}), another server is asked")
         return self._connect_to(last, deadline)
 
     def _connect_to(self, server: Server, deadline: float) -> HTTPConnection:
@@ -186,9 +184,9 @@ class Transport:
         host, port, is_checked = connection.host, connection.port, self._may_reach is not None
         # A proxy looks names up by itself, where it does not matter to what address they lead.
         found = look_up_by(deadline, self._look_up, host, port) if is_checked or not self._proxy else []
-        for *_, place in found:
-            if self._may_reach and not self._may_reach(place[0]):
-                raise TransportError(f"{place[0]} is no public address: nothing is fetched from there")
+        for *_, address in found:
+            if self._may_reach and not self._may_reach(address[0]):
+                raise TransportError(f"{address[0]} is no public address: nothing is fetched from there")
         if self._proxy:
             target = found[0][-1][0] if found else host
             sock = secure(self._proxy.connect(target, port, deadline, self._look_up), context, host)

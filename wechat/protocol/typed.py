@@ -57,18 +57,18 @@ def mend(text: str) -> str:
 
 @dataclass
 class _Way:
-    """A way to read the document, as far as `place`."""
+    """A way to read the document, as far as `offset`."""
 
-    place: int
+    offset: int
     levels: list[tuple[str, dict[str, None]]] = field(default_factory=lambda: [("", {})])  # open nodes, names in them
     filled: dict[str, bool] = field(default_factory=dict)  # the names of FILLED, and whether they stand in a list
     control: dict[str, str] = field(default_factory=dict)
     texts: list[tuple[int, int]] = field(default_factory=list)  # that hold a `]]>`: from where to where
 
-    def fork(self, place: int, *texts: tuple[int, int]) -> "_Way":
-        """Copy this way, to go on from `place` behind these texts."""
+    def fork(self, offset: int, *texts: tuple[int, int]) -> "_Way":
+        """Copy this way, to go on from `offset` behind these texts."""
         levels = [(name, dict(names)) for name, names in self.levels]
-        return _Way(place, levels, dict(self.filled), dict(self.control), [*self.texts, *texts])
+        return _Way(offset, levels, dict(self.filled), dict(self.control), [*self.texts, *texts])
 
     def is_in_list(self) -> bool:
         """Whether one of the open nodes repeats by design."""
@@ -127,35 +127,35 @@ class _Reader:
                 todo.pop()
             elif len(way.levels) > 1:
                 todo.append(self.read_tag(way))
-            elif _END.match(self.text, way.place):
+            elif _END.match(self.text, way.offset):
                 found.append(way)
         return found
 
     def read_tag(self, way: _Way) -> Iterator[_Way]:
         """The ways on from this one, behind the next tag and the text that belongs to it."""
-        tag = _TAG.match(self.text, way.place)
+        tag = _TAG.match(self.text, way.offset)
         if not tag:
             return
         closed, name, is_empty = tag.groups()
-        way.place = tag.end()
+        way.offset = tag.end()
         if closed:
             if way.levels.pop()[0] == closed:
                 yield way
         elif way.take(name):
             if is_empty:
                 yield way
-            elif self.text.startswith("<![CDATA[", way.place):
+            elif self.text.startswith("<![CDATA[", way.offset):
                 yield from self.read_cdata(way, name)
             else:
                 yield from self.read_node(way, name)
 
     def read_node(self, way: _Way, name: str) -> Iterator[_Way]:
         """The way on through a node that holds a number, or nodes."""
-        end = self.text.find("<", way.place)
-        inside = self.text[way.place : end]
+        end = self.text.find("<", way.offset)
+        inside = self.text[way.offset : end]
         if self.text.startswith(f"</{name}>", end):
             way.note(name, inside)
-            way.place = end + len(name) + 3
+            way.offset = end + len(name) + 3
             yield way
         elif not inside.strip() and len(way.levels) <= MAX_DEPTH:
             way.levels.append((name, {}))
@@ -163,7 +163,7 @@ class _Reader:
 
     def read_cdata(self, way: _Way, name: str) -> Iterator[_Way]:
         """The ways on behind the text of a node."""
-        start, size = way.place + len("<![CDATA["), len(f"]]></{name}>")
+        start, size = way.offset + len("<![CDATA["), len(f"]]></{name}>")
         first = self.text.find("]]>", start)
         if name in self.typed and not way.is_in_list():
             for end in reversed(self.possible_ends(way, name, start)):
@@ -172,7 +172,7 @@ class _Reader:
                     yield way.fork(end + size, *([] if end == first else [(start, end)]))
         elif self.text.startswith(f"]]></{name}>", first):
             way.note(name, self.text[start:first])
-            way.place = first + size
+            way.offset = first + size
             yield way
 
     def possible_ends(self, way: _Way, name: str, start: int) -> list[int]:
@@ -193,8 +193,8 @@ def _split(text: str, ways: list[_Way]) -> str:
     """
     if any(way.control != ways[0].control for way in ways):
         raise Unreadable("a user typed XML that may have changed who answers")
-    pieces, place = [], 0
+    pieces, offset = [], 0
     for start, end in min(ways, key=lambda way: len(way.texts)).texts:
-        pieces += [text[place : start - len("<![CDATA[")], cdata(text[start:end])]
-        place = end + len("]]>")
-    return "".join([*pieces, text[place:]])
+        pieces += [text[offset : start - len("<![CDATA[")], cdata(text[start:end])]
+        offset = end + len("]]>")
+    return "".join([*pieces, text[offset:]])

@@ -4,19 +4,18 @@ Keys and values are text, NUL included; a lone surrogate is a ValueError. A time
 A backend that does not answer is a StoreError, which names the operation and the backend and nothing else.
 """
 
-import logging
 import threading
 from abc import ABC, abstractmethod
 from collections import deque
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
+from math import inf
 from types import EllipsisType
 from typing import Any, NamedTuple, TypeVar
 
 from wechat.errors import StoreError
+from wechat.trouble import troubles
 from wechat.world import REAL, World
-
-logger = logging.getLogger("wxserver")
 
 Entries = dict[str, str]  # key to value
 T = TypeVar("T")
@@ -62,9 +61,9 @@ class Store(ABC):
     rest = 1.0  # seconds for which a store that failed is left alone: WeChat's five seconds go on
 
     def __init__(self, world: World = REAL) -> None:
-        self._world = world
+        self._world, self.troubles = world, troubles(world)
         self._waiters: dict[threading.Event, str] = {}
-        self._rests_until = 0.0
+        self._rests_until, self._away = -inf, f"{self.name} is away, messages are answered without it"
         self._prepare()
 
     def _prepare(self) -> None:
@@ -130,6 +129,14 @@ class Store(ABC):
             while self._queue:
                 self._write()
 
+    def ask(self, consequence: str, otherwise: T, step: Callable[..., T], *arguments: Any) -> T:
+        """What a step gives; where the store does not answer, `otherwise` and a warning of what that costs."""
+        try:
+            return step(*arguments)
+        except StoreError as error:
+            self.troubles.note(consequence, f": {error}")
+            return otherwise
+
     def wait(self, key: str, seen: str | None, seconds: float) -> str | None:
         """The value as soon as it is not `seen`, or the one that is there when so many seconds are over."""
         if self._queue:
@@ -189,13 +196,20 @@ class Store(ABC):
     @contextmanager
     def _doing(self, operation: str) -> Iterator[None]:
         if self._rests_until and self._world.monotonic() < self._rests_until:
+            self.troubles.note(self._away, lasts=inf)
             raise StoreError(f"{self.name} is left alone for a moment, after a failure")
         try:
             yield
         except self.failures as error:
-            self._rests_until = self._world.monotonic() + self.rest
+            is_open, self._rests_until = self._rests_until > -inf, self._world.monotonic() + self.rest
             self._recover(error)
-            raise StoreError(f"{self.name} did not {operation}: {self._reason(error)}") from error
+            failed = StoreError(f"{self.name} did not {operation}: {self._reason(error)}")
+            if is_open:  # one that does not open stops the start, which says so
+                self.troubles.note(self._away, f": {failed}", inf)
+            raise failed from error
+        if self._rests_until and self._world.monotonic() >= self._rests_until:
+            self._rests_until = 0.0
+            self.troubles.end(self._away)
 
     def _recover(self, error: Exception) -> None:  # noqa: B027, not every store has something half done
         """Take back what a failed operation has left half done."""
@@ -210,12 +224,3 @@ def _copy(error: BaseException) -> StoreError:
     copy = StoreError(str(error) if isinstance(error, StoreError) else f"a write failed: {type(error).__name__}")
     copy.__cause__ = error.__cause__
     return copy
-
-
-def ask(consequence: str, otherwise: T, step: Callable[..., T], *arguments: Any) -> T:
-    """What a step of a store gives; where the store does not answer, `otherwise` and a warning of what that costs."""
-    try:
-        return step(*arguments)
-    except StoreError as error:
-        logger.warning("%s: %s", consequence, error)
-        return otherwise

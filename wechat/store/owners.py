@@ -20,6 +20,7 @@ RENEW = 3.0  # seconds between two signs of life
 LIFE = 15.0  # seconds without one after which a process counts as dead
 FORGOTTEN = 2 * 86_400.0  # seconds; what a process owns lasts a day
 REMEMBERED = 60.0  # seconds without one; by then WeChat's attempts are over, and who waits for a lock has looked
+LATE = 10.0  # seconds after which a write that failed does not come through any more
 
 OWNERS = "owners"  # the index of all signs of life
 
@@ -81,6 +82,7 @@ class Owners:
 
     def __init__(self, store: Store, world: World = REAL, identify: Callable[[], Identity] = Identity) -> None:
         self._store, self._world, self._identify = store, world, identify
+        self.troubles = store.troubles
         self.take_name()
 
     def take_name(self) -> None:
@@ -89,7 +91,7 @@ class Owners:
         self.me = self._identity.name
         self._beats = 0
         self._held: set[str] = set()  # the tickets of locks that are in use
-        self._left: set[tuple[str, str]] = set()  # locks to be given back, and their tickets
+        self._left: dict[tuple[str, str], float] = {}  # locks to be given back and their tickets, and until when
         self._seen: dict[str, tuple[str | None, float]] = {}  # each counter, and for how many seconds it stood still
         self._looked = self._world.monotonic()
 
@@ -146,7 +148,7 @@ class Owners:
         """Take a lock, also from a process that has died. Whether it is the caller's now; raises StoreError."""
         mine = f"{self.me} {ticket}"
         is_taken, holder = False, None
-        self._left.discard((key, mine))
+        self._left.pop((key, mine), None)
         self._held.add(mine)  # before other threads can see it in the store
         try:
             while not (is_taken := holder == mine or self._store.swap(Change(key, holder, mine, ttl))):
@@ -167,14 +169,14 @@ class Owners:
         """Give a lock back, if it is still the caller's; raises StoreError, and is done at a later sign of life."""
         mine = f"{self.me} {ticket}"
         self._held.discard(mine)
-        self._left.add((key, mine))
+        self._left[key, mine] = self._world.monotonic() + LATE
         self._give_back()
 
     def _give_back(self) -> None:
-        """Give back what is left: nobody else may take a lock of a process that lives."""
-        for key, mine in sorted(self._left):
-            self._store.replace(key, mine, None, 0)
-            self._left.discard((key, mine))
+        """Give back what is left, even what was written late: nobody else may take a lock of a process that lives."""
+        for (key, mine), end in sorted(self._left.items()):
+            if self._store.replace(key, mine, None, 0) or self._world.monotonic() > end:
+                self._left.pop((key, mine), None)
 
     def _is_held(self, holder: str) -> bool:
         """Whether somebody uses the lock: its process lives, and the store was not away when it was given back."""
@@ -224,7 +226,7 @@ class Heartbeat:
                 self._owners.look()
                 self._task()
             except StoreError as error:
-                logger.warning("messages of processes that died cannot be looked after: %s", error)
+                self._owners.troubles.note("messages of processes that died cannot be looked after", f": {error}")
             except Exception as error:  # a heart that stops would have the others take what this process is at
                 log_error(logger, "the heartbeat goes on after a failure", error)
             if self._ended.wait(RENEW):
