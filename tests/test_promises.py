@@ -1,6 +1,6 @@
 """What a user gets when a handler is slow: real waitress, and a client that hangs up and asks again like WeChat.
 
-WeChat's 5 s are 0.5 s here, by WECHAT_REPLY_WITHIN.
+WeChat's 5 s are 0.55 s here, by WECHAT_REPLY_WITHIN.
 """
 
 import os
@@ -18,7 +18,7 @@ from sandbox.testing import APPID, SECRET
 from tests.conftest import QUIET, ROOT, TOKEN
 from tests.test_wxserver import exchange
 
-WITHIN, HANG_UP = 0.45, 0.5
+WITHIN, HANG_UP = 0.42, 0.55  # further apart than 4.5 and 5: a busy machine may stop a process for 100 ms
 SERVE = """
 import os, sys, wxserver
 from wechat.log import configure
