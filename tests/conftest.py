@@ -55,7 +55,10 @@ MESSAGES = sorted((ROOT / "tests/messages").glob("*.xml"))
 
 
 # What takes longest, most of it waiting: each begins before what only computes, so that none is left over at the end.
-LONGEST = ["promises", "page", "deploy", "load", "sandbox", "simulation", "processes", "outage", "yields", "terminal"]
+LONGEST = [
+    *("page", "promises", "deploy", "load", "processes", "outage", "yields", "crash_points", "check", "sandbox"),
+    *("package", "terminal", "simulation"),
+]
 # Files whose tests need not run in one worker, and the number of parts they are split into.
 PARTS = {"promises": 6, "deploy": 4, "outage": 4, "load": 3, "yields": 3, "sandbox": 2, "page": 2, "terminal": 2}
 

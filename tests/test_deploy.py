@@ -175,17 +175,16 @@ def test_little_of_the_host_is_exposed_to_the_service():
 class Nginx:
     """The real nginx with the site of `deploy/`, in front of two ports."""
 
-    def __init__(self, folder, ports, second):
+    def __init__(self, folder, certificate, ports, second):
         self.folder, self.port = folder, free_port()
         self.url = f"https://localhost:{self.port}/weixin"
         folder.mkdir()
-        subprocess.run([program("openssl"), *CERTIFICATE.split()], cwd=folder, check=True, capture_output=True)
         site = (ROOT / "deploy/nginx.conf").read_text("utf-8")
         places = {
             "listen 443 ssl": f"listen 127.0.0.1:{self.port} ssl",
             "server_name your.host;": "server_name localhost;",
-            "/etc/letsencrypt/live/your.host/fullchain.pem": folder / "cert.pem",
-            "/etc/letsencrypt/live/your.host/privkey.pem": folder / "key.pem",
+            "/etc/letsencrypt/live/your.host/fullchain.pem": certificate / "cert.pem",
+            "/etc/letsencrypt/live/your.host/privkey.pem": certificate / "key.pem",
             "/var/log/nginx/": f"{folder}/",
             "127.0.0.1:8081": f"127.0.0.1:{ports[0]}",
             "127.0.0.1:8082": f"127.0.0.1:{ports[1]}",
@@ -207,14 +206,22 @@ class Nginx:
         self.process.wait(10)
 
 
+@pytest.fixture(scope="session")
+def certificate(tmp_path_factory):
+    """A folder with a certificate and its key."""
+    folder = tmp_path_factory.mktemp("certificate")
+    subprocess.run([program("openssl"), *CERTIFICATE.split()], cwd=folder, check=True, capture_output=True)
+    return folder
+
+
 @pytest.fixture
-def nginx(tmp_path, monkeypatch):
+def nginx(tmp_path, monkeypatch, certificate):
     """A function that starts nginx in front of two ports; the tests' side trusts its certificate."""
     started = []
 
     def start(*ports, second=()):
-        started.append(Nginx(tmp_path / "nginx", ports, second))
-        monkeypatch.setenv("SSL_CERT_FILE", str(tmp_path / "nginx/cert.pem"))
+        started.append(Nginx(tmp_path / "nginx", certificate, ports, second))
+        monkeypatch.setenv("SSL_CERT_FILE", str(certificate / "cert.pem"))
         return started[-1]
 
     yield start
@@ -398,14 +405,14 @@ def test_what_a_user_sends_is_answered_in_order_behind_nginx(start_behind_nginx,
     front, end = start_behind_nginx(WECHAT_STORE=shared_store)
 
     def send(openid, number):
-        time.sleep(number * 0.1)  # so that they come in this order on a busy machine, too
+        time.sleep(number * 0.15)  # so that they come in this order on a busy machine, too
         push = signed_query(TOKEN, openid=openid), text_message(f"note {number}", openid).encode()
         return shown(next(iter(Endpoint(front.url).deliver(*push))).body)
 
     pids = set()
     with ThreadPoolExecutor(6) as pool:
-        for turn in range(20):
-            if is_killed and turn == 10:
+        for turn in range(12):
+            if is_killed and turn == 6:
                 end(0, signal.SIGKILL)
             answers = list(pool.map(send, [f"o{turn:027}"] * 6, range(6)))
             assert [answer.split()[1] for answer in answers] == ["012345"[: number + 1] for number in range(6)]

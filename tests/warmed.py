@@ -4,6 +4,7 @@
 or settings for the interpreter itself, an encoding of its own, another Python, another system than Linux.
 """
 
+import atexit
 import functools
 import gc
 import importlib
@@ -88,6 +89,7 @@ def forking():
         command = [sys.executable, "-m", "tests.warmed", str(theirs.fileno())]
         process = subprocess.Popen(command, cwd=ROOT, pass_fds=[theirs.fileno()])
     process.returncode = 0  # nobody waits for it
+    atexit.register(ours.close)
     return ours
 
 
