@@ -25,7 +25,7 @@ IMPORTED = ["cryptography.hazmat.primitives.ciphers.aead", "redis", "sandbox.tes
 IMPORTED += ["wechat.store.sqlite", "wechat.store.redis", "wechat.__main__", "sandbox.__main__"]
 OURS = {"wechat", "sandbox", "wxserver", "handlers"}
 HARMLESS = {"PYTHONUTF8": "1", "PYTHONPATH": str(ROOT)}  # both are so in any case
-OF_THE_START = {name: value for name, value in os.environ.items() if name.startswith("PYTHON")}
+OF_THE_START = {name: value for name, value in os.environ.items() if name.startswith(("PYTHON", "LC_"))}
 
 
 def popen(command, **options):

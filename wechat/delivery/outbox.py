@@ -172,6 +172,7 @@ class Outbox:
             return
         self._note_untold(entry)  # first: nobody goes on with what is kept, where this process ends
         if self._ledger.keep(entry):
+            self._note_untold(entry)  # again: where this process stood still, a 继续 may have taken it for told
             self._log(entry, reply, "kept")
             if self._has_credentials and reply != NOTHING and self._is_refused():
                 self._store.troubles.note(KEPT, f": the {reply.kind} reply of {entry.label}")
