@@ -21,17 +21,17 @@ ONCE_BROKEN = (
 )
 # fmt: on
 FOUND_IN = {  # the first seed that finds a fault of old; where it does not any more, others do
-    "DirectAndPushed": 398,
+    "DirectAndPushed": 592,
     "WithoutLimit": 6,
     "LockWithoutOwner": 79,
     "ByTheWallClock": 51,
     "TakenOutFirst": 147,
     "LastInFirstOut": 30,
     "OneLaneForAll": 46,
-    "WaitingHoldsAThread": 161,
+    "WaitingHoldsAThread": 545,
     "WithoutAWord": 286,
     "SilencedByAnOutage": 23,
-    "PromisedWhileClosed": 186,
+    "PromisedWhileClosed": 196,
     "EndedBeforeTheRest": 23,
     "EndsBlindly": 99,
 }
