@@ -214,6 +214,6 @@ def test_a_download_into_a_folder_stays_there(run, tmp_path):
     (tmp_path / "a.jpg").write_bytes(b"picture")
     (tmp_path / "folder").mkdir()
     media_id = run("media", "upload", "image", "a.jpg").stdout.strip()
-    file = run("media", "get", media_id, "-o", "folder").stdout.strip()
+    file = run("media", "get", "-o", "folder", "--", media_id).stdout.strip()
     assert file.startswith("folder/")
     assert [path.name for path in (tmp_path / "folder").iterdir()] == [file.removeprefix("folder/")]

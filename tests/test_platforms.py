@@ -166,11 +166,11 @@ def test_on_windows_a_medium_is_uploaded_and_downloaded(cloud, tmp_path):
     credentials = {"WECHAT_APPID": APPID, "WECHAT_SECRET": SECRET, "WECHAT_API_URL": cloud.url}
     picture, copy = ROOT / "docs/page-phone.png", tmp_path / "图.png"
     media_id = run_on_windows("-m", "wechat", "media", "upload", "image", str(picture), **credentials).stdout.strip()
-    done = run_on_windows("-m", "wechat", "media", "get", media_id, "-o", str(copy), **credentials)
+    done = run_on_windows("-m", "wechat", "media", "get", "-o", str(copy), "--", media_id, **credentials)
     assert (done.returncode, done.stderr) == (0, "")
     assert copy.read_bytes() == picture.read_bytes()
     cloud.fail("/cgi-bin/media/get", "cut", times=None)
-    done = run_on_windows("-m", "wechat", "media", "get", media_id, "-o", str(tmp_path / "other.png"), **credentials)
+    done = run_on_windows("-m", "wechat", "media", "get", "-o", str(tmp_path / "other.png"), "--", media_id, **credentials)
     assert "the answer was cut off" in done.stderr
     assert [file.name for file in tmp_path.iterdir()] == ["图.png"]
 

@@ -1,6 +1,7 @@
 """Outside: WeChat, which delivers what users write, and the handlers, which answer it."""
 
 import re
+from contextlib import closing
 
 from tests.simulation.loop import Sleep
 from tests.simulation.plan import FIRST_ID, NEXT, PICTURE, Letter
@@ -173,12 +174,13 @@ class Handlers:
                 return end.value
 
     async def _awaited(self, steps):
-        while True:
-            try:
-                seconds = next(steps)
-            except StopIteration as end:
-                return end.value
-            await Sleep(seconds)
+        with closing(steps):  # where it is cancelled, it lets go of its session now, not when it is collected
+            while True:
+                try:
+                    seconds = next(steps)
+                except StopIteration as end:
+                    return end.value
+                await Sleep(seconds)
 
     def _work(self, message):
         """The steps of a handler: the seconds that each takes."""
