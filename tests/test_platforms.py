@@ -170,7 +170,9 @@ def test_on_windows_a_medium_is_uploaded_and_downloaded(cloud, tmp_path):
     assert (done.returncode, done.stderr) == (0, "")
     assert copy.read_bytes() == picture.read_bytes()
     cloud.fail("/cgi-bin/media/get", "cut", times=None)
-    done = run_on_windows("-m", "wechat", "media", "get", "-o", str(tmp_path / "other.png"), "--", media_id, **credentials)
+    done = run_on_windows(
+        "-m", "wechat", "media", "get", "-o", str(tmp_path / "other.png"), "--", media_id, **credentials
+    )
     assert "the answer was cut off" in done.stderr
     assert [file.name for file in tmp_path.iterdir()] == ["图.png"]
 
