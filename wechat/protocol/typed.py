@@ -153,7 +153,7 @@ class _Reader:
         """The way on through a node that holds a number, or nodes."""
         end = self.text.find("<", way.offset)
         inside = self.text[way.offset : end]
-        if self.text.startswith(f"</{name}>", end):
+        if self.text.startswith(f"</{name}>", end) and "]]>" not in inside:  # which is no XML outside of CDATA
             way.note(name, inside)
             way.offset = end + len(name) + 3
             yield way
