@@ -1,5 +1,6 @@
 """`python -m sandbox`: the other side of the wire, for trying a server without an account."""
 
+import _thread
 import argparse
 import logging
 import os
@@ -100,8 +101,13 @@ def serve(environ: Mapping[str, str], handlers: Path) -> NoReturn:
         folder.look()
 
 
-def end(*_: object) -> NoReturn:
+def end(*_: object) -> None:
     """Ends the process, without waiting for handlers, for modules that are being imported, or for pages."""
+    # The main thread, in which a signal is heard, may be in the middle of a line, and has to go on with it.
+    _thread.start_new_thread(_end, ())
+
+
+def _end() -> NoReturn:
     logging.shutdown()
     os._exit(0)
 

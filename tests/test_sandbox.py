@@ -504,6 +504,23 @@ def test_a_module_that_does_not_end_is_said_and_holds_up_neither_messages_nor_th
     assert process.process.wait(5) == 0
 
 
+STOPPED_IN_A_LINE = """
+import logging, os, signal, time
+from sandbox.__main__ import end
+from wechat.log import configure
+signal.signal(signal.SIGINT, end)
+configure("info")
+with logging.root.handlers[0].writing:
+    os.kill(os.getpid(), signal.SIGINT)
+    time.sleep(0.2)
+time.sleep(30)
+"""
+
+
+def test_ctrl_c_ends_it_also_while_a_line_is_written():
+    assert subprocess.run([sys.executable, "-c", STOPPED_IN_A_LINE], cwd=ROOT, timeout=20, check=False).returncode == 0
+
+
 @pytest.mark.parametrize("header", ["Origin", "Sec-Fetch-Site", "Host"])
 def test_no_page_elsewhere_can_have_a_handler_run(sandbox, header):
     process = sandbox()

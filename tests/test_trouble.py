@@ -334,3 +334,12 @@ def test_a_refusal_names_path_and_peer_and_is_a_warning_once(account, log):
         "refused with 404: no such path: WeChat posts to WECHAT_PATH (GET '/wei\\nxin' from 203.0.113.7)"
     }
     assert [record.levelname for record in log.records] == ["WARNING", "INFO", "INFO"]
+
+
+def test_refusals_that_differ_in_a_number_alone_are_one_cause(account, log):
+    """A stranger needs no signature for them, and would leave no room for what really is wrong."""
+    for size in range(300_000, 300_000 + 2 * MOST):
+        assert Request.blank("/weixin", method="POST", content_length=size).get_response(account.app).status_int == 413
+    (line,) = [record.getMessage() for record in log.records if record.levelno == logging.WARNING]
+    assert line.startswith("refused with 413: a body of 300000 bytes (POST /weixin from ")
+    assert troubles().note("something else")

@@ -1,6 +1,7 @@
 """Requests read with care, and responses that are what they say."""
 
 import logging
+import re
 from collections.abc import Iterable
 from urllib.parse import parse_qsl
 from wsgiref.types import StartResponse, WSGIEnvironment
@@ -100,7 +101,9 @@ def acknowledge() -> Whole:
 def refuse(request: Request, refusal: Refusal) -> Whole:
     """The one place where a refusal becomes a response; the reason goes to the log alone."""
     asked = [printable(request.environ.get(name) or "?") for name in ("REQUEST_METHOD", "PATH_INFO", "REMOTE_ADDR")]
-    cause, detail = f"refused with {refusal.status}: {refusal}", " ({} {} from {})".format(*asked)
+    reason = str(refusal)
+    kind = re.split(r"-?\d", reason, maxsplit=1)[0].rstrip()  # else each size is a cause, and leaves no room for others
+    cause, detail = f"refused with {refusal.status}: {kind}", reason[len(kind) :] + " ({} {} from {})".format(*asked)
     if not troubles().note(cause, detail):
         note(logger, cause + detail)  # at INFO, where each message has a line
     response = Whole(b"refused\n", TEXT, refusal.status)

@@ -4,7 +4,6 @@ https://developers.weixin.qq.com/doc/service/api/base/api_getstableaccesstoken.h
 """
 
 import json
-import logging
 import re
 import secrets
 import threading
@@ -19,8 +18,6 @@ from wechat.protocol.envelope import Clock
 from wechat.store.base import Store
 from wechat.store.owners import Owners
 from wechat.world import REAL, World
-
-logger = logging.getLogger(__name__)
 
 ALONE = "the access token is kept in this process alone"  # while the store does not answer
 Fetch = Callable[[bool], dict[str, Any]]  # takes force_refresh, gives access_token and expires_in
