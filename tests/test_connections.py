@@ -1,6 +1,7 @@
 """Slow and hostile clients against waitress itself, in a loop that the test turns, at times that it chooses."""
 
 import logging
+import os
 import socket
 import threading
 import time
@@ -11,7 +12,8 @@ from waitress import wasyncore
 from waitress.parser import ParsingError
 from waitress.task import ErrorTask
 
-from wechat.serving import GRACE, IDLE, MAX_HEAD, WITHIN, Connections, Parser, check_head
+from wechat.heads import MAX_HEAD, Parser, check_head
+from wechat.serving import GRACE, IDLE, WITHIN, Connections
 
 REQUEST = b"GET / HTTP/1.1\r\nHost: x\r\n\r\n"
 WAIT = REQUEST.replace(b"/", b"/wait", 1)
@@ -89,6 +91,30 @@ def make_site():
     yield make
     for site in sites:
         site.close()
+
+
+def test_answers_that_are_ready_at_once_wake_the_loop_once(make_site):
+    site = make_site()
+    site.turn()
+    for _ in range(3):
+        site.server.pull_trigger()
+    assert os.read(site.server.trigger.socket.fileno(), 9) == b"x"
+
+
+def test_an_answer_that_is_ready_while_the_loop_hears_of_another_one_keeps_none_from_waking_it(make_site):
+    site = make_site()
+    recv = site.server.trigger.recv
+
+    def recv_while_another_is_ready(size):
+        heard = recv(size)
+        site.server.pull_trigger()
+        return heard
+
+    site.server.trigger.recv = recv_while_another_is_ready
+    site.server.pull_trigger()
+    site.turn()
+    site.server.pull_trigger()
+    assert os.read(site.server.trigger.socket.fileno(), 9) == b"x"
 
 
 def answered(site, client):

@@ -706,7 +706,27 @@ def test_a_message_of_which_there_is_a_record_of_another_version_is_new(ours, st
     assert ours.end(entry, b"x", None, None) == RUNNING
 
 
-@given(st.builds(Record, st.sampled_from([RUNNING, PROMISED, READY, DONE]), document=st.text().map(str.encode)))
+TEXTS, FLAGS, COUNTS = st.text(max_size=9), st.booleans(), st.integers(0, 5)
+
+
+@given(
+    st.builds(
+        Record,
+        st.sampled_from([RUNNING, PROMISED, READY, DONE]),
+        owner=TEXTS,
+        attempts=COUNTS,
+        starts=COUNTS,
+        is_slow=FLAGS,
+        is_sending=FLAGS,
+        openid=TEXTS,
+        document=TEXTS.map(str.encode),
+        content=TEXTS,
+        reply=TEXTS,
+        forgiven=COUNTS,
+        is_told=FLAGS,
+    )
+    | st.builds(Record, st.sampled_from([RUNNING, DONE]), owner=TEXTS, openid=TEXTS, document=TEXTS.map(str.encode))
+)
 def test_a_record_comes_out_of_the_store_as_it_went_in(record):
     assert unpack_record(record.packed()) == record
     assert isinstance(json.loads(record.packed()), dict)

@@ -5,7 +5,6 @@ Here each has ten seconds for a request, and none keeps others out.
 """
 
 import logging
-import re
 import signal
 import time
 from collections.abc import Callable
@@ -15,11 +14,11 @@ from typing import Any, Protocol
 import waitress
 from waitress import wasyncore
 from waitress.channel import HTTPChannel
-from waitress.parser import HTTPRequestParser, ParsingError
 from waitress.task import WSGITask
 
 from wechat.delivery.delivery import Delivery
 from wechat.errors import StartError
+from wechat.heads import MAX_HEAD, Parser
 from wechat.settings import Settings
 from wechat.system import END_SIGNALS, MOST_CONNECTIONS, advise, allow_open_files, check_port
 from wechat.web import MAX_BODY
@@ -34,38 +33,6 @@ LOOK_WHILE_DRAINING = 0.05  # seconds
 GRACE = 0.2  # seconds in which a client that has just connected may send its request
 BATCH = 100  # connections that are accepted in a row
 REPORT = 60.0  # seconds between two lines about them in the log
-MAX_HEAD = 16 * 1024  # bytes; WeChat sends about 500, a proxy adds a few hundred. Node.js takes as many
-
-_START_LINE = re.compile(rb"[^ ]+ [^ ]+(?: HTTP/[0-9]\.[0-9])?")
-_LONG_GAP = b" " * 32
-
-
-class Parser(HTTPRequestParser):  # type: ignore[misc]
-    """waitress's parser, without the heads that stop it: it parses in the thread that serves all sockets."""
-
-    path = ""  # of a head that was refused; waitress 3.0.2 logs it where the client has gone meanwhile
-
-    def parse_header(self, head: bytes) -> None:
-        """Read the first line and the headers; raise ParsingError, which is answered with 400."""
-        check_head(head)
-        try:
-            super().parse_header(head)
-        except ValueError as error:  # of urlsplit() and int(): `GET http://[ HTTP/1.1`, a length of 5,000 digits
-            raise ParsingError("Bad URI or length") from error
-
-
-def check_head(head: bytes) -> None:
-    """Raise ParsingError for a head on which waitress's regular expressions take time that grows with its square.
-
-    waitress 3.0.2 takes 25 s for `GET a://111…` of 16 KB that does not end in a version, and 1 s for 16 KB of blanks
-    after a header's colon. RFC 9112, section 5.2, lets a server refuse folded lines, which join to such blanks.
-    """
-    first_line = head.partition(b"\r\n")[0].rstrip()
-    if not _START_LINE.fullmatch(first_line):
-        raise ParsingError("Start line is invalid")
-    blanks = head.replace(b"\t", b" ")
-    if b"\r\n " in blanks or _LONG_GAP in blanks:
-        raise ParsingError("Folded header, or too many blanks")
 
 
 class Channel(HTTPChannel):  # type: ignore[misc]
@@ -121,6 +88,27 @@ class LastTask(WSGITask):  # type: ignore[misc]
         return super().build_response_header()
 
 
+class Bell:
+    """Wakes the thread of the sockets once for all answers that are ready by the time it looks.
+
+    waitress writes to a pipe for each, and each write lets another thread take the interpreter.
+    """
+
+    def __init__(self, server: Any) -> None:
+        self._is_rung, self._trigger, self._read = False, server.trigger, server.trigger.handle_read
+        server.pull_trigger, server.trigger.handle_read = self.ring, self._hear
+
+    def ring(self) -> None:
+        """Wake it, unless somebody has since it last looked."""
+        if not self._is_rung:
+            self._is_rung = True
+            self._trigger.pull_trigger()
+
+    def _hear(self) -> None:
+        self._read()
+        self._is_rung = False  # last: who found it rung meanwhile is looked at in the next round
+
+
 class Connections:
     """The connections among `sockets`, which is waitress's map; there is to be room for one more below `limit`."""
 
@@ -128,6 +116,7 @@ class Connections:
         self._sockets, self._limit = sockets, limit
         for server in [dispatcher for dispatcher in sockets.values() if dispatcher.accepting]:
             server.channel_class = Channel
+            Bell(server)
             server.handle_accept = partial(self._accept, server.handle_accept)
         self._slow, self._early = 0, 0  # connections closed since the last line about them
         self._look_at = self._report_at = 0.0

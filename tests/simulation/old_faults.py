@@ -150,8 +150,8 @@ class WithoutAWord(Parts):
     """Nobody notes that a reply waits of which its user knows nothing."""
 
     class Outbox(Outbox):
-        def _note_untold(self, entry):
-            pass
+        def _notice(self, entry):
+            return ()
 
 
 class SilencedByAnOutage(Parts):

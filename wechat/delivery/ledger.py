@@ -91,9 +91,9 @@ class Ledger(Entries):
         """Note that a part was not sent, and will be tried again."""
         return self._move(entry, (READY,), self._owners.me, is_sending=False)
 
-    def keep(self, entry: Entry) -> bool:
-        """Note that the reply waits for 继续, and belongs to nobody."""
-        return self._move(entry, (READY,), self._owners.me, is_sending=False, owner="")
+    def keep(self, entry: Entry, *beside: Change) -> bool:
+        """Note that the reply waits for 继续, and belongs to nobody; with the changes `beside` in one step."""
+        return self._move(entry, (READY,), self._owners.me, beside, is_sending=False, owner="")
 
     def sent(self, entry: Entry, rest: Reply | None) -> bool:
         """Note that a part was sent, and what is left."""
@@ -193,9 +193,9 @@ class Ledger(Entries):
             if entry.record.is_open:
                 yield entry
 
-    def _write(self, *moves: tuple[Entry, Record]) -> bool:
+    def _write(self, *moves: tuple[Entry, Record], beside: tuple[Change, ...] = ()) -> bool:
         try:
-            return self._swap(*moves)
+            return self._swap(*moves, beside=beside)
         except StoreError as error:
             self._store.troubles.note(UNSEEN, f": {error}")
             for entry, record in moves:
@@ -203,11 +203,11 @@ class Ledger(Entries):
                 entry.linked = tuple({*entry.linked, *record.indexes})  # the write may have come through
         return True
 
-    def _swap(self, *moves: tuple[Entry, Record]) -> bool:
+    def _swap(self, *moves: tuple[Entry, Record], beside: tuple[Change, ...] = ()) -> bool:
         changes = [self._change(*move) for move in moves]
         # Another owner than this process may have died long ago, and be forgotten.
-        others = {record.owner for _, record in moves if record.is_open} - {"", self._owners.me}
-        is_done = self._store.swap(*changes, *map(self._owners.recall, others))
+        others = {record.owner for _, record in moves if record.owner not in ("", self._owners.me) and record.is_open}
+        is_done = self._store.swap(*changes, *beside, *map(self._owners.recall, others))
         for (entry, _), change in zip(moves, changes, strict=True):
             if is_done:
                 entry.raw, entry.linked = change.new, change.link
@@ -230,7 +230,7 @@ class Ledger(Entries):
         links = entry.linked if links == entry.linked else links  # the same strings, for thousands that wait
         packed = new.packed() if self._is_shared or new.state != DONE else None
         ttl = self._seconds if new.state == DONE else KEPT
-        gone = tuple(index for index in entry.linked if index not in links)
+        gone = tuple(index for index in entry.linked if index not in links) if entry.linked else ()
         return Change(PREFIX + entry.key, entry.raw, packed, ttl, links, gone)
 
     def _read(self, entry: Entry) -> None:

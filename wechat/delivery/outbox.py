@@ -170,9 +170,9 @@ class Outbox:
             self._ledger.sent(entry, None)
             self._log(entry, reply, "lost")
             return
-        self._note_untold(entry)  # first: nobody goes on with what is kept, where this process ends
-        if self._ledger.keep(entry):
-            self._note_untold(entry)  # again: where this process stood still, a 继续 may have taken it for told
+        notice = self._notice(entry)
+        if self._ledger.keep(entry, *notice):  # in one step: nobody goes on with what is kept
+            self.untold.update([entry.record.openid] if notice else [])
             self._log(entry, reply, "kept")
             if self._has_credentials and reply != NOTHING and self._is_refused():
                 self._store.troubles.note(KEPT, f": the {reply.kind} reply of {entry.label}")
@@ -205,14 +205,7 @@ class Outbox:
         self.note_told(openid)  # last: where this process ends before, the next text says so
         return True
 
-    def _fetch(
-        self,
-        entry: Entry,
-        waiting: Entry,
-        seen: Record,
-        is_more: bool,
-        first: First,
-    ) -> bool:
+    def _fetch(self, entry: Entry, waiting: Entry, seen: Record, is_more: bool, first: First) -> bool:
         reply = unpack(seen.reply)
         if reply == NOTHING:
             reply = Text(self.texts().nothing)
@@ -249,11 +242,15 @@ class Outbox:
             self._store.ask("a user is told twice that a reply waits", False, self._store.swap, change)
 
     def _note_untold(self, entry: Entry) -> None:
-        if not (entry.is_told or entry.record.is_told or self._is_miniprogram):
-            openid = entry.record.openid
-            change = Change(f"{UNTOLD}:{openid}", ..., "1", LONGEST, link=(UNTOLD,))
-            self._store.ask("only this process tells a user that a reply waits", False, self._store.swap, change)
-            self.untold.add(openid)
+        if notice := self._notice(entry):
+            self._store.ask("only this process tells a user that a reply waits", False, self._store.swap, *notice)
+            self.untold.add(entry.record.openid)
+
+    def _notice(self, entry: Entry) -> tuple[Change, ...]:
+        """What tells all processes that the user waits without knowing, where that is so."""
+        if entry.is_told or entry.record.is_told or self._is_miniprogram:
+            return ()
+        return (Change(f"{UNTOLD}:{entry.record.openid}", ..., "1", LONGEST, link=(UNTOLD,)),)
 
     def _log(self, entry: Entry, reply: Reply, how: str) -> None:
         logger.info(f"{reply.kind} of {entry.label}: {how}")

@@ -137,7 +137,8 @@ class RedisStore(Store):
                 expires = 0 if new is None else max(1, round(ttl * 1000))
                 arguments += rule, old if isinstance(old, str) else "", new or "", expires, len(link), len(unlink), size
                 keys.append(self._prefix + key)
-                indexes += [self._prefix + index for index in (*link, *unlink)]
+                if link or unlink:
+                    indexes += [self._prefix + index for index in (*link, *unlink)]
                 size = 0
         numbered = len(keys) + len(indexes), *keys, *indexes, *arguments
         try:
