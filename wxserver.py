@@ -60,8 +60,8 @@ class Application:
         self.settings = settings
         self.envelope = envelope_for(settings, clock)
         self.read_proof = read_mark if settings.mode == "cloud" else read_query
-        self.store = store or open_store(settings.store, settings.account_key)
         self.is_shared = settings.store != "memory:"  # and outlives the process
+        self.store = store or open_store(settings.store, settings.account_key if self.is_shared else "")
         owners = Owners(self.store)
         self.api = Api(settings, self.store, owners, clock)
         ledger = Ledger(self.store, owners, self.is_shared, 2 * settings.max_age)

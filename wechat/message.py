@@ -5,9 +5,9 @@ https://developers.weixin.qq.com/doc/service/guide/product/message/Receiving_sta
 
 import re
 from collections.abc import Callable
-from hashlib import sha1
 from typing import TYPE_CHECKING, Any, Generic, TypeVar
 
+from wechat.digests import sha1
 from wechat.kinds import CLASSES
 from wechat.log import may_quote, printable, shorten
 

@@ -7,7 +7,6 @@ from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager, suppress
 from contextvars import ContextVar
 from dataclasses import dataclass, field, fields
-from hashlib import sha256
 from importlib import import_module
 from typing import Any, TypeVar
 from urllib.parse import urlsplit
@@ -143,6 +142,8 @@ class Settings:
     @property
     def account_key(self) -> str:
         """What the keys of this account begin with in a store that several share."""
+        from hashlib import sha256  # which loads OpenSSL, 3.5 MB
+
         return self.appid or sha256("".join(self.tokens[-1:]).encode()).hexdigest()[:16]
 
     @property

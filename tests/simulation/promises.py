@@ -13,7 +13,7 @@ from tests.simulation.lanes import LaneWatch
 from tests.simulation.plan import PLATFORM, STORE
 from tests.simulation.story import Planned, Run, Story
 from tests.simulation.words import WordWatch
-from wechat.delivery.entries import DONE, PROMISED, READY, RUNNING
+from wechat.delivery.entries import DONE, PROMISED, READY, RUNNING, UNDER_WAY
 from wechat.delivery.ledger import PREFIX, unpack_record
 from wechat.delivery.outbox import NOTHING
 from wechat.packing import unpack
@@ -73,8 +73,9 @@ class Watch:
     def gave(self, letter, document, process):
         """A process answered an attempt, whether WeChat still listens or not."""
         story, unwritten = self.story(letter), process.ledger._unwritten.get(letter.key)
-        if story.record and document and story.record.state == RUNNING:
-            story.given[process] = self._scheduler.now
+        if story.record and document and story.record.state in UNDER_WAY:
+            if story.record.state == RUNNING:
+                story.given[process] = self._scheduler.now
             story.given_alone |= {process.name} if unwritten and not unwritten.record.is_late else set()
         if story.record and unwritten and unwritten.record.is_late and not story.record.is_late:
             story.promised_alone |= {process.name} - {story.record.owner}

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import logging
-import secrets
 import threading
 from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, ExitStack, contextmanager, nullcontext
@@ -12,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 from wechat.calling import Handler, give_each
 from wechat.delivery.sessions import Sessions
+from wechat.digests import random_hex
 from wechat.errors import Left
 from wechat.log import log_error
 from wechat.message import Message, label
@@ -178,7 +178,7 @@ class Answering:
         """What the handler returns; where it is async, `push.call` is to be started first."""
         if push.call:
             return _take(push, push.call)
-        ticket = (push.ticket or secrets.token_hex(4)) if "session" in handler.asks else ""
+        ticket = (push.ticket or random_hex(4)) if "session" in handler.asks else ""
         push.ticket = "" if ticket else push.ticket
         opened = self.sessions.open(push.asked.FromUserName, ticket) if ticket else NO_SESSION
         offers.update(api=self._api, wait=self.wait)

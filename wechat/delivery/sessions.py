@@ -2,11 +2,11 @@
 
 import json
 import logging
-import secrets
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import Any
 
+from wechat.digests import random_hex
 from wechat.errors import StoreError
 from wechat.store.base import Change, Store
 from wechat.store.owners import Owners
@@ -43,7 +43,7 @@ class Sessions:
 
     def claim(self, openid: str) -> str:
         """A ticket for the session, which nobody else has then; empty where somebody has it."""
-        ticket = secrets.token_hex(4)
+        ticket = random_hex(4)
         try:
             if not self._owners.take(f"lock:{openid}", LONGEST, ticket):
                 return ""
@@ -70,7 +70,7 @@ class Sessions:
             if self._owners.me in queue.split() and self._alive(queue.split())[0] != self._owners.me:
                 return ""
         except StoreError:  # whoever opens it says so
-            return secrets.token_hex(4)
+            return random_hex(4)
         if ticket := self.claim(openid):
             self._move(openid, self._without_first)
         return ticket
@@ -109,7 +109,7 @@ class Sessions:
         What is no JSON is a TypeError or ValueError then. A process that stood still until another one took the session
         saves nothing.
         """
-        ticket = ticket or secrets.token_hex(4)
+        ticket = ticket or random_hex(4)
         is_locked = self._is_claimed(ticket) or self._store.ask(
             "a session is used without its lock", False, self._lock, openid, ticket
         )

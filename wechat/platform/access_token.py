@@ -5,13 +5,13 @@ https://developers.weixin.qq.com/doc/service/api/base/api_getstableaccesstoken.h
 
 import json
 import re
-import secrets
 import threading
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
+from wechat.digests import random_hex
 from wechat.errors import TransportError
 from wechat.platform.answers import number
 from wechat.protocol.envelope import Clock
@@ -65,7 +65,7 @@ class TokenCache:
         if token != stale:
             return token
         # The ticket is a new one each time: this process may not force it twice, either.
-        if self._store.ask(ALONE, False, self._owners.take, FORCED_KEY, FORCE_EVERY, secrets.token_hex(4)):
+        if self._store.ask(ALONE, False, self._owners.take, FORCED_KEY, FORCE_EVERY, random_hex(4)):
             return self._share(lambda: self._fetch_and_keep(force=True))
         self._wait(self._read())  # whoever may is at it, or was a moment ago
         return self.get()

@@ -3,7 +3,6 @@
 import mimetypes
 import os
 import re
-import secrets
 import sys
 from collections.abc import Iterator
 from contextlib import closing, suppress
@@ -12,6 +11,7 @@ from pathlib import Path
 from typing import BinaryIO
 from urllib.parse import urlsplit
 
+from wechat.digests import random_below, random_hex
 from wechat.errors import TransportError
 from wechat.platform.answers import to_text
 from wechat.platform.connecting import translated
@@ -33,7 +33,7 @@ def multipart(filename: str, file: BinaryIO) -> tuple[Body, dict[str, str]]:
     """The file as the multipart field `media`: a function that begins the body anew, and its headers."""
     start = file.tell()
     size = file.seek(0, os.SEEK_END) - start
-    boundary = secrets.token_hex(16)  # which no file can hold on purpose
+    boundary = random_hex(16)  # which no file can hold on purpose
     name = ILLEGAL.sub("_", readable(filename))
     kind = mimetypes.guess_type(name)[0] or "application/octet-stream"
     head = (
@@ -139,5 +139,5 @@ def _create(folder: Path, name: str) -> BinaryIO:
         try:
             return path.open("xb")
         except FileExistsError:
-            number = number + 1 if number < 100 else secrets.randbelow(10**9)  # a look at thousands would take long
+            number = number + 1 if number < 100 else random_below(10**9)  # a look at thousands would take long
             path = folder / f"{stem}-{number}{suffix}"

@@ -7,14 +7,12 @@ https://developers.weixin.qq.com/doc/oplatform/developers/dev/push/encryption.ht
 import json
 import os
 import re
-import secrets
 import time
 from base64 import b64decode, b64encode
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
-from hashlib import sha1
-from hmac import compare_digest
 
+from wechat.digests import compare_digest, random_below, sha1
 from wechat.errors import Forbidden, Unreadable
 from wechat.protocol.parser import read_fields
 from wechat.settings import MARK, Settings
@@ -157,7 +155,7 @@ class Sealed(Plain):
     def seal(self, reply: bytes, token: str, cipher: Cipher, template: str) -> bytes:
         """The reply, sealed and signed for the token, with a timestamp and a nonce of its own."""
         encrypted = b64encode(cipher.seal(reply, self.appid, os.urandom(RANDOM))).decode()
-        timestamp, nonce = str(int(self.clock())), str(secrets.randbelow(10**10))
+        timestamp, nonce = str(int(self.clock())), str(random_below(10**10))
         return (template % (encrypted, sign(token, timestamp, nonce, encrypted), timestamp, nonce)).encode()
 
 

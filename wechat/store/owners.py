@@ -2,12 +2,12 @@
 
 import logging
 import os
-import secrets
 import threading
 from collections.abc import Callable
 from contextlib import suppress
 from pathlib import Path
 
+from wechat.digests import random_hex
 from wechat.errors import StoreError
 from wechat.log import log_error
 from wechat.store.base import Change, Store
@@ -34,7 +34,7 @@ class Identity:
     def __init__(self) -> None:
         self.namespace, pid = _pid_namespace(), os.getpid()
         started = _started(pid) if self.namespace else ""
-        self.name = f"{self.namespace}/{pid}/{started}/{secrets.token_hex(6)}"
+        self.name = f"{self.namespace}/{pid}/{started}/{random_hex(6)}"
 
     def has_ended(self, owner: str) -> bool:
         """Whether the process is one that can be looked at from here, and is gone."""
@@ -140,7 +140,7 @@ class Owners:
         To be changed beside what gives it something: of one that is forgotten nobody looks for that. It is no beat.
         """
         seen = self._store.get(f"alive:{owner}")
-        return Change(f"alive:{owner}", seen, f"{_beat(seen)} {secrets.token_hex(6)}", FORGOTTEN, link=(OWNERS,))
+        return Change(f"alive:{owner}", seen, f"{_beat(seen)} {random_hex(6)}", FORGOTTEN, link=(OWNERS,))
 
     # Locks: each one names its owner
 
