@@ -31,6 +31,7 @@ from wechat.store.memory import MemoryStore
 from wechat.store.opening import open_store
 from wechat.store.redis import RedisStore
 from wechat.store.sqlite import LINKED, SQLiteStore
+from wechat.workers import FEWEST, Workers
 from wechat.world import World
 
 PASSWORD = "hunter2"
@@ -742,6 +743,28 @@ def test_64_waiters_share_one_redis_connection(server):
                 store.set("key", "value", LONG)
             store.delete("key")
     eventually(lambda: server.clients("pubsub") == 0 and server.clients("normal") == 0)
+
+
+class Writing:
+    """A request whose worker writes into the store."""
+
+    def __init__(self, store, key):
+        self.store, self.key, self.has_begun = store, key, threading.Event()
+
+    def service(self):
+        self.has_begun.set()
+        self.store.set(self.key, "value", LONG)
+
+
+def test_workers_that_wait_for_redis_make_room_for_others(server, monkeypatch):
+    monkeypatch.setattr("wechat.workers.PATIENCE", LONG)
+    with closing(RedisStore(server.url)) as store:
+        workers, requests = Workers(8), [Writing(store, f"key {number}") for number in range(3 * FEWEST)]
+        server.ask("CLIENT", "PAUSE", 300)  # milliseconds
+        for request in requests:
+            workers.add_task(request)
+        assert all(request.has_begun.wait(0.2) for request in requests)
+        eventually(lambda: store.get(requests[-1].key) == "value")
 
 
 # Faults

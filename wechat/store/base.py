@@ -8,7 +8,7 @@ import threading
 from abc import ABC, abstractmethod
 from collections import deque
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager, suppress
+from contextlib import AbstractContextManager, contextmanager, nullcontext, suppress
 from math import inf
 from types import EllipsisType
 from typing import Any, NamedTuple, TypeVar
@@ -59,6 +59,7 @@ class Store(ABC):
     failures: tuple[type[Exception], ...] = ()
     look_again = 1.0  # seconds after which a waiter looks by itself: an entry that expires wakes nobody
     rest = 1.0  # seconds for which a store that failed is left alone: WeChat's five seconds go on
+    waiting: Callable[[], AbstractContextManager[None]] = nullcontext  # around a write
 
     def __init__(self, world: World = REAL) -> None:
         self._world, self.troubles = world, troubles(world)
@@ -105,7 +106,7 @@ class Store(ABC):
             (change.key + (change.new or "")).encode()  # a lone surrogate is an error before others share the write
         write = Write(changes)
         self._queue.append(write)
-        with self._writing:
+        with self.waiting(), self._writing:
             while write.is_made is None:
                 self._write()
         if write.error:

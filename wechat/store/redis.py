@@ -9,6 +9,7 @@ from contextlib import suppress
 from typing import Any
 
 from wechat.store.base import Changes, Entries, Store
+from wechat.workers import standing_aside
 
 LIMITS = {"max_connections": 16, "timeout": 0.5, "socket_timeout": 0.5, "socket_connect_timeout": 0.5}  # seconds
 
@@ -66,6 +67,9 @@ class RedisStore(Store):
 
     name = "Redis"
     advice = "is the server up, and are host, port and password right?"
+    waiting = staticmethod(
+        standing_aside
+    )  # a network is between: what other workers want goes with the next round trip
     listening, deaf = 1.0, 0.1  # seconds to look again, with and without the listener
 
     def __init__(self, url: str, account: str = "") -> None:
