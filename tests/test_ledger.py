@@ -17,6 +17,7 @@ from wechat.errors import StoreError
 from wechat.message import KEPT as DOCUMENT_KEPT
 from wechat.packing import pack, unpack
 from wechat.reply import Image, News, Text
+from wechat.store.base import Change
 from wechat.store.owners import REMEMBERED, RENEW
 from wechat.world import World
 
@@ -608,6 +609,15 @@ def test_a_store_that_fails_at_a_move_costs_nothing_and_is_told_at_the_next_one(
     if move != "sent":
         assert ledger.open_of("o") == []
     assert "other processes do not see how a message stands" in log.text
+
+
+def test_what_is_to_change_beside_a_kept_reply_is_written_once_the_store_is_back(ours, store):
+    entry = ready(ours)
+    store.fault = "away"
+    assert ours.keep(entry, Change("untold:o", ..., "1", 99))
+    store.fault = ""
+    list(ours.abandoned())
+    assert store.get("untold:o") == "1"
 
 
 @pytest.mark.parametrize("move", MOVES)

@@ -97,6 +97,7 @@ class Entry:
     is_told, parts = False, 0  # whether the user knows of 继续; customer messages that went out
     held = 0  # attempts of this process that are open
     is_quick = False  # whether it is answered before another process can have promised that
+    beside: tuple[Change, ...] = ()  # what the store did not take along with the last move
     whole: Reply | None = None  # of what was given directly, in case that it was promised where the store was not seen
 
     def __init__(self, key: str, record: Record, lock: threading.Lock) -> None:

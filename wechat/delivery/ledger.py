@@ -199,7 +199,7 @@ class Ledger(Entries):
         except StoreError as error:
             self._store.troubles.note(UNSEEN, f": {error}")
             for entry, record in moves:
-                self._unwritten[entry.key] = entry
+                self._unwritten[entry.key], entry.beside = entry, beside
                 entry.linked = tuple({*entry.linked, *record.indexes})  # the write may have come through
         return True
 
@@ -220,7 +220,7 @@ class Ledger(Entries):
         for key, entry in list(self._unwritten.items()):
             with entry.lock:
                 self._read(entry)
-                if key in self._unwritten and self._swap((entry, entry.record)):
+                if key in self._unwritten and self._swap((entry, entry.record), beside=entry.beside):
                     del self._unwritten[key]
             if entry.record.state == READY and entry.record.owner == self._owners.me:
                 yield entry
