@@ -1,6 +1,7 @@
 """Where books are looked up: the bundled list, Open Library, or an API of the shape of Douban's v2."""
 
 import csv
+import io
 import json
 import logging
 import re
@@ -86,7 +87,11 @@ def _read_catalogue(file):
     if not file.exists():
         logger.warning("%s is not there: no book will be found; BOOKS_SOURCE=openlibrary needs no list", file.name)
         return
-    with open(file, encoding="utf-8-sig", newline="") as lines:
+    try:
+        text = file.read_bytes().decode("utf-8-sig")
+    except UnicodeError:
+        raise ValueError(f"{file.name} is not UTF-8 (Excel writes GBK): save it as “CSV UTF-8”") from None
+    with io.StringIO(text, newline="") as lines:
         rows = csv.DictReader(lines)
         if rows.fieldnames != COLUMNS:
             raise ValueError(f"{file.name}: the first line has to be {','.join(COLUMNS)}")

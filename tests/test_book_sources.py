@@ -535,6 +535,11 @@ def catalogue(tmp_path):
     return read
 
 
+def test_a_list_of_books_in_another_encoding_is_named_with_what_to_do(catalogue):
+    with pytest.raises(ValueError, match=r"books\.csv is not UTF-8 \(Excel writes GBK\): save it as “CSV UTF-8”"):
+        catalogue(HEADER, row(), encoding="gbk")
+
+
 def row(isbn=THREE_BODY, title="三体", rest=",,,,,,"):
     return f"{isbn},{title},{rest}"
 
