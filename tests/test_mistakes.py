@@ -298,7 +298,7 @@ def test_a_port_in_use_is_said_with_what_to_set():
         done = run("wxserver.py", HOST="127.0.0.1", PORT=port)
     assert done.returncode == 2
     assert done.stderr.startswith(f"wxserver: HOST, PORT: cannot listen on 127.0.0.1:{port}: ")
-    assert done.stderr.endswith("; another program listens there: stop it, or set PORT to a free one, like PORT=8081\n")
+    assert done.stderr.endswith("; another program listens there: stop it, or set PORT to a free one, like PORT=9000\n")
 
 
 @pytest.mark.parametrize(
