@@ -166,7 +166,7 @@ def test_the_help_of_the_server_is_what_was_tried():
         ("sandbox push text x --url x", "--url 应为"),
         ("sandbox check x --token xxx", "URL 应为"),
         ("sandbox check http://127.0.0.1 --token x", "--token 不是有效的令牌（Token）"),
-        ("sandbox check http://127.0.0.1 --token xxx --mode safe", "--appid 缺失或有误：--mode=safe 需要它"),
+        ("sandbox check http://127.0.0.1 --token xxx --mode safe", "缺少 --appid：--mode=safe 需要它"),
     ],
 )
 def test_a_wrong_call_is_said_in_chinese(command, said):

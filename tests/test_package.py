@@ -206,6 +206,11 @@ def test_new_refuses_a_folder_that_is_not_empty(tmp_path, is_there):
     assert [path.read_text() for path in (folder, folder / "notes") if path.is_file()] == ["mine"]
 
 
+def test_new_says_that_a_checkout_has_to_be_installed_first(tmp_path):
+    said = call(sys.executable, "-m", "wechat", "new", tmp_path / "mine", cwd=ROOT)
+    assert f"next: python -m pip install {ROOT}, cd {tmp_path / 'mine'} and python -m sandbox; " in said
+
+
 def test_new_takes_an_empty_folder_and_one_below_others_that_are_not_there(tmp_path):
     for folder in (tmp_path, tmp_path / "new/deeper"):
         call(sys.executable, "-m", "wechat", "new", folder, cwd=ROOT)

@@ -2,6 +2,7 @@
 
 import os
 import shutil
+import subprocess
 import sys
 
 import pytest
@@ -191,6 +192,24 @@ def test_the_users_of_a_package_have_their_handlers_in_the_working_directory(tmp
     (tmp_path / "site/handlers").mkdir()  # somebody else's package
     source = "from wechat.startup import *; print(version(), handlers_folder({}))"
     assert run(["-c", source], tmp_path, PYTHONPATH=str(tmp_path / "site"))[1] == "7.8.9 handlers\n"
+
+
+# What is not installed
+
+
+@pytest.mark.parametrize("command", COMMANDS.values(), ids=COMMANDS)
+def test_every_command_says_which_python_lacks_the_packages(command):
+    """`python` is often another one than that of the environment that was made for the server."""
+    clean = {name: value for name, value in os.environ.items() if not name.startswith(("WECHAT_", "BOOKS_", "PYTHON"))}
+    env = {**clean, "WECHAT_TOKEN": TOKEN}
+    done = subprocess.run(
+        [sys.executable, "-S", *command], cwd=ROOT, env=env, capture_output=True, text=True, check=False
+    )
+    assert (done.returncode, done.stdout) == (2, "")
+    assert done.stderr == (
+        f"wxserver needs WebOb and waitress, which {sys.executable} does not have:\n"
+        "activate the environment that has them, or install them: python -m pip install -r requirements.txt\n"
+    )
 
 
 # The version

@@ -131,6 +131,8 @@ def run_check(options: argparse.Namespace) -> int:
     """Check the settings, the handlers and the menu; name every fault, what is weak and what is silently wrong."""
     if options.openid and not options.online:
         options.fail("--openid goes with --online")
+    import wechat.lean  # noqa: F401, which says that WebOb is missing
+
     _warn(unknown_settings(os.environ))
     settings, routes = prepare(os.environ, options.handlers)
     open_store(settings.store).close()
@@ -196,7 +198,7 @@ def run_menu_push(api: Api, options: argparse.Namespace) -> Said:
         complain(f"warning: {decorator}")
     api.create_menu(menu)
     count = len(menu["button"])
-    return f"pushed {count} buttons; followers see them within five minutes", {"buttons": count}
+    return "pushed; followers see the menu within five minutes", {"buttons": count}
 
 
 def run_menu_delete(api: Api, options: argparse.Namespace) -> Said:

@@ -156,7 +156,7 @@ def _flush() -> bool:
 
 def _tell(error: OSError) -> None:
     if error.errno not in LOST or error.filename:  # whoever has closed a pipe has seen enough
-        complain(error)
+        complain(f"{error.filename}: {error.strerror}" if error.filename else error)
 
 
 class Finding(NamedTuple):
