@@ -153,7 +153,6 @@ def test_the_handlers_of_a_fork_run_on_the_package(environment, tmp_path):
 def test_the_account_runs_unchanged_on_the_next_version(environment, serve):
     """The way of docs/upgrade.md: the wheel, a line in requirements.txt, the tests, `check`."""
     files = {file: file.read_bytes() for file in environment.account.rglob("*.py")}
-    (environment.account / "wheels").mkdir()
     shutil.copy(environment.wheel(NEXT), environment.account / "wheels")
     requirements = environment.account / "requirements.txt"
     text = requirements.read_text("utf-8")
@@ -216,3 +215,4 @@ def test_new_takes_an_empty_folder_and_one_below_others_that_are_not_there(tmp_p
         call(sys.executable, "-m", "wechat", "new", folder, cwd=ROOT)
         assert f"wxserver=={version()}\n" in Path(folder, "requirements.txt").read_text()
         assert not list(folder.rglob("__pycache__"))
+        assert list(Path(folder, "wheels").iterdir()) == []  # where pip looks

@@ -31,6 +31,7 @@ def run_new(options: argparse.Namespace) -> int:
     if folder.exists() and not (folder.is_dir() and not any(folder.iterdir())):
         raise Error(f"{folder} is not empty: name a folder that is, or is not there yet")
     shutil.copytree(DATA / "new", folder, ignore=shutil.ignore_patterns("__pycache__"), dirs_exist_ok=True)
+    (folder / "wheels").mkdir()  # pip warns of a `--find-links` that is not there
     requirements = folder / "requirements.txt"
     requirements.write_text(requirements.read_text("utf-8").replace("VERSION", version()), "utf-8")
     install = "" if is_installed() else f"python -m pip install {ROOT}, "
