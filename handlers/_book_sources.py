@@ -248,7 +248,7 @@ def choose():
     """The source that the settings BOOKS_SOURCE, BOOKS_URL and DOUBAN_APIKEY ask for; raises SettingsError."""
     name, url, apikey = own("BOOKS_SOURCE", "catalogue"), own("BOOKS_URL").rstrip("/"), own("DOUBAN_APIKEY")
     if url and not re.fullmatch(r"https?://[^\s/@?#]+(/[^\s?#]*)?", url):
-        raise SettingsError(["BOOKS_URL is no address: it takes one that begins with https:// or http://"])
+        raise SettingsError(["BOOKS_URL is not an address: it takes one that begins with https:// or http://"])
     if name == "catalogue":
         return Catalogue()
     if name == "openlibrary":

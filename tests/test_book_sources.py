@@ -480,7 +480,7 @@ def test_a_wrong_books_source_stops_the_start(name):
 @pytest.mark.parametrize("name", ["catalogue", "openlibrary", "douban"])
 def test_a_books_url_without_a_scheme_of_the_web_stops_the_start(name, url):
     faults = faults_of(BOOKS_SOURCE=name, BOOKS_URL=url)
-    assert faults == ("BOOKS_URL is no address: it takes one that begins with https:// or http://",)
+    assert faults == ("BOOKS_URL is not an address: it takes one that begins with https:// or http://",)
 
 
 @pytest.mark.parametrize("key", ["", "  "])

@@ -147,7 +147,7 @@ def test_the_handlers_of_a_fork_run_on_the_package(environment, tmp_path):
     command = [environment.python, "-m", "wechat", "check"]
     done = subprocess.run(command, cwd=tmp_path, env=CLEAN, capture_output=True, text=True, check=False)
     assert "hello.py" in done.stderr
-    assert "stands twice" in done.stderr
+    assert "is claimed twice" in done.stderr
 
 
 def test_the_account_runs_unchanged_on_the_next_version(environment, serve):

@@ -143,7 +143,7 @@ def test_check_looks_at_what_the_file_says(tmp_path):
     (tmp_path / "mine").mkdir()
     (tmp_path / "mine/one.py").write_text(ECHO.format(name="one"))
     status, said = run(["-m", "wechat", "check"], tmp_path)
-    assert (status, "is WECHAT_TOKEN meant?" in said, "1 functions for 1 paths" in said) == (0, True, True)
+    assert (status, "did you mean WECHAT_TOKEN?" in said, "1 functions for 1 paths" in said) == (0, True, True)
 
 
 # The folder of handlers
@@ -181,7 +181,7 @@ def test_a_folder_that_is_not_there_is_named_with_what_to_set(tmp_path):
     status, said = run(["-m", "wechat", "check"], tmp_path, WECHAT_TOKEN=TOKEN, WECHAT_HANDLERS="nowhere")
     assert (status, said) == (
         1,
-        f"WECHAT_HANDLERS, --handlers: {tmp_path}/nowhere is no folder: the handlers belong there\n",
+        f"WECHAT_HANDLERS, --handlers: {tmp_path}/nowhere is not a folder: put the handlers there\n",
     )
 
 

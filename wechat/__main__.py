@@ -79,7 +79,7 @@ def _add_calls(commands: Any) -> None:
     send.add_argument("text", metavar="TEXT")
     _add_call(commands, "token", run_token)
     why = _add_call(commands, "why", run_why)
-    why.add_argument("rid", type=rid, metavar="RID", help="what stands behind `rid:` in an error, or all of the error")
+    why.add_argument("rid", type=rid, metavar="RID", help="what follows `rid:` in an error, or the whole error")
     call = _add_call(commands, "call", run_call)
     call.add_argument("method", choices=("GET", "POST"))
     call.add_argument("path", type=api_path, metavar="PATH", help="like /cgi-bin/get_api_domain_ip")

@@ -67,7 +67,7 @@ def _one_of(text: str, *choices: str) -> str:
 
 def _store(text: str) -> str:
     if not re.match(r"memory:$|sqlite:.|(rediss?|unix)://.", text):
-        raise ValueError("is no store: it takes memory:, sqlite:FILE or redis://host:port/db")
+        raise ValueError("is not a store: it takes memory:, sqlite:FILE or redis://host:port/db")
     if text[0] in "ru" and (fault := package_fault("redis")):
         raise ValueError(fault)
     return text
@@ -78,14 +78,16 @@ def _api_urls(text: str) -> tuple[str, ...]:
     with suppress(ValueError):
         if all(re.fullmatch(r"https?://[^\s/@?#]+(/[^\s?#]*)?", url) and urlsplit(url).port != 0 for url in urls):
             return urls
-    raise ValueError("is no address: it takes one like https://api.weixin.qq.com, or two as first,second")
+    raise ValueError("is not an address: it takes one like https://api.weixin.qq.com, or two as first,second")
 
 
 def _proxy(text: str) -> str:
     with suppress(ValueError):
         if re.fullmatch(r"http://([^\s/@?#:]+(:[^\s/@?#]*)?@)?[^\s/@?#:][^\s/@?#]*/?", text) and urlsplit(text).port:
             return text
-    raise ValueError("is no proxy: it takes http://host:port or http://user:password@host:port, an @ in those as %40")
+    raise ValueError(
+        "is not a proxy: it takes http://host:port or http://user:password@host:port, an @ in those as %40"
+    )
 
 
 def _matching(text: str, pattern: str, what: str) -> str:

@@ -145,11 +145,11 @@ def choose():
     url, key, name = own("ASSISTANT_URL").rstrip("/"), own("ASSISTANT_KEY"), own("ASSISTANT_MODEL")
     faults = []
     if not _is_address(url):
-        faults.append("ASSISTANT_URL is missing or no address: it takes one like https://api.example.com/v1")
+        faults.append("ASSISTANT_URL is missing or not an address: it takes one like https://api.example.com/v1")
     if not name:
         faults.append("ASSISTANT_MODEL is missing: it takes the name of a model that the API has")
     if not re.fullmatch(r"[!-~]*", key):
-        faults.append("ASSISTANT_KEY is no key: copy it from the API's page, without blanks")
+        faults.append("ASSISTANT_KEY is not a key: copy it from the API's page, without blanks")
     seconds = own("ASSISTANT_TIMEOUT", "60")
     if not re.fullmatch(r"[1-9][0-9]?|[12][0-9][0-9]", seconds):
         faults.append(f"ASSISTANT_TIMEOUT is {seconds!r}: it takes seconds, a whole number from 1 to 299")
