@@ -21,7 +21,7 @@ from sandbox.platform import Attempt, Endpoint, Platform, is_address
 from sandbox.plot import Chart, percentiles, plot_file, to_svg
 from sandbox.verdict import Verdict, judge
 from wechat.errors import SettingsError
-from wechat.terminal import complain
+from wechat.terminal import complain, say
 
 MOST_RATE = 5_000  # a second
 MOST_SECONDS = 3_600
@@ -67,7 +67,7 @@ def run(options: argparse.Namespace) -> int:
     with _progress(tally), suppress(KeyboardInterrupt):
         Load(options, platform, tally).arrive(options.rate, options.seconds)
     tally.close()
-    print(*tally.rows(), sep="\n")
+    say(*tally.rows())
     if options.plot:
         title = f"{tally.sent:,} messages, {options.rate:g} a second: {tally.banners:,} ended in the banner"
         options.plot.write_text(to_svg(Chart(title, list(tally.latencies), options.hang_up)), "utf-8")

@@ -12,7 +12,7 @@ from sandbox.platform import MESSAGE_HEADER, Endpoint, Platform, is_address, is_
 from sandbox.verdict import BANNER, judge
 from wechat.errors import StartError
 from wechat.protocol.parser import parse
-from wechat.terminal import complain
+from wechat.terminal import complain, say
 
 FIRST = 10**8  # the numbers of the page's own messages are lower
 LOOK = 0.1  # seconds between two looks at what was pushed later
@@ -55,12 +55,15 @@ def run(options: argparse.Namespace) -> int:
         came = attempt.status or attempt.problem or "no answer"
         complain(f"attempt {count}: {came}, {attempt.seconds:.2f} s")
     if verdict.fault:
-        print(f"{BANNER}\n({verdict.fault})")
+        say(f"{BANNER}\n({verdict.fault})")
         return 1
     said = attempts[-1].body.decode() if platform.mode == "cloud" and verdict.reply else verdict.reply
-    print(said or "(nothing)", flush=True)
+    if said:
+        print(said, flush=True)
+    else:
+        say("(nothing)")
     for message in pushed_later(attempts[-1].page, number, options.wait):
-        print(f"later: {message}", flush=True)
+        say(f"later: {message}")
     return 0
 
 

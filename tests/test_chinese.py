@@ -8,12 +8,14 @@ import os
 import re
 import subprocess
 import sys
+from collections import Counter
 from unicodedata import east_asian_width
 
 import pytest
 
 from sandbox.__main__ import make_parser, with_defaults
 from sandbox.facts import FACTS
+from sandbox.load import Tally
 from tests.conftest import ROOT, TOKEN
 from tests.test_mistakes import FAULTS, WARNINGS, titles, write
 from tests.test_online import FAULTS as FAULTS_ONLINE
@@ -339,6 +341,17 @@ def test_the_words_of_the_sandbox_are_in_chinese():
     account = {**DEFAULTS, "WECHAT_MODE": "plain"}
     said = welcome(read(account), ROOT / "handlers", account)
     for line in filter(None, said.splitlines()):
+        check_said(line)
+
+
+def test_what_explain_push_and_load_print_is_in_chinese_and_its_columns_stand_below_one_another():
+    tally = Tally(5.0, 1000, sent=1234, seconds=5.0, over=7, kinds=Counter(direct=1000, banner=3))
+    tally.faults["status 500: WeChat takes 200 alone"] = 3
+    said = [translate(line) for line in tally.rows()]
+    assert all(re.search("[一-鿿]", line) for line in said), said
+    cells = ["".join(letter + "\0" * (east_asian_width(letter) in "WF") for letter in line) for line in said]
+    assert [line[24:33].strip() for line in cells[:8]] == ["1,234", "1,000", "0", "0", "3", "3", "228", "7"]
+    for line in ("handlers.echo.echo (handlers/echo.py:9) answers", "by @on('text'), slow", "(nothing)", "later: {}"):
         check_said(line)
 
 

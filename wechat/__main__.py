@@ -112,7 +112,10 @@ def _run(run: Run, options: argparse.Namespace) -> int:
     except StartError as error:
         complain(error)
         return 2
-    print(to_json(data) if options.json else text)
+    if options.json:
+        print(to_json(data))
+    else:
+        say(text)
     return 0
 
 
@@ -164,15 +167,15 @@ def run_explain(options: argparse.Namespace) -> int:
     router, message = Router(load(options.handlers)), Message(fields)
     found = router.find_bare(message)
     for outer, _ in router.wrapping(message, found.handler if found else NOBODY):
-        print(f"within {where(outer.function)}, by @around({describe(outer.path)})")
+        say(f"within {where(outer.function)}, by @around({describe(outer.path)})")
     if not found:
-        print("nobody answers: no path fits, and there is no @on('default')")
+        say("nobody answers: no path fits, and there is no @on('default')")
         return 1
-    print(f"{where(found.handler.function)} answers")
+    say(f"{where(found.handler.function)} answers")
     way = ", async def" if found.handler.is_async else ", slow" if found.handler.slow else ""
-    print(f"by @on({describe(found.handler.path)}){way}")
+    say(f"by @on({describe(found.handler.path)}){way}")
     if found.match:
-        print(f"with match {found.match.groups() or found.match[0]}")
+        say(f"with match {found.match.groups() or found.match[0]}")
     return 0
 
 

@@ -17,6 +17,7 @@ class Pieces:
     lock: threading.Lock
     left: list[Reply] = field(default_factory=list)
     number: int = 0  # of those that went out as a message of their own
+    is_torn: bool = False  # whether one of them was dropped, as another process had the message
     next_at: float = 0.0  # when the next one may go out, so that it does not arrive before the direct answer
 
     def after(self, now: float) -> float:

@@ -45,15 +45,15 @@ def _end_of_piece(content: str, start: int, limit: int) -> int:
     ends, links, stop = {}, [], -1
     # A link that fits into a piece ends before `most + limit`: looking further would cost the square of the length.
     for found in BREAKS.finditer(content, start, most + limit):
-        end, rank = min(found.end(), most), WORD
         if found.start() >= most:
             break
-        if found["link"]:
+        end, kind, rank = min(found.end(), most), found.lastgroup, WORD
+        if kind == "link":
             links.append(found.span())
             continue
-        if found["stop"]:
+        if kind == "stop":
             stop, rank = end, SENTENCE
-        elif not found["pause"]:
+        elif not kind and end > least:
             rank = max(min(found[0].count("\n") + 1, PARAGRAPH), SENTENCE if found.start() == stop else WORD)
         if end > least and not _is_inside_a_character(content, start, end):
             ends[rank] = end

@@ -10,7 +10,19 @@ from pathlib import Path
 
 FOLDER = Path(__file__).parent
 NAMES = (
-    *("inprocess", "served", "stores", "footprint", "slow", "pending", "crowd", "closed", "dripping", "million"),
+    *(
+        "inprocess",
+        "served",
+        "stores",
+        "nginx",
+        "footprint",
+        "slow",
+        "pending",
+        "crowd",
+        "closed",
+        "dripping",
+        "million",
+    ),
     *("owners_table", "picture"),  # the last one has no bar: it draws what two of the others found
 )
 AS_MODULE = {"dripping"}

@@ -20,7 +20,7 @@ from wechat.packing import unpack
 from wechat.store.owners import LIFE
 
 NAME = re.compile(r"\b(m\d+):")
-PIECE = re.compile(r"/\d+\.\d+$")  # ends the key of what a handler has yielded
+PIECE = re.compile(r"/\d+\.\d+\.\w+$")  # ends the key of what a handler has yielded
 FAULTS_OF_OURS = ("a task failed", "is not answered", "goes on after a failure", "cannot be")
 PLANNED = (Planned.__name__, "TimeoutError")  # the latter is what an async handler ends with that hangs
 ADOPTED_WITHIN = 22.0  # seconds: 15 without a sign of life, seen by looks that are 3 apart

@@ -171,6 +171,11 @@ class Delivery(Runner):
             self.note(entry, push, answer)
         return None
 
+    def slow_down(self, entry: Entry, push: Push) -> None:
+        """Go on in a lane with a message that a fast handler was at."""
+        self._ledger.slow_down(entry)
+        self.do_in_lane(entry, push)
+
     def note(self, entry: Entry, push: Push, answer: Answer, further: Sequence[Entry] = ()) -> None:
         if answer.reply or not entry.pieces:  # else its first piece is the direct answer, and noted
             entry.note(answer)
@@ -189,8 +194,11 @@ class Delivery(Runner):
             entry.msg_id = push.message.get("MsgId", "")
             entry.is_told = before == RUNNING and isinstance(now, Text) and now.content.endswith(self.texts.more)
             self._outbox.deliver(entry, FOLLOW_UP_AFTER if entry.record.document else 0.0)
-        for each in further if before else ():
-            self._outbox.deliver(each, entry.pieces.after(self._world.monotonic()) if entry.pieces else 0.0)
+        if further and before and entry.pieces:
+            now_given = FOLLOW_UP_AFTER if before == RUNNING and document else 0.0
+            after = max(now_given, entry.pieces.after(self._world.monotonic()))
+            for each in further:
+                self._outbox.deliver(each, after)
 
     def _fit(self, reply: Reply | None, is_more: bool, is_due: bool) -> tuple[Reply | None, Reply | None]:
         if self._settings.account == "miniprogram" and not (reply and reply.is_direct):

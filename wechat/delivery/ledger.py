@@ -53,7 +53,8 @@ class Ledger(Entries):
         """Further replies to the message, for `add` or `end`, with numbers from the `first` on."""
         made, record = [], entry.record
         for number, reply in enumerate(replies, first):
-            key = f"{entry.key}/{record.starts}.{number}"
+            # Another process may be at the same start: a handler goes on where its process stood still meanwhile.
+            key = f"{entry.key}/{record.starts}.{number}.{self._owners.me[-6:]}"
             made.append(Entry(key, record.ended(b"", reply), self._world.lock()))
             with self._lock:
                 self._known.add(key, made[-1])
@@ -63,7 +64,9 @@ class Ledger(Entries):
         """Note that a further reply is ready to be sent. False where the message has gone on without its handler."""
         with entry.lock, further.lock:
             is_ours = entry.record.owner == self._owners.me and entry.record.state in UNDER_WAY
-            return (is_ours and self._settle(further, further.record)) or self._forget(further)
+            if not (is_ours and self._settle(further, further.record)):  # which an earlier run may have given
+                self._forget(further)
+            return is_ours
 
     def _end_soon(self, entry: Entry, after: Record, whole: Reply | None) -> None:
         change = self._change(entry, after)

@@ -7,7 +7,7 @@ from collections.abc import Callable
 from typing import Any
 
 from wechat.delivery.answering import NEXT, Answer
-from wechat.delivery.entries import DONE, PROMISED, READY, Entry, Record
+from wechat.delivery.entries import DONE, PROMISED, READY, RUNNING, Entry, Record
 from wechat.delivery.lanes import Lanes
 from wechat.delivery.ledger import Ledger
 from wechat.errors import ApiError, StoreError, TransportError
@@ -186,6 +186,7 @@ class Outbox:
 
     def answer_continue(self, entry: Entry, openid: str, first: First) -> bool:
         """Answer 继续, before any handler, while there is something of the user's. Whether there was."""
+        is_said = False
         try:
             while entry.is_running:
                 others = [other for other in self._ledger.open_of(openid) if other.key != entry.key]
@@ -195,14 +196,15 @@ class Outbox:
                 not_ready = Text(self.texts().not_ready)
                 entry.note(Answer(NEXT, not_ready))
                 if not waiting or waiting[0][1].is_sending:  # what is behind that follows it
-                    self._ledger.end(entry, first(not_ready)[0], None, None)
-                elif self._fetch(entry, *waiting[0], len(waiting) > 1, first):
+                    is_said = self._ledger.end(entry, first(not_ready)[0], None, None) == RUNNING
+                elif is_said := self._fetch(entry, *waiting[0], len(waiting) > 1, first):
                     break
         except StoreError as error:
             self._store.troubles.note("what waits for 继续 cannot be fetched", f": {error}")
             return False
         self.end_without_reply(entry)  # one that was promised takes nothing: its user asks again
-        self.note_told(openid)  # last: where this process ends before, the next text says so
+        if is_said:  # last: where this process ends before, the next text says so
+            self.note_told(openid)
         return True
 
     def _fetch(self, entry: Entry, waiting: Entry, seen: Record, is_more: bool, first: First) -> bool:

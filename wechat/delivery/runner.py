@@ -85,8 +85,7 @@ class Runner(ABC):
         outbox.texts = lambda: self.texts
         self.lanes = Lanes(settings.slow_threads, "slow", world, settings.waiting_per_user, settings.waiting)
         self.crowd = Crowd(settings.threads, world)
-        self._suspects: set[str] = set()  # the keys of those that have not lived for a moment yet
-        self._most_suspects = 0  # at once, since there were none
+        self._suspects, self._most_suspects = set[str](), 0  # keys; and the most at once, since there were none
 
     def begin(self) -> None:
         """Begin anew in a process that was forked, which has none of its parent's threads."""
@@ -160,7 +159,10 @@ class Runner(ABC):
             if not push.ticket:
                 return min(LONGEST_PAUSE, max(SHORTEST_PAUSE, (self._world.monotonic() - push.started) / 4))
         try:
-            return self._do_limited(entry, push) if push.call or self._ledger.start(entry) else None
+            if not (push.call or self._ledger.start(entry)):
+                return None
+            entry.pieces = entry.pieces if push.call else None  # those of an earlier run do not count
+            return self._do_limited(entry, push)
         finally:
             if push.ticket:  # which it did not use
                 self._sessions.give_back(push.wants, push.ticket)
@@ -204,7 +206,7 @@ class Runner(ABC):
         entry.pieces = pieces = entry.pieces or Pieces(self._world.lock())
         with pieces.lock:
             pieces.left.append(reply)
-            if self._outbox.can_push() and pieces.number < MOST_PIECES - 1:
+            if self._outbox.can_push() and pieces.number < MOST_PIECES - 1 and not pieces.is_torn:
                 self._give_ready(entry, push, pieces, is_more=False)
 
     def give_ready(self, entry: Entry, push: Push) -> None:
@@ -229,9 +231,13 @@ class Runner(ABC):
         for further in () if is_more else self._further(entry, push, replies, pieces):
             if self._ledger.add(entry, further):
                 self._outbox.deliver(further, pieces.after(self._world.monotonic()))
+            else:
+                pieces.is_torn = True
 
     def end_pieces(self, entry: Entry, push: Push, answer: Answer, pieces: Pieces) -> None:
-        """End the message with what its handler yielded last."""
+        """End the message with what its handler yielded last; not where others had it meanwhile, and it begins anew."""
+        if pieces.is_torn:
+            return
         replies = join([*pieces.left, *([answer.reply] if answer.reply else [])])
         pieces.left = []
         # The message's own record is the first of all replies to it: what follows others cannot stand in it.
@@ -247,13 +253,8 @@ class Runner(ABC):
             further.handler, further.msg_id = push.answerer, push.message.get("MsgId", "")
         return made
 
-    def slow_down(self, entry: Entry, push: Push) -> None:
-        """Go on in a lane with a message that a fast handler was at."""
-        self._ledger.slow_down(entry)
-        self.do_in_lane(entry, push)
-
 
 def say_too_late(answer: Answer, push: Push) -> None:
     """Log that the reply cannot be given any more."""
-    said = f"{answer.handler} on {label(push.message)}"
-    logger.error("%s: a %s reply can only be the direct answer, and it is too late", said, answer.kind)
+    said = "%s on %s: a %s reply can only be the direct answer, and it is too late"
+    logger.error(said, answer.handler, label(push.message), answer.kind)
