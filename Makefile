@@ -55,7 +55,7 @@ endif
 
 $(VENV)/run.done: requirements.txt requirements-dev.txt $(BIN)/python
 	# cryptography is for the page's switch to safe mode; its version is the one that is tested
-	$(BIN)/python -m pip install --quiet --disable-pip-version-check -r requirements.txt -c requirements-dev.txt cryptography
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check -r requirements.txt $$(grep ^cryptography= requirements-dev.txt)
 	touch $@
 
 $(VENV)/dev.done: requirements.txt requirements-dev.txt examples/assistant/requirements.txt $(BIN)/python

@@ -1,6 +1,7 @@
 """Where books are looked up: the bundled list, Open Library, or an API of the shape of Douban's v2."""
 
 import csv
+import io
 import json
 import logging
 import re
@@ -86,19 +87,19 @@ def _read_catalogue(file):
     if not file.exists():
         logger.warning("%s is not there: no book will be found; BOOKS_SOURCE=openlibrary needs no list", file.name)
         return
-    with open(file, encoding="utf-8-sig", newline="") as lines:
-        rows = csv.DictReader(lines)
-        if rows.fieldnames != COLUMNS:
-            raise ValueError(f"{file.name}: the first line has to be {','.join(COLUMNS)}")
-        for row in rows:
-            isbn = isbn13(row["isbn"] or "")
-            if not isbn or not row["title"] or None in row or None in row.values():
-                raise ValueError(
-                    f"{file.name} line {rows.line_num}: not {len(COLUMNS)} columns with a valid ISBN and a title"
-                )
-            row["cover"] = row["cover"] or f"https://covers.openlibrary.org/b/isbn/{isbn}-M.jpg"
-            row["url"] = row["url"] or f"https://book.douban.com/isbn/{isbn}/"
-            yield Book(**{**row, "isbn": isbn, "authors": tuple(filter(None, row["authors"].split("/")))})
+    text = file.read_bytes().decode("utf-8-sig", "replace")
+    if "\ufffd" in text:
+        raise ValueError(f"{file.name} is not UTF-8 (Excel writes GBK): save it as “CSV UTF-8”")
+    rows, name = csv.DictReader(io.StringIO(text, newline="")), file.name
+    if rows.fieldnames != COLUMNS:
+        raise ValueError(f"{name}: the first line has to be {','.join(COLUMNS)}")
+    for row in rows:
+        isbn = isbn13(row["isbn"] or "")
+        if not isbn or not row["title"] or None in row or None in row.values():
+            raise ValueError(f"{name} line {rows.line_num}: not {len(COLUMNS)} columns with a valid ISBN and a title")
+        row["cover"] = row["cover"] or f"https://covers.openlibrary.org/b/isbn/{isbn}-M.jpg"
+        row["url"] = row["url"] or f"https://book.douban.com/isbn/{isbn}/"
+        yield Book(**{**row, "isbn": isbn, "authors": tuple(filter(None, row["authors"].split("/")))})
 
 
 class OpenLibrary:
@@ -247,7 +248,7 @@ def choose():
     """The source that the settings BOOKS_SOURCE, BOOKS_URL and DOUBAN_APIKEY ask for; raises SettingsError."""
     name, url, apikey = own("BOOKS_SOURCE", "catalogue"), own("BOOKS_URL").rstrip("/"), own("DOUBAN_APIKEY")
     if url and not re.fullmatch(r"https?://[^\s/@?#]+(/[^\s?#]*)?", url):
-        raise SettingsError(["BOOKS_URL is no address: it takes one that begins with https:// or http://"])
+        raise SettingsError(["BOOKS_URL is not an address: it takes one that begins with https:// or http://"])
     if name == "catalogue":
         return Catalogue()
     if name == "openlibrary":

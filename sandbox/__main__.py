@@ -29,6 +29,7 @@ from sandbox.reload import Folder, snapshot, warnings
 from sandbox.timeline import LogLines, Printed, Timeline
 from wechat.chinese import translate
 from wechat.errors import StartError
+from wechat.importing import PACKAGE
 from wechat.log import configure
 from wechat.mistakes import unknown_settings
 from wechat.routing import Routes, prepare
@@ -50,7 +51,6 @@ ALWAYS = {
     "WECHAT_STORE": "memory:",  # never the real account's: what it promised would be sent to the stand-in
     "WECHAT_PROXY": "",  # nothing leaves this machine
     "WECHAT_MAX_AGE": "0",  # a push from the history of a shell is welcome
-    "LOG_LEVEL": "debug",  # what errors say quotes nobody but oneself
 }
 COMMANDS = (
     (check, "what WeChat would find wrong with a server anywhere"),
@@ -119,12 +119,14 @@ def start(environ: Mapping[str, str], handlers: Path) -> Folder:
     sys.dont_write_bytecode = True
     seen = snapshot(handlers)
     settings, routes = prepare(environ, handlers)
-    server, beside = listen(settings.port), listen(settings.port and settings.port + 1)
+    server, beside = listen(settings.port), listen(settings.port and settings.port + 1, "PORT + 1")
     api_urls = (f"http://{HOST}:{beside.getsockname()[1]}",)
     settings = replace(settings, port=server.getsockname()[1], api_urls=api_urls)
     if settings.mode == "cloud":
         settings = with_keys(settings)
-    configure(settings.log_level, settings.log_format)
+    configure("info", settings.log_format)
+    for name in ("wechat", "wxserver", PACKAGE):  # what errors say quotes nobody but oneself; no library's own lines
+        logging.getLogger(name).setLevel(logging.DEBUG)
 
     cloud, timeline = Cloud(settings.appid, settings.secret), Timeline()
     accounts = Accounts(settings, routes, partial(make, open_store(settings.store)), cloud.note_action)
@@ -162,14 +164,14 @@ def with_keys(settings: Settings) -> Settings:
     return replace(settings, tokens=sealed.tokens, aes_keys=sealed.aes_keys)
 
 
-def listen(port: int) -> socket.socket:
+def listen(port: int, setting: str = "PORT") -> socket.socket:
     """A socket on loopback; raises StartError where there is none to be had."""
     try:
         if port > 65_535:
             raise OSError("there is no such port")
         return socket.create_server((HOST, port))
     except OSError as error:
-        raise StartError([f"PORT: the sandbox cannot listen on {HOST}:{port}: {advise(error)}"]) from error
+        raise StartError([f"{setting}: the sandbox cannot listen on {HOST}:{port}: {advise(error)}"]) from error
 
 
 def run(app: Accounts | Console, listener: socket.socket, threads: int) -> None:

@@ -78,7 +78,7 @@ def check_target(url: str, anywhere: bool) -> None:
     """Raises ValueError unless the URL is one to post to and, `anywhere` aside, leads to this machine alone."""
     parts = urlsplit(url)
     if not is_address(url) or not parts.hostname:
-        raise ValueError(f"{url!r} is no address: it takes one like http://127.0.0.1:8080/weixin")
+        raise ValueError(f"{url!r} is not an address: it takes one like http://127.0.0.1:8080/weixin")
     try:
         found = socket.getaddrinfo(parts.hostname, parts.port, type=socket.SOCK_STREAM)
     except (OSError, UnicodeError) as error:

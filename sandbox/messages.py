@@ -30,7 +30,7 @@ def build(kind: str, values: Sequence[str], openid: str = USER) -> str:
     Raises ValueError for a kind that nobody knows, and for more values than it has fields.
     """
     if kind not in FIELDS:
-        raise ValueError(f"{kind} is no type of message: there are {', '.join(FIELDS)}")
+        raise ValueError(f"{kind} is not a type of message: there are {', '.join(FIELDS)}")
     names = list(FIELDS[kind])
     if len(values) > len(names):
         raise ValueError(f"{kind} takes {', '.join(names)} at most")

@@ -59,7 +59,7 @@ def plot_file(name: str) -> Path:
     """The file that `--plot` names; ArgumentTypeError where nothing can be drawn into it."""
     path = Path(name)
     if path.suffix != ".svg":
-        raise argparse.ArgumentTypeError(f"{name!r} is no .svg")
+        raise argparse.ArgumentTypeError(f"{name!r} is not an .svg")
     if not path.parent.is_dir():
         raise argparse.ArgumentTypeError(f"there is no folder {str(path.parent)!r}")
     return path

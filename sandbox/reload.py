@@ -1,5 +1,6 @@
 """Looks after the folder of handlers: what changes there is loaded anew, and what is broken is said."""
 
+import linecache
 import sys
 import threading
 from collections.abc import Callable, Iterable, Mapping
@@ -63,6 +64,7 @@ class Folder:
 
     def _load_handlers(self) -> Iterable[str]:
         modules = _modules()
+        linecache.checkcache()  # Python's own warnings would quote the lines of before
         try:
             routes = load(self._folder, self._environ)
             self._use(routes)

@@ -57,7 +57,7 @@ class User:
         A type that this module does not know needs its fields, else it is a ValueError.
         """
         if kind not in FIELDS and not fields:
-            raise ValueError(f"{kind} needs its fields: there are {', '.join(FIELDS)} without")
+            raise ValueError(f"{kind} needs its fields; these types have some: {', '.join(FIELDS)}")
         content = compose(kind, {**FIELDS.get(kind, {}), **fields}, self.openid)
         self._cloud.note_action(self.openid, fields.get("Event", "") if kind == "event" else "")
         *_, attempt = self._endpoint.deliver(*self._platform.push(content, openid=self.openid))

@@ -51,7 +51,7 @@ def _fault(root: ElementTree.Element, is_event: bool, openid: str) -> str:
         return ""
     kind = root.findtext("MsgType") or ""
     if kind not in NEEDS:
-        return f"MsgType is {kind!r}, which is no reply"
+        return f"MsgType is {kind!r}, which is not a reply"
     missing = [path for path in (*ENVELOPE, *NEEDS[kind]) if not root.findtext(path)]
     if missing:
         return f"no {', '.join(missing)} in the reply"

@@ -646,7 +646,7 @@ def inside(http_server):
 def test_a_video_on_an_address_that_is_not_public_is_not_fetched(script, inside, tmp_path, scheme, host):
     server, port = inside
     api = script({VIDEO: b'{"video_url":"%s://%s:%s/secret"}' % (scheme.encode(), host.encode(), port.encode())})
-    with pytest.raises(TransportError, match="is no public address"):
+    with pytest.raises(TransportError, match="is not a public address"):
         api.download("media", tmp_path)
     assert server.asked == []
     assert names(tmp_path) == []

@@ -148,6 +148,19 @@ class ModelServer(BaseHTTPRequestHandler):
         self.say("and then")
         self.close_connection = True
 
+    def cut(self, question):
+        """As a proxy does whose own server died in the middle."""
+        self.begin()
+        self.say("half an answ")
+        self.write(b"")
+
+    def finished(self, question):
+        """As a server does that ends without `[DONE]`."""
+        self.begin()
+        self.say("all of it")
+        self.event(choices=[{"index": 0, "delta": {}, "finish_reason": "stop"}])
+        self.write(b"")
+
     def flood(self, question):
         self.begin()
         for _ in range(40):
@@ -268,6 +281,16 @@ def test_an_api_that_does_not_stream_answers_all_the_same(follower):
     assert follower.asks("whole") == ["At once."]
 
 
+def test_a_stream_that_says_that_it_is_finished_needs_no_done(follower):
+    assert follower.asks("finished") == ["all of it"]
+
+
+def test_the_http_client_writes_no_lines_of_its_own(follower, caplog):
+    with caplog.at_level("DEBUG"):
+        follower.asks("hello")
+    assert not [record.name for record in caplog.records if record.name.startswith("http")]
+
+
 ANSWERS = st.lists(st.sampled_from([*"a界\n`~ <>", "\n\n", "```\n", "<think>", "</think>\n"]), max_size=40).map("".join)
 
 
@@ -288,8 +311,8 @@ def test_it_does_not_matter_how_an_answer_is_cut_into_pieces(paragraphs, answer,
     [
         ("401", "助手暂时不能用，请稍后再来。", "401: look at ASSISTANT_KEY"),
         ("404", "助手暂时不能用，请稍后再来。", "404: look at ASSISTANT_URL and ASSISTANT_MODEL"),
-        ("429", "现在问的人太多，请过一会儿再试。", "429"),
-        ("500", "助手出了点问题，请稍后再试。", "500"),
+        ("429", "现在问的人太多，请过一会儿再试。", "429: too many questions at once"),
+        ("500", "助手出了点问题，请稍后再试。", "it answered 500\n"),
         ("302", "助手出了点问题，请稍后再试。", "302"),
         ("broken", "助手出了点问题，请稍后再试。", "its JSON cannot be read"),
         ("odd", "助手出了点问题，请稍后再试。", "its JSON cannot be read"),
@@ -315,7 +338,8 @@ def test_an_api_that_cannot_be_reached_is_a_failure(environ, log):
 
 
 @pytest.mark.parametrize(
-    ("question", "said"), [("stall", ["half an answ"]), ("drop", ["and then"]), ("fail", [LONG, "and"])]
+    ("question", "said"),
+    [("stall", ["half an answ"]), ("cut", ["half an answ"]), ("drop", ["and then"]), ("fail", [LONG, "and"])],
 )
 def test_an_answer_that_breaks_off_is_told_as_far_as_it_came(follower, question, said):
     assert follower.asks(question) == [*said, module().BROKEN_OFF]
@@ -454,11 +478,11 @@ def test_what_is_no_text_is_answered(environ):
     ("name", "value", "fault"),
     [
         ("ASSISTANT_URL", "", "ASSISTANT_URL is missing"),
-        ("ASSISTANT_URL", "api.example.com", "ASSISTANT_URL is missing or no address"),
-        ("ASSISTANT_URL", "http://[::1/v1", "ASSISTANT_URL is missing or no address"),
-        ("ASSISTANT_URL", "http://example.com:99999/v1", "ASSISTANT_URL is missing or no address"),
+        ("ASSISTANT_URL", "api.example.com", "ASSISTANT_URL is missing or not an address"),
+        ("ASSISTANT_URL", "http://[::1/v1", "ASSISTANT_URL is missing or not an address"),
+        ("ASSISTANT_URL", "http://example.com:99999/v1", "ASSISTANT_URL is missing or not an address"),
         ("ASSISTANT_MODEL", "", "ASSISTANT_MODEL is missing"),
-        ("ASSISTANT_KEY", "sk-\tsecret", "ASSISTANT_KEY is no key"),
+        ("ASSISTANT_KEY", "sk-\tsecret", "ASSISTANT_KEY is not a key"),
         ("ASSISTANT_TIMEOUT", "300", "ASSISTANT_TIMEOUT is '300'"),
         ("ASSISTANT_DAILY", "-1", "ASSISTANT_DAILY is '-1'"),
     ],

@@ -480,7 +480,7 @@ def test_a_wrong_books_source_stops_the_start(name):
 @pytest.mark.parametrize("name", ["catalogue", "openlibrary", "douban"])
 def test_a_books_url_without_a_scheme_of_the_web_stops_the_start(name, url):
     faults = faults_of(BOOKS_SOURCE=name, BOOKS_URL=url)
-    assert faults == ("BOOKS_URL is no address: it takes one that begins with https:// or http://",)
+    assert faults == ("BOOKS_URL is not an address: it takes one that begins with https:// or http://",)
 
 
 @pytest.mark.parametrize("key", ["", "  "])
@@ -533,6 +533,11 @@ def catalogue(tmp_path):
         return sys.modules["handlers._book_sources"].Catalogue(file)
 
     return read
+
+
+def test_a_list_of_books_in_another_encoding_is_named_with_what_to_do(catalogue):
+    with pytest.raises(ValueError, match=r"books\.csv is not UTF-8 \(Excel writes GBK\): save it as “CSV UTF-8”"):
+        catalogue(HEADER, row(), encoding="gbk")
 
 
 def row(isbn=THREE_BODY, title="三体", rest=",,,,,,"):

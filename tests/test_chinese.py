@@ -168,7 +168,7 @@ def test_the_help_of_the_server_is_what_was_tried():
         ("sandbox push text x --url x", "--url 应为"),
         ("sandbox check x --token xxx", "URL 应为"),
         ("sandbox check http://127.0.0.1 --token x", "--token 不是有效的令牌（Token）"),
-        ("sandbox check http://127.0.0.1 --token xxx --mode safe", "--appid 缺失或有误：--mode=safe 需要它"),
+        ("sandbox check http://127.0.0.1 --token xxx --mode safe", "缺少 --appid：--mode=safe 需要它"),
     ],
 )
 def test_a_wrong_call_is_said_in_chinese(command, said):
@@ -300,7 +300,7 @@ def test_the_start_says_its_faults_in_chinese_and_logs_in_english(tmp_path):
     assert done.stderr.decode().startswith("wxserver: WECHAT_TOKEN 不是有效的令牌（Token）：")
     done = start("wxserver.py", WECHAT_TOKEN=TOKEN, HOST="192.0.2.1", WECHAT_TOKN="x")
     logged, fault = done.stderr.decode().splitlines()
-    assert logged.endswith(" WARNING wxserver: WECHAT_TOKN is no setting of the server: is WECHAT_TOKEN meant?")
+    assert logged.endswith(" WARNING wxserver: WECHAT_TOKN is not a setting of the server: did you mean WECHAT_TOKEN?")
     assert fault.startswith("wxserver: HOST、PORT：无法监听 192.0.2.1:8080：")
     done = start("-m", "sandbox", PORT="99999")
     assert (done.returncode, done.stderr.decode()) == (

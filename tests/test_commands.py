@@ -120,7 +120,9 @@ def test_check_survives_a_menu_that_is_a_folder(folder):
 
 
 def test_check_warns_of_a_setting_that_is_none():
-    assert "WECHAT_TOKN is no setting of the server: is WECHAT_TOKEN meant?" in run("check", WECHAT_TOKN="x").stdout
+    assert (
+        "WECHAT_TOKN is not a setting of the server: did you mean WECHAT_TOKEN?" in run("check", WECHAT_TOKN="x").stdout
+    )
 
 
 def test_routes_lists_every_path_with_its_function_and_place():

@@ -81,7 +81,7 @@ def test_a_public_address_is_known(address):
 def test_a_name_with_an_address_that_is_not_public_is_refused_before_anything_is_sent(server, hosts):
     found = addresses(*hosts, port=server.port)
     transport = Transport("http://videos.example", may_reach=is_public, look_up=lambda *_: found)
-    with pytest.raises(TransportError, match=r"127\.0\.0\.1 is no public address"):
+    with pytest.raises(TransportError, match=r"127\.0\.0\.1 is not a public address"):
         get(transport)
     assert server.connections == 0
 

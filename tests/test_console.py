@@ -32,7 +32,7 @@ def run(cloud, tmp_path):
 
 
 def test_a_menu_is_pushed_shown_and_deleted(run, cloud):
-    assert "pushed 3 buttons" in run("menu", "push").stdout
+    assert "pushed; followers" in run("menu", "push").stdout
     shown = run("menu", "get").stdout.splitlines()
     assert shown[0] == "查书"
     assert "  怎么查书  click  BOOKS_GUIDE" in shown
@@ -86,7 +86,7 @@ def test_a_file_that_is_not_there_is_said(run):
     for arguments in (("menu", "push", "nothing.json"), ("media", "upload", "image", "nothing.jpg")):
         done = run(*arguments)
         assert (done.returncode, done.stdout) == (1, "")
-        assert "nothing." in done.stderr
+        assert done.stderr == f"{arguments[-1]}: No such file or directory\n"
         assert "Traceback" not in done.stderr
 
 

@@ -135,7 +135,7 @@ def test_the_file_for_a_host_that_runs_uwsgi_makes_the_application_in_the_worker
     """uWSGI forks after it has read the file."""
     (block,) = re.findall(r"^```python\n(.*?)^```$", DEPLOY, re.MULTILINE | re.DOTALL)
     file = project / "host_wsgi.py"
-    file.write_text(block.replace("/home/you/wxserver", str(project)).replace("your_token", TOKEN), "utf-8")
+    file.write_text(block.replace("/home/you/wxserver", str(project)).replace("LettersAndDigits1", TOKEN), "utf-8")
     with running(UWSGI + " --master --die-on-term --wsgi-file host_wsgi.py", project) as (url, _, said):
         wait_for_port(int(url.split(":")[2].split("/")[0]))
         assert say(url, "slow") == ["done"]

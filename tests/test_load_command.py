@@ -274,7 +274,7 @@ def test_the_limit_lies_on_the_scale_and_bars_before_it(latencies):
 @pytest.mark.parametrize(
     ("name", "fault"),
     [
-        ("load.png", "is no .svg"),
+        ("load.png", "is not an .svg"),
         ("nowhere/load.svg", "there is no folder"),
     ],
 )

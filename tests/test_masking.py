@@ -106,7 +106,11 @@ def test_the_line_names_the_handler_the_end_of_the_openid_and_the_msgid(logged):
         ("raise OSError", "OSError"),
         ("msg.Contnt", "AttributeError: no Contnt in this message; there are "),
         ("return 5", "TypeError: a handler returns a text, a reply value, articles or None, not int"),
-        ("return ['a', 'b']", "TypeError: a handler returns a text, a reply value, articles or None, not list"),
+        (
+            "return ['a', 'b']",
+            "TypeError: a handler returns a text, a reply value, articles or None, not list: "
+            "`yield` each of several replies",
+        ),
         ("return Text", "TypeError: a handler returns a text, a reply value, articles or None, not type"),
         ("return Text(5)", "TypeError: Text: content takes a text, not int"),
         ("return Image('')", "ValueError: Image: media_id is empty"),

@@ -44,8 +44,8 @@ FAULTS = [  # they stop the start
     Mistake.of("an event in first place of @around", '@around("CLICK", "KEY")\ndef f(msg): pass', r'write @around\("event", "CLICK", "KEY"\)'),
     Mistake.of("two texts in one mark", f'@on("text", "hi", "hallo")\n{F}', "has at most 2 parts: one @on for each"),
     Mistake.of("a list of texts", f'@on("text", ["hi", "hallo"])\n{F}', "part 2 is a list, not a string or a compiled pattern; one @on for each"),
-    Mistake.of("the same text twice", f'@on("text", "hi")\n{F}@on("text", "HI")\ndef g(msg): pass', r"stands twice: at handlers.mine.f \(.*:3\) and at handlers.mine.g \(.*:5\)"),
-    Mistake.of("the same pattern twice", f'@on("text", re.compile("h."))\n{F}@on("text", re.compile("h."))\ndef g(msg): pass', "stands twice"),
+    Mistake.of("the same text twice", f'@on("text", "hi")\n{F}@on("text", "HI")\ndef g(msg): pass', r"is claimed twice: at handlers.mine.f \(.*:3\) and at handlers.mine.g \(.*:5\)"),
+    Mistake.of("the same pattern twice", f'@on("text", re.compile("h."))\n{F}@on("text", re.compile("h."))\ndef g(msg): pass', "is claimed twice"),
     Mistake.of("the same name twice", f'@on("text", "a")\n{F}@on("text", "b")\n{F}', "hides handlers.mine.f .*: give one of them another name"),
     Mistake.of("no parameter", '@on("text")\ndef f(): return "x"', "takes no parameter: the first one is the message"),
     Mistake.of("a second parameter", '@on("text")\ndef f(msg, text): return text', "asks for text: after the message there are only match, session, api, error"),
@@ -58,10 +58,10 @@ FAULTS = [  # they stop the start
     Mistake.of("a yield in @around", '@around()\ndef f(msg, answer):\n    yield answer()\n', "what it answers is returned, it cannot yield"),
     Mistake.of("a helper by its bare name", "import _helper\n", "mine.py:3: .*write: from handlers._helper import ..."),
     Mistake.of("a helper by its bare name, from", "from _helper import x\n", "write: from handlers._helper import ..."),
-    Mistake.of("a helper misspelt", "from handlers._helpr import x\n", "there is no _helpr.py in .*/: is _helper meant?"),
+    Mistake.of("a helper misspelt", "from handlers._helpr import x\n", "there is no _helpr.py in .*/: did you mean _helper?"),
     Mistake.of("a package that is missing", "import requets_of_mine.models\n", "mine.py:3: .*python -m pip install requets_of_mine, and a line in requirements.txt"),
     Mistake.of("a package with another name", "from PIL import Image\n", "python -m pip install pillow, and a line in requirements.txt"),
-    Mistake.of("a module of Python's misspelt", "import jsonn\n", "or is json meant?"),
+    Mistake.of("a module of Python's misspelt", "import jsonn\n", "or did you mean json?"),
     Mistake.of("on from the package", "from wechat import on\n", "mine.py:3: .*write: from wechat.routing import on"),
     Mistake.of("a reply that is not imported", "X = Text('x')\n", "mine.py:3: .*name 'Text' is not defined; write: from wechat.reply import Text"),
     Mistake("on is not imported", {"mine.py": f'@on("text")\n{F}'}, "mine.py:1: .*name 'on' is not defined; write: from wechat.routing import on"),
@@ -73,10 +73,10 @@ WARNINGS = [  # they stop nothing
     Mistake.of("a text in first place", f'@on("hi there")\n{F}', r'handlers.mine.f \(.*/mine.py:3\): @on\("hi there"\): WeChat has no MsgType "hi there": did you mean @on\("text", "hi there"\)\?'),
     Mistake.of("a MsgType misspelt", f'@on("txt")\n{F}', r'no MsgType "txt": did you mean @on\("text", "txt"\), or @on\("text"\)\?'),
     Mistake.of("a MsgType misspelt for @around", '@around("imgae")\ndef f(msg, answer): return answer()', r'or @around\("image"\)\?'),
-    Mistake.of("an event alone in first place", f'@on("subscribe")\n{F}', r'an event stands second: write @on\("event", "subscribe"\)'),
-    Mistake.of("an event in capitals in first place", f'@on("CLICK")\n{F}', r'an event stands second: write @on\("event", "CLICK"\)'),
-    Mistake.of("an event misspelt", f'@on("event", "subscirbe")\n{F}', 'WeChat has no event "subscirbe": is "subscribe" meant?'),
-    Mistake.of("an event misspelt, with a key", f'@on("event", "scancode_waitmessage", "KEY")\n{F}', 'is "scancode_waitmsg" meant?'),
+    Mistake.of("an event alone in first place", f'@on("subscribe")\n{F}', r'an event comes second: write @on\("event", "subscribe"\)'),
+    Mistake.of("an event in capitals in first place", f'@on("CLICK")\n{F}', r'an event comes second: write @on\("event", "CLICK"\)'),
+    Mistake.of("an event misspelt", f'@on("event", "subscirbe")\n{F}', 'WeChat has no event "subscirbe": did you mean "subscribe"?'),
+    Mistake.of("an event misspelt, with a key", f'@on("event", "scancode_waitmessage", "KEY")\n{F}', 'did you mean "scancode_waitmsg"?'),
     *(
         Mistake.of(f"a pattern as text: {text}", f'@on("text", r"{text}")\n{F}', re.escape(f'where it is a pattern, write re.compile(r"{text}")'))
         for text in (r"order \d+", "hello.*", "^hello$", "^hello", "hello$", "你好|您好", "[0-9]+", r"(a|b)", r"x{4}", "(?i)hello", "你好.+")
@@ -285,7 +285,7 @@ def test_the_homes_of_names_are_right():
 )
 def test_a_setting_that_is_none_is_said_with_the_nearest(name, meant):
     assert list(unknown_settings({name: "secret", "WECHAT_TOKEN": "x", "PATH": "x"})) == [
-        f"{name} is no setting of the server: is {meant} meant?"
+        f"{name} is not a setting of the server: did you mean {meant}?"
     ]
 
 
@@ -298,7 +298,7 @@ def test_a_port_in_use_is_said_with_what_to_set():
         done = run("wxserver.py", HOST="127.0.0.1", PORT=port)
     assert done.returncode == 2
     assert done.stderr.startswith(f"wxserver: HOST, PORT: cannot listen on 127.0.0.1:{port}: ")
-    assert done.stderr.endswith("; another program listens there: stop it, or set PORT to a free one, like PORT=8081\n")
+    assert done.stderr.endswith("; another program listens there: stop it, or set PORT to a free one, like PORT=9000\n")
 
 
 @pytest.mark.parametrize(
@@ -337,7 +337,7 @@ def test_the_start_says_it_and_serves(tmp_path):
     server.stop()
     warnings = [line.partition(" WARNING wxserver: ")[2] for line in server.lines if " WARNING " in line]
     assert len(warnings) == 2
-    assert warnings[0] == "WECHAT_TOKN is no setting of the server: is WECHAT_TOKEN meant?"
+    assert warnings[0] == "WECHAT_TOKN is not a setting of the server: did you mean WECHAT_TOKEN?"
     assert 'did you mean @on("text", "hi there")?' in warnings[1]
 
 

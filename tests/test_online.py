@@ -314,7 +314,7 @@ def test_why_says_what_the_platform_saw_and_what_to_do(run, cloud):
     came, sent, answered, cure = done.stdout.splitlines()
     assert re.fullmatch(r"came      \d{4}-\d\d-\d\d \d\d:\d\d:\d\d from 127\.0\.0\.1, took 30 ms", came)
     assert sent == "sent      access_token, touser, msgtype, text"
-    assert answered == f"answered  40003: error rid: {rid}"
+    assert answered == f"answered  40003: invalid openid rid: {rid}"
     assert cure == "cure      no such openid in this account: openids of another account do not count"
 
 

@@ -147,13 +147,12 @@ def test_the_handlers_of_a_fork_run_on_the_package(environment, tmp_path):
     command = [environment.python, "-m", "wechat", "check"]
     done = subprocess.run(command, cwd=tmp_path, env=CLEAN, capture_output=True, text=True, check=False)
     assert "hello.py" in done.stderr
-    assert "stands twice" in done.stderr
+    assert "is claimed twice" in done.stderr
 
 
 def test_the_account_runs_unchanged_on_the_next_version(environment, serve):
     """The way of docs/upgrade.md: the wheel, a line in requirements.txt, the tests, `check`."""
     files = {file: file.read_bytes() for file in environment.account.rglob("*.py")}
-    (environment.account / "wheels").mkdir()
     shutil.copy(environment.wheel(NEXT), environment.account / "wheels")
     requirements = environment.account / "requirements.txt"
     text = requirements.read_text("utf-8")
@@ -206,8 +205,14 @@ def test_new_refuses_a_folder_that_is_not_empty(tmp_path, is_there):
     assert [path.read_text() for path in (folder, folder / "notes") if path.is_file()] == ["mine"]
 
 
+def test_new_says_that_a_checkout_has_to_be_installed_first(tmp_path):
+    said = call(sys.executable, "-m", "wechat", "new", tmp_path / "mine", cwd=ROOT)
+    assert f"next: python -m pip install {ROOT}, cd {tmp_path / 'mine'} and python -m sandbox; " in said
+
+
 def test_new_takes_an_empty_folder_and_one_below_others_that_are_not_there(tmp_path):
     for folder in (tmp_path, tmp_path / "new/deeper"):
         call(sys.executable, "-m", "wechat", "new", folder, cwd=ROOT)
         assert f"wxserver=={version()}\n" in Path(folder, "requirements.txt").read_text()
         assert not list(folder.rglob("__pycache__"))
+        assert list(Path(folder, "wheels").iterdir()) == []  # where pip looks

@@ -184,7 +184,7 @@ def test_two_handlers_for_one_path_are_both_named(folder):
     (fault,) = faults(
         folder(a='@on("text", "Help")\ndef one(msg): pass\n', b='\n@on("text", "help")\ndef two(msg): pass\n')
     )
-    assert "@on('text', 'help') stands twice" in fault
+    assert "@on('text', 'help') is claimed twice" in fault
     assert re.search(r"handlers\.a\.one \(.*/a\.py:3\)", fault)
     assert re.search(r"handlers\.b\.two \(.*/b\.py:4\)", fault)
 
@@ -224,7 +224,7 @@ def test_a_handler_without_a_parameter_is_refused(folder):
         ("class Panic(BaseException): pass\nraise Panic\n", 4, "Panic"),
         ('@on("image", "x")\ndef f(msg): pass\n', 3, "at most 1 parts"),
         ('@on("text", re.compile("x"), "y")\ndef f(msg): pass\n', 3, "at most 2 parts"),
-        ('@on("event", re.compile("x"), "y")\ndef f(msg): pass\n', 3, "last place only"),
+        ('@on("event", re.compile("x"), "y")\ndef f(msg): pass\n', 3, "a pattern can only come last"),
         ('@on("text", 5)\ndef f(msg): pass\n', 3, "part 2 is a int"),
         ('@on("default", "x")\ndef f(msg): pass\n', 3, "at most 1 parts"),
     ],

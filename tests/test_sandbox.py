@@ -373,7 +373,9 @@ def test_a_port_that_is_taken_ends_with_status_2_and_names_the_setting():
                 check=False,
             )
             assert done.returncode == 2
-            assert re.match(rf"wxserver: PORT: the sandbox cannot listen on 127\.0\.0\.1:({port}|{own}): ", done.stderr)
+            setting = re.escape("PORT" if own == port else "PORT + 1")
+            said = rf"wxserver: {setting}: the sandbox cannot listen on 127\.0\.0\.1:({port}|{own}): [^(]*; another"
+            assert re.match(said, done.stderr)
 
 
 @pytest.mark.interpreter
@@ -532,6 +534,32 @@ def test_no_page_elsewhere_can_have_a_handler_run(sandbox, header):
     push(process, fields={"Content": "帮助"})
     assert process.wait_for_lines("help_text", 1)
     assert not any("book_by_words" in line for line in process.lines)
+
+
+CHATTY = """
+import asyncio, logging
+logger = logging.getLogger(__name__)
+logging.getLogger("httpcore.http11").debug("send_request_headers.started")
+logger.debug("my own")
+"""
+
+
+def test_the_log_has_the_debug_lines_of_handlers_and_of_no_library(sandbox):
+    process = sandbox()
+    process.write("mine.py", CHATTY + handler("fine").replace("def", "async def"))
+    loaded(process)
+    assert version(process) == "fine"
+    assert process.wait_for_lines("DEBUG handlers.mine: my own", 1)
+    assert not [line for line in process.lines if "DEBUG" in line and "handlers.mine" not in line]
+
+
+def test_a_warning_of_pythons_quotes_the_line_that_is_there_now(sandbox):
+    process, seen = sandbox(), 0
+    for line in ("asyncio.sleep(0)", "asyncio.sleep(9)"):
+        process.write("mine.py", "import asyncio\n" + handler(line, line).replace("def", "async def"))
+        seen = loaded(process, seen)["seq"]
+        assert version(process) == line
+        assert process.wait_for_lines(f"  {line}", 1)
 
 
 def test_a_log_line_that_cannot_be_formatted_costs_no_answer(sandbox):

@@ -153,7 +153,7 @@ def test_a_wrong_secret_is_refused_without_being_shown():
 @pytest.mark.parametrize("store", ["redis:", "sqlite:", "memory", "mysql://u:pass@h/d", "file.db"])
 def test_a_wrong_store_is_refused_without_being_shown(store):
     (fault,) = faults(WECHAT_STORE=store)
-    assert fault == "WECHAT_STORE is no store: it takes memory:, sqlite:FILE or redis://host:port/db"
+    assert fault == "WECHAT_STORE is not a store: it takes memory:, sqlite:FILE or redis://host:port/db"
 
 
 @pytest.mark.parametrize(
@@ -165,7 +165,7 @@ def test_a_wrong_store_is_refused_without_being_shown(store):
 )
 def test_a_wrong_address_of_the_api_is_refused(url):
     (fault,) = faults(WECHAT_API_URL=url)
-    assert fault.startswith("WECHAT_API_URL is no address")
+    assert fault.startswith("WECHAT_API_URL is not an address")
 
 
 @pytest.mark.parametrize(
@@ -184,7 +184,7 @@ def test_a_wrong_address_of_the_api_is_refused(url):
 )
 def test_a_wrong_proxy_is_refused_without_being_shown(url):
     (fault,) = faults(WECHAT_PROXY=url)
-    assert fault.startswith("WECHAT_PROXY is no proxy: it takes http://host:port or http://user:password@host:port")
+    assert fault.startswith("WECHAT_PROXY is not a proxy: it takes http://host:port or http://user:password@host:port")
     assert "secret" not in fault
 
 

@@ -2,6 +2,7 @@
 
 import os
 import shutil
+import subprocess
 import sys
 
 import pytest
@@ -142,7 +143,7 @@ def test_check_looks_at_what_the_file_says(tmp_path):
     (tmp_path / "mine").mkdir()
     (tmp_path / "mine/one.py").write_text(ECHO.format(name="one"))
     status, said = run(["-m", "wechat", "check"], tmp_path)
-    assert (status, "is WECHAT_TOKEN meant?" in said, "1 functions for 1 paths" in said) == (0, True, True)
+    assert (status, "did you mean WECHAT_TOKEN?" in said, "1 functions for 1 paths" in said) == (0, True, True)
 
 
 # The folder of handlers
@@ -180,7 +181,7 @@ def test_a_folder_that_is_not_there_is_named_with_what_to_set(tmp_path):
     status, said = run(["-m", "wechat", "check"], tmp_path, WECHAT_TOKEN=TOKEN, WECHAT_HANDLERS="nowhere")
     assert (status, said) == (
         1,
-        f"WECHAT_HANDLERS, --handlers: {tmp_path}/nowhere is no folder: the handlers belong there\n",
+        f"WECHAT_HANDLERS, --handlers: {tmp_path}/nowhere is not a folder: put the handlers there\n",
     )
 
 
@@ -191,6 +192,24 @@ def test_the_users_of_a_package_have_their_handlers_in_the_working_directory(tmp
     (tmp_path / "site/handlers").mkdir()  # somebody else's package
     source = "from wechat.startup import *; print(version(), handlers_folder({}))"
     assert run(["-c", source], tmp_path, PYTHONPATH=str(tmp_path / "site"))[1] == "7.8.9 handlers\n"
+
+
+# What is not installed
+
+
+@pytest.mark.parametrize("command", COMMANDS.values(), ids=COMMANDS)
+def test_every_command_says_which_python_lacks_the_packages(command):
+    """`python` is often another one than that of the environment that was made for the server."""
+    clean = {name: value for name, value in os.environ.items() if not name.startswith(("WECHAT_", "BOOKS_", "PYTHON"))}
+    env = {**clean, "WECHAT_TOKEN": TOKEN}
+    done = subprocess.run(
+        [sys.executable, "-S", *command], cwd=ROOT, env=env, capture_output=True, text=True, check=False
+    )
+    assert (done.returncode, done.stdout) == (2, "")
+    assert done.stderr == (
+        f"wxserver needs WebOb and waitress, which {sys.executable} does not have:\n"
+        "activate the environment that has them, or install them: python -m pip install -r requirements.txt\n"
+    )
 
 
 # The version

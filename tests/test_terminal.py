@@ -157,7 +157,7 @@ def test_every_command_says_what_it_does_and_tells_how_to_pass_a_dash(parser, ca
 @pytest.mark.parametrize("given", ["-abc", "-obc", "--abc-_"])
 def test_a_value_that_begins_with_a_dash_is_told_where_it_goes(given):
     said = ended(start(f"wechat media get {given}"))[1]
-    assert b"a value that begins with a dash goes behind --" in said
+    assert b"put a value that begins with a dash after --" in said
     parsed = _parser().parse_args(["media", "get", "--", given])
     assert parsed.media_id == given
 

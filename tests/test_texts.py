@@ -116,7 +116,7 @@ def test_two_modules_with_other_words_stop_the_start_and_are_both_named(tmp_path
     load(tmp_path)
     (tmp_path / "b.py").write_text("from wechat.texts import Texts\nTEXTS = Texts(next='more')\n", "utf-8")
     (fault,) = faults(tmp_path)
-    assert f"TEXTS stands twice: at {tmp_path.name}/a.py:4 and at {tmp_path.name}/b.py:2" in fault
+    assert f"TEXTS is defined twice: at {tmp_path.name}/a.py:4 and at {tmp_path.name}/b.py:2" in fault
 
 
 @pytest.mark.parametrize(

@@ -72,7 +72,7 @@ def test_whatever_else_is_the_banner(body):
         ("<Content><![CDATA[x]]></Content>", "", "no Content in the reply"),
         ("[x]", "[]", "no Content in the reply"),
         ("[x]", f"[{'x' * 2048}]", "a text of 2048 bytes, 2047 are taken"),
-        ("[text]", "[film]", "MsgType is 'film', which is no reply"),
+        ("[text]", "[film]", "MsgType is 'film', which is not a reply"),
         ("CreateTime", "Created", "no CreateTime in the reply"),
     ],
 )

@@ -122,6 +122,15 @@ def test_the_first_is_the_direct_answer_and_the_others_are_sent_as_soon_as_they_
     assert settled(account)
 
 
+def test_the_log_names_what_was_yielded_where_nothing_follows_it(make, cloud, caplog):
+    account = make(**API, WECHAT_API_URL=cloud.url)
+    with caplog.at_level("INFO", "wxserver"):
+        for _ in range(20):
+            assert account.say("1 pieces, 0 s each")["Content"] == "piece 0"
+    lines = [record.getMessage() for record in caplog.records if "-> handlers.mine.story: " in record.getMessage()]
+    assert [line.partition("story: ")[2].partition(",")[0] for line in lines] == ["text"] * 20
+
+
 def test_a_retry_gets_the_first_again_while_the_handler_goes_on(make, cloud):
     account = make(**API, WECHAT_API_URL=cloud.url)
     body = text_message("3 pieces, 0.3 s each")

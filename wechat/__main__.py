@@ -79,7 +79,7 @@ def _add_calls(commands: Any) -> None:
     send.add_argument("text", metavar="TEXT")
     _add_call(commands, "token", run_token)
     why = _add_call(commands, "why", run_why)
-    why.add_argument("rid", type=rid, metavar="RID", help="what stands behind `rid:` in an error, or all of the error")
+    why.add_argument("rid", type=rid, metavar="RID", help="what follows `rid:` in an error, or the whole error")
     call = _add_call(commands, "call", run_call)
     call.add_argument("method", choices=("GET", "POST"))
     call.add_argument("path", type=api_path, metavar="PATH", help="like /cgi-bin/get_api_domain_ip")
@@ -134,6 +134,8 @@ def run_check(options: argparse.Namespace) -> int:
     """Check the settings, the handlers and the menu; name every fault, what is weak and what is silently wrong."""
     if options.openid and not options.online:
         options.fail("--openid goes with --online")
+    import wechat.lean  # noqa: F401, which says that WebOb is missing
+
     _warn(unknown_settings(os.environ))
     settings, routes = prepare(os.environ, options.handlers)
     open_store(settings.store).close()
@@ -199,7 +201,7 @@ def run_menu_push(api: Api, options: argparse.Namespace) -> Said:
         complain(f"warning: {decorator}")
     api.create_menu(menu)
     count = len(menu["button"])
-    return f"pushed {count} buttons; followers see them within five minutes", {"buttons": count}
+    return "pushed; followers see the menu within five minutes", {"buttons": count}
 
 
 def run_menu_delete(api: Api, options: argparse.Namespace) -> Said:

@@ -16,7 +16,7 @@ from typing import Any
 from wechat.errors import Error
 from wechat.platform.api import Api
 from wechat.platform.menu import NEEDS
-from wechat.startup import version
+from wechat.startup import ROOT, is_installed, version
 from wechat.terminal import complain, say
 
 DATA = Path(__file__).with_name("data")
@@ -31,9 +31,11 @@ def run_new(options: argparse.Namespace) -> int:
     if folder.exists() and not (folder.is_dir() and not any(folder.iterdir())):
         raise Error(f"{folder} is not empty: name a folder that is, or is not there yet")
     shutil.copytree(DATA / "new", folder, ignore=shutil.ignore_patterns("__pycache__"), dirs_exist_ok=True)
+    (folder / "wheels").mkdir()  # pip warns of a `--find-links` that is not there
     requirements = folder / "requirements.txt"
     requirements.write_text(requirements.read_text("utf-8").replace("VERSION", version()), "utf-8")
-    say(f"made {folder}; next: cd {folder} and python -m sandbox; README.md there says more")
+    install = "" if is_installed() else f"python -m pip install {ROOT}, "
+    say(f"made {folder}; next: {install}cd {folder} and python -m sandbox; README.md there says more")
     return 0
 
 

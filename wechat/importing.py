@@ -90,11 +90,13 @@ def _import_hint(folder: Path, package: str, *rest: str) -> str:
     stems = [file.stem for file in folder.glob("*.py")]
     if package == PACKAGE:
         close = difflib.get_close_matches(rest[0], stems, n=1) if rest else []
-        return f"there is no {'.'.join(rest)}.py in {folder.name}/" + "".join(f": is {stem} meant?" for stem in close)
+        return f"there is no {'.'.join(rest)}.py in {folder.name}/" + "".join(
+            f": did you mean {stem}?" for stem in close
+        )
     if package in stems:
         return f"write: from {PACKAGE}.{package} import ..."
     meant = "".join(
-        f"; or is {name} meant?"
+        f"; or did you mean {name}?"
         for name in difflib.get_close_matches(package, sys.stdlib_module_names, n=1, cutoff=0.8)
     )
     return f"python -m pip install {PIP.get(package, package)}, and a line in requirements.txt{meant}"

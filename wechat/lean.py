@@ -5,11 +5,15 @@ before WebOb. Whoever imports these later gets the real ones.
 """
 
 import sys
+import warnings
 from importlib import import_module
 from types import ModuleType
 from typing import Any
 
 NEEDED_LATER = "urllib.request", "hashlib", "hmac"
+MISSING = f"""wxserver needs WebOb and waitress, which {sys.executable} does not have:
+activate the environment that has them, or install them: python -m pip install -r requirements.txt
+"""
 
 
 class Placeholder(ModuleType):
@@ -26,7 +30,14 @@ def import_webob() -> None:
     placeholders = {name: Placeholder(name) for name in NEEDED_LATER if name not in sys.modules}
     sys.modules.update(placeholders)
     try:
-        import webob  # noqa: F401
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore", DeprecationWarning)  # of `cgi`, in Python 3.11 and 3.12
+            import webob  # noqa: F401
+    except ModuleNotFoundError as error:
+        if error.name != "webob":
+            raise
+        sys.stderr.write(MISSING)
+        raise SystemExit(2) from None
     finally:
         for name in placeholders:
             del sys.modules[name]

@@ -90,7 +90,7 @@ def _check_path(path: tuple[Any, ...], said: str) -> None:
         better = f"write {said}({spell(('event', *path))})" if is_event else f"one {said} for each"
         raise ValueError(f"{said}({describe(path)}): a path that begins like this has at most {most} parts: {better}")
     if any(isinstance(part, re.Pattern) for part in path[:-1]):
-        raise ValueError(f"{said}({describe(path)}): a pattern may stand in last place only")
+        raise ValueError(f"{said}({describe(path)}): a pattern can only come last")
 
 
 def _folded(parts: tuple[Any, ...]) -> Route:
@@ -129,7 +129,7 @@ def name_of(function: Function) -> str:
 def faults_of(function: Function, mark: Mark, owner: Function) -> Iterator[str]:
     """What stops the start: `owner` is the first function with that path."""
     if owner is not function:
-        yield f"{mark} stands twice: at {where(owner)} and at {where(function)}; one has to go"
+        yield f"{mark} is claimed twice: at {where(owner)} and at {where(function)}; remove one"
     if mark.path == BUSY and is_any(function, (*ASYNC, *YIELDING)):
         yield f"{where(function)} answers at once where too many wait: it has to be a `def` that does not yield"
     if mark.is_around and is_any(function, YIELDING):

@@ -54,7 +54,7 @@ def unknown_settings(environ: Mapping[str, str]) -> Iterator[str]:
     for name in sorted(environ):
         if name.upper().startswith(("WECHAT", "WEIXIN")) and name not in NAMES:
             close = _closest(name.upper(), NAMES)
-            yield f"{name} is no setting of the server" + (f": is {close} meant?" if close else "")
+            yield f"{name} is not a setting of the server" + (f": did you mean {close}?" if close else "")
 
 
 def _closest(name: str, names: Iterable[str], cutoff: float = 0.6) -> str:
@@ -69,12 +69,12 @@ def _of_path(mark: str, path: Route) -> Iterator[str]:
     said = f"@{mark}({spell(path)})"
     if isinstance(head, str) and head not in {*HEADS, ""}:
         if name := EVENT_NAMES.get(head):
-            yield f'{said}: the name of an event stands second: write @{mark}("event", "{name}")'
+            yield f'{said}: the name of an event comes second: write @{mark}("event", "{name}")'
         else:
             also = f', or @{mark}("{close}")' if (close := _closest(head, MSG_TYPES)) else ""
             yield f'{said}: WeChat has no MsgType "{head}": did you mean @{mark}("text", "{head}"){also}?'
     elif head == "event" and isinstance(event, str) and (close := _closest(event, EVENT_NAMES, 0.8)) not in ("", event):
-        yield f'{said}: WeChat has no event "{event}": is "{EVENT_NAMES[close]}" meant?'
+        yield f'{said}: WeChat has no event "{event}": did you mean "{EVENT_NAMES[close]}"?'
     for part, pattern in zip(path[1:], PATTERNS[1:], strict=False):
         if isinstance(part, str) and pattern.search(part):
             yield f'{said}: "{part}" means just that text: where it is a pattern, write re.compile(r"{part}")'

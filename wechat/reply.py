@@ -239,7 +239,8 @@ def to_reply(value: Any) -> Reply | None:
         value.close()  # else Python warns of it, at no place that helps
         raise TypeError("a handler returned a coroutine: await it, in a handler that is an `async def` itself")
     elif not isinstance(value, Reply) or type(value) is Reply:
-        raise TypeError(f"a handler returns a text, a reply value, articles or None, not {type(value).__name__}")
+        said = "list: `yield` each of several replies" if isinstance(value, list) else type(value).__name__
+        raise TypeError(f"a handler returns a text, a reply value, articles or None, not {said}")
     return None if value.is_empty() else value
 
 

@@ -33,7 +33,7 @@ def load(folder: str | Path, environ: Mapping[str, str] = os.environ) -> Routes:
     """
     folder = Path(folder).resolve()
     if not folder.is_dir():
-        raise RoutingError([f"WECHAT_HANDLERS, --handlers: {folder} is no folder: the handlers belong there"])
+        raise RoutingError([f"WECHAT_HANDLERS, --handlers: {folder} is not a folder: put the handlers there"])
     routes: Routes = {}
     arounds: dict[tuple[Route, Function], None] = {}
     faults: list[str] = []

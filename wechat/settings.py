@@ -67,7 +67,7 @@ def _one_of(text: str, *choices: str) -> str:
 
 def _store(text: str) -> str:
     if not re.match(r"memory:$|sqlite:.|(rediss?|unix)://.", text):
-        raise ValueError("is no store: it takes memory:, sqlite:FILE or redis://host:port/db")
+        raise ValueError("is not a store: it takes memory:, sqlite:FILE or redis://host:port/db")
     if text[0] in "ru" and (fault := package_fault("redis")):
         raise ValueError(fault)
     return text
@@ -78,14 +78,16 @@ def _api_urls(text: str) -> tuple[str, ...]:
     with suppress(ValueError):
         if all(re.fullmatch(r"https?://[^\s/@?#]+(/[^\s?#]*)?", url) and urlsplit(url).port != 0 for url in urls):
             return urls
-    raise ValueError("is no address: it takes one like https://api.weixin.qq.com, or two as first,second")
+    raise ValueError("is not an address: it takes one like https://api.weixin.qq.com, or two as first,second")
 
 
 def _proxy(text: str) -> str:
     with suppress(ValueError):
         if re.fullmatch(r"http://([^\s/@?#:]+(:[^\s/@?#]*)?@)?[^\s/@?#:][^\s/@?#]*/?", text) and urlsplit(text).port:
             return text
-    raise ValueError("is no proxy: it takes http://host:port or http://user:password@host:port, an @ in those as %40")
+    raise ValueError(
+        "is not a proxy: it takes http://host:port or http://user:password@host:port, an @ in those as %40"
+    )
 
 
 def _matching(text: str, pattern: str, what: str) -> str:
@@ -188,20 +190,20 @@ def _conflicts(values: Mapping[str, Any], given: set[str]) -> Iterator[str]:
         for name in sorted(given & {"WECHAT_TOKEN", "WECHAT_AES_KEY"}):
             yield f"{name} is set, but with WECHAT_MODE=cloud nothing is signed or sealed: leave out one of the two"
         if values.get("store", "memory:") != "memory:":
-            needs += [("WECHAT_APPID", "appid", "in a store, an account without a token is known by it")]
+            needs += [("WECHAT_APPID", "in a store, an account without a token is known by it")]
     elif "WECHAT_TOKEN" not in given:
         yield "WECHAT_TOKEN is missing: set it to the token typed on the platform's page, 3 to 32 letters and digits"
     if mode in ("compat", "safe"):
         why = f"WECHAT_MODE={mode} needs it"
-        needs += [("WECHAT_AES_KEY", "aes_keys", why), ("WECHAT_APPID", "appid", why)]
+        needs += [("WECHAT_AES_KEY", why), ("WECHAT_APPID", why)]
         if fault := package_fault(CRYPTOGRAPHY):
             yield f"WECHAT_MODE={mode} {fault}"
     if values.get("account") == "miniprogram" and mode != "cloud":
         why = "WECHAT_ACCOUNT=miniprogram answers through the platform's API"
-        needs += [("WECHAT_APPID", "appid", why), ("WECHAT_SECRET", "secret", why)]
-    for name, value, why in needs:
-        if not values.get(value):
-            yield f"{name} is missing or wrong: {why}"
+        needs += [("WECHAT_APPID", why), ("WECHAT_SECRET", why)]
+    for name, why in needs:
+        if name not in given:  # what is wrong has a line already
+            yield f"{name} is missing: {why}"
 
 
 # An import takes no argument, so the environment that an application is made from reaches the modules of `handlers/`

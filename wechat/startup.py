@@ -16,7 +16,7 @@ _QUOTED = re.compile(r"""(?:'([^']*)'|"((?:[^"\\]|\\.)*)")\s*(?:#.*)?""")
 _ESCAPES = {"n": "\n", "r": "\r", "t": "\t"}  # in double quotes; before any other character a backslash goes
 
 
-def _installed() -> Path | None:
+def is_installed() -> Path | None:
     """What pip writes beside the modules that it installs; None in a checkout."""
     return next(ROOT.glob("wxserver-*.dist-info"), None)
 
@@ -24,7 +24,7 @@ def _installed() -> Path | None:
 @cache
 def version() -> str:
     """The version of the server, as `setup.cfg` has it; empty where someone has copied the modules alone."""
-    if info := _installed():
+    if info := is_installed():
         return info.stem.partition("-")[2]
     file = ROOT / "setup.cfg"
     found = re.search(r"^version = (\S+)$", file.read_text("utf-8"), re.MULTILINE) if file.exists() else None
@@ -33,7 +33,7 @@ def version() -> str:
 
 def handlers_folder(environ: Mapping[str, str]) -> Path:
     """WECHAT_HANDLERS; by default `handlers` beside `wxserver.py`, or in the working directory of a package's user."""
-    return Path(environ.get(HANDLERS, "").strip() or (Path() if _installed() else ROOT) / "handlers")
+    return Path(environ.get(HANDLERS, "").strip() or (Path() if is_installed() else ROOT) / "handlers")
 
 
 def read_env_file(environ: MutableMapping[str, str], file: Path = Path(".env")) -> None:

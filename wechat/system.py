@@ -70,11 +70,12 @@ def check_port(host: str, port: int) -> None:
 def advise(error: Exception) -> str:
     """Why it is not possible to listen, and what to do."""
     cures = {
-        errno.EADDRINUSE: "another program listens there: stop it, or set PORT to a free one, like PORT=8081",
+        errno.EADDRINUSE: "another program listens there: stop it, or set PORT to a free one, like PORT=9000",
         errno.EACCES: "ports below 1024 are for root: set PORT to a higher one, like PORT=8080",
         errno.EADDRNOTAVAIL: "this machine has no such address: set HOST=0.0.0.0 for all that it has",
     }
-    return f"{error}; {cures[code]}" if (code := getattr(error, "errno", None)) in cures else str(error)
+    said = str(error).partition(" (while")[0]  # create_server names the address once more
+    return f"{said}; {cures[code]}" if (code := getattr(error, "errno", None)) in cures else said
 
 
 def take_name(file: Path, name: str) -> None:

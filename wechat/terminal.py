@@ -47,7 +47,7 @@ class Parser(argparse.ArgumentParser):
         known = {"--", *self._option_string_actions}
         is_about_values = message.startswith(("unrecognized arguments", "the following arguments are required"))
         if is_about_values and any(given[:1] == "-" and given not in known for given in sys.argv[1:]):
-            message += "; a value that begins with a dash goes behind --"
+            message += "; put a value that begins with a dash after --"
         with suppress(OSError):
             self.print_usage(sys.stderr)
         complain(f"{self.prog}: error: {message}")
@@ -156,7 +156,7 @@ def _flush() -> bool:
 
 def _tell(error: OSError) -> None:
     if error.errno not in LOST or error.filename:  # whoever has closed a pipe has seen enough
-        complain(error)
+        complain(f"{error.filename}: {error.strerror}" if error.filename else error)
 
 
 class Finding(NamedTuple):

@@ -64,7 +64,7 @@ def hand_out(modules: Iterable[ModuleType], functions: Iterable[Any], faults: li
         if not isinstance(found, Texts):
             faults.append(f"{here}: TEXTS takes a wechat.texts.Texts, not {type(found).__name__}")
         elif first and found != texts:
-            faults.append(f"TEXTS stands twice: at {first} and at {here}; one has to go")
+            faults.append(f"TEXTS is defined twice: at {first} and at {here}; remove one")
         else:
             texts, first = found, first or here
     for function in functions:

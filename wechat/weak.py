@@ -21,7 +21,7 @@ def weak_settings(settings: Settings) -> Iterator[str]:
 
 def _weak_signatures(settings: Settings) -> Iterator[str]:
     if any(url.startswith("http:") and _is_public(urlsplit(url).hostname or "") for url in settings.api_urls):
-        yield "WECHAT_API_URL is http: whoever stands between reads the secret and the token; set an https address"
+        yield "WECHAT_API_URL is http: anyone in between can read the secret and the token; set an https address"
     if settings.max_age == 0:
         yield "WECHAT_MAX_AGE is 0: a signed URL that somebody has seen is good for ever; set it to 300"
     if settings.mode != "safe" and _is_public(settings.host):

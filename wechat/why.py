@@ -19,7 +19,7 @@ def rid(text: str) -> str:
     """The rid in an error, or in a line of the log; raises ArgumentTypeError where there is none."""
     found = re.search(r"\b[0-9a-f]{6,}(?:-[0-9a-f]{6,})+\b", text)
     if not found:
-        raise argparse.ArgumentTypeError("it takes what stands behind `rid:`, like 617682e0-09059ac5-34a8e2ea")
+        raise argparse.ArgumentTypeError("it takes what follows `rid:`, like 617682e0-09059ac5-34a8e2ea")
     return found[0]
 
 

@@ -15,7 +15,8 @@ CONNECT = 5.0  # seconds
 LARGEST = 1024 * 1024  # bytes of an answer, with all that stands around its words
 SSL = httpx.create_ssl_context()  # once, and here: it would hold up all who share the loop
 httpx.AsyncHTTPTransport(verify=SSL)  # imports what the first call would import there
-logging.getLogger("httpx").setLevel(logging.WARNING)  # it has a line for each call
+for library in ("httpx", "httpcore"):
+    logging.getLogger(library).setLevel(logging.WARNING)  # they have lines for each call
 
 FAILED = "助手出了点问题，请稍后再试。"
 TEXTS = {  # what a user reads, by the status of the API
@@ -31,6 +32,7 @@ CURES = {
     402: "the account at the API is empty",
     403: "look at ASSISTANT_KEY",
     404: "look at ASSISTANT_URL and ASSISTANT_MODEL",
+    429: "too many questions at once, or the account at the API is empty",
 }
 
 
@@ -71,14 +73,17 @@ class Model:
         async with client.stream("POST", self.url, headers=self.headers, json=asked) as response:
             status = response.status_code
             if status != 200:
-                raise ModelFailed(
-                    " ".join([f"it answered {status}:", CURES.get(status, "")]), TEXTS.get(status, FAILED)
-                )
+                cure = f": {CURES[status]}" if status in CURES else ""
+                raise ModelFailed(f"it answered {status}{cure}", TEXTS.get(status, FAILED))
             is_stream = response.headers.get("Content-Type", "").startswith("text/event-stream")
+            is_over = not is_stream
             async for line in _lines(response) if is_stream else _whole(response):
                 if line == "[DONE]":
                     return
+                is_over = is_over or bool(re.search(r'"finish_reason":\s*"', line))
                 yield _words(line)
+            if not is_over:  # as a proxy in between ends it whose own server has died
+                raise ModelFailed("its stream ended before its answer")
 
 
 async def _next(pieces, deadline):
@@ -140,11 +145,11 @@ def choose():
     url, key, name = own("ASSISTANT_URL").rstrip("/"), own("ASSISTANT_KEY"), own("ASSISTANT_MODEL")
     faults = []
     if not _is_address(url):
-        faults.append("ASSISTANT_URL is missing or no address: it takes one like https://api.example.com/v1")
+        faults.append("ASSISTANT_URL is missing or not an address: it takes one like https://api.example.com/v1")
     if not name:
         faults.append("ASSISTANT_MODEL is missing: it takes the name of a model that the API has")
     if not re.fullmatch(r"[!-~]*", key):
-        faults.append("ASSISTANT_KEY is no key: copy it from the API's page, without blanks")
+        faults.append("ASSISTANT_KEY is not a key: copy it from the API's page, without blanks")
     seconds = own("ASSISTANT_TIMEOUT", "60")
     if not re.fullmatch(r"[1-9][0-9]?|[12][0-9][0-9]", seconds):
         faults.append(f"ASSISTANT_TIMEOUT is {seconds!r}: it takes seconds, a whole number from 1 to 299")

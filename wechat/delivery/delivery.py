@@ -177,7 +177,8 @@ class Delivery(Runner):
         self.do_in_lane(entry, push)
 
     def note(self, entry: Entry, push: Push, answer: Answer, further: Sequence[Entry] = ()) -> None:
-        entry.note(answer)
+        if answer.reply or not entry.pieces:  # else its first piece is the direct answer, and noted
+            entry.note(answer)
         untold = self._outbox.untold
         is_due = bool(untold) and entry.is_running and push.openid in untold and self._outbox.is_due(push.openid)
         now, rest = self._fit(answer.reply, bool(further) and not self._outbox.can_push(), is_due)

@@ -35,6 +35,7 @@ HINTS = {
     40001: "WECHAT_SECRET is wrong, or somebody else fetched a token with force_refresh",
     40003: "no such openid in this account: openids of another account do not count",
     40004: "the kind of media has to be image, voice, video or thumb",
+    40005: "the file is of another kind: an image is PNG, JPG or GIF, a voice AMR or MP3, a video MP4, a thumb JPG",
     **dict.fromkeys((40006, 45001), "the file is too large: image 10 MB, voice 2 MB, video 10 MB, thumb 64 KB"),
     40007: "no such media_id: temporary media ends after three days",
     40013: f"WECHAT_APPID is wrong: compare it with {KEYS}",

@@ -56,7 +56,7 @@ def menu_faults(menu: Any) -> list[str]:
 
 def _faults(button: Any, where: str, longest_name: int = TOP_NAME) -> Iterator[str]:
     if not isinstance(button, dict):
-        yield f"{where}: is no JSON object"
+        yield f"{where}: is not a JSON object"
         return
     subs = button.get("sub_button")
     if subs and longest_name != TOP_NAME:

@@ -186,7 +186,7 @@ class Transport:
         found = look_up_by(deadline, self._look_up, host, port) if is_checked or not self._proxy else []
         for *_, address in found:
             if self._may_reach and not self._may_reach(address[0]):
-                raise TransportError(f"{address[0]} is no public address: nothing is fetched from there")
+                raise TransportError(f"{address[0]} is not a public address: nothing is fetched from there")
         if self._proxy:
             target = found[0][-1][0] if found else host
             sock = secure(self._proxy.connect(target, port, deadline, self._look_up), context, host)
