@@ -27,6 +27,7 @@ from sandbox.console import LARGEST_FILE, Console
 from sandbox.messages import APPID
 from sandbox.reload import Folder, snapshot, warnings
 from sandbox.timeline import LogLines, Printed, Timeline
+from wechat.chinese import translate
 from wechat.errors import StartError
 from wechat.importing import PACKAGE
 from wechat.log import configure
@@ -137,7 +138,7 @@ def start(environ: Mapping[str, str], handlers: Path) -> Folder:
     def tell(faults: list[str]) -> None:
         is_loaded = all(fault.startswith("warning: ") for fault in faults)
         complain(*faults, *(["the handlers are loaded"] * is_loaded))
-        timeline.add("handlers", faults=faults)
+        timeline.add("handlers", faults=faults, in_chinese=[*map(translate, faults)])
 
     if said := [*map("warning: {}".format, unknown_settings(environ)), *warnings(handlers, routes)]:
         tell(said)
