@@ -162,7 +162,6 @@ def test_what_is_handed_on_more_often_or_in_a_circle_is_an_error_that_names_the_
         "Message()",
         'Message({"MsgType": 5})',
         'Message({"MsgType": "text", "Content": ["x"]})',
-        'Message({"MsgType": "text", "Content": "session"})',
     ],
 )
 def test_what_is_no_message_counts_as_an_error_and_the_user_is_told(make_account, returned, log):
@@ -174,3 +173,21 @@ def test_what_is_no_message_counts_as_an_error_and_the_user_is_told(make_account
     account = make_account(source)
     assert account.push(MsgType="image", MediaId="m")["Content"] == "sorry"
     assert "failed" in log.text
+
+
+@pytest.mark.parametrize("is_slow", [False, True], ids=["fast", "slow"])
+def test_a_message_that_names_no_user_is_handed_on_for_the_one_who_wrote(make_account, is_slow):
+    account = make_account(
+        f"""
+from wechat.message import Message
+@on("text", "begin", slow={is_slow})
+def begin(msg): return Message(MsgType="text", Content="count")
+@on("text", "count", slow={is_slow})
+def count(msg, session):
+    session["count"] = session.get("count", 0) + 1
+    return str(session["count"])
+@on("error")
+def sorry(msg, error, session): return "sorry"
+"""
+    )
+    assert [account.say(text)["Content"] for text in ("count", "begin", "count")] == ["1", "2", "3"]

@@ -62,12 +62,25 @@ def test_the_value_of_an_environment_variable_that_holds_a_secret_is_masked(monk
     assert mask("Incorrect API key: sk-1234567", MESSAGE) == "Incorrect API key: …"
 
 
+def test_the_old_and_the_new_value_of_a_setting_are_masked_each(monkeypatch):
+    monkeypatch.setenv("WECHAT_TOKEN", "newtoken, oldtoken")
+    assert mask("neither newtoken nor oldtoken", MESSAGE) == "neither … nor …"
+
+
+@pytest.mark.parametrize("secret", ["sk-1234567", "https://user:sk-1234567@host/", "https://host/?key=sk-1234567"])
+def test_where_the_end_cuts_a_secret_nothing_of_it_stays(monkeypatch, secret):
+    monkeypatch.setenv("MODEL_API_KEY", "sk-1234567")
+    for length in range(960, 1_000):
+        assert "sk-" not in mask("x" * length + f" {secret} more", MESSAGE)
+
+
 def test_where_a_message_is_very_long_nothing_is_said():
     assert mask("the shelf is empty", Message({"Content": "a b" * 30_000})) == "…"
 
 
 def test_what_an_error_says_has_an_end():
-    assert len(mask("x" * 5_000, MESSAGE)) == 1_000
+    assert len(mask("x " * 2_500, MESSAGE)) == 1_000
+    assert mask("x" * 5_000, MESSAGE) == "…"
 
 
 @given(st.text(min_size=4).filter(lambda text: text.isalnum()), st.text(max_size=20), st.text(max_size=20))
@@ -135,10 +148,11 @@ def test_a_cause_is_masked_too(logged):
     assert below.endswith("RuntimeError: no number")
 
 
-def test_an_error_that_cannot_speak_is_logged(logged):
-    more = "class Mute(Exception):\n    def __str__(self): raise OSError\n"
+@pytest.mark.parametrize("second", ["OSError", "SystemExit"])
+def test_an_error_that_cannot_speak_is_logged(logged, second):
+    more = f"class Mute(Exception):\n    def __str__(self): raise {second}\n"
     _, below = logged("raise Mute", more=more)
-    assert below.endswith("Mute: str() of it raises OSError")
+    assert below.endswith(f"Mute: str() of it raises {second}")
 
 
 def test_a_message_of_odd_values_is_handed_on_and_logged(make_account, caplog):

@@ -140,7 +140,7 @@ def test_the_fields_that_carry_an_answer_must_be_there(name, value):
         parse((body[:start] + value + body[end:]).encode())
 
 
-@pytest.mark.parametrize("name", ["CreateTime", "MsgId", "Content", "Event", "EventKey"])
+@pytest.mark.parametrize("name", ["CreateTime", "MsgId", "Content", "Recognition", "Event", "EventKey"])
 def test_a_field_that_decides_who_answers_is_one_text(name):
     for value in ("<A>1</A>", f"</{name}><{name}>"):
         with pytest.raises(Unreadable, match=f"{name} is not one text"):

@@ -116,7 +116,7 @@ class BatchHandler(logging.StreamHandler[TextIO]):
                 continue
             try:
                 yield self.format(record) + self.terminator
-            except Exception as error:  # somebody's "%d" for a text; logging itself would print the text too
+            except BaseException as error:  # somebody's "%d" for a text; logging itself would print the text too
                 said = f"a line cannot be formatted, {type(error).__name__}: {record.msg!s:.200}"
                 record.msg, record.args, record.exc_info, record.exc_text = said, None, None, None
                 yield self.format(record) + self.terminator
@@ -222,7 +222,7 @@ def _says(error: BaseException, message: Mapping[str, Any] | None) -> str:
             if message is None:
                 return " (LOG_LEVEL=DEBUG shows what it says)"
             text = mask(text, message)
-    except Exception as second:  # of a class of a handler's own
+    except BaseException as second:  # of a class of a handler's own
         text = f"str() of it raises {type(second).__name__}"
     return f": {escape(text)}" if text else ""
 

@@ -21,10 +21,12 @@ def mask(text: str, message: Mapping[str, Any]) -> str:
 
     A part is a word in quotes, four letters in a row or two Chinese characters, a number, or a whole value.
     """
-    text = URL_PARTS.sub(MASK, text[:MOST])
+    if len(text) > MOST:
+        text = text[:MOST].rpartition(" ")[0] + MASK  # half of a secret would not be known as one
+    text = URL_PARTS.sub(MASK, text)
     for name, value in os.environ.items():
-        if len(value) > 5 and SECRETS.search(name):
-            text = text.replace(value, MASK)
+        for secret in value.split(",") if SECRETS.search(name) else ():  # new,old
+            text = text.replace(secret.strip(), MASK) if len(secret.strip()) > 5 else text
     values = [value for value in _values(message) if value.strip()]
     heard = _fold("\0".join(form for value in values for form in _forms(value)))
     if len(heard) > MOST_HEARD:

@@ -12,6 +12,7 @@ from contextlib import contextmanager
 from math import inf
 from typing import Protocol
 
+from wechat.log import log_error
 from wechat.trouble import troubles
 from wechat.world import REAL, World
 
@@ -102,8 +103,8 @@ class Workers:
                 continue
             try:
                 task.service()
-            except BaseException:  # as waitress does: a thread that ended would be missed
-                logger.exception("a request failed in waitress")
+            except BaseException as error:  # as waitress does: a thread that ended would be missed
+                log_error(logger, "a request failed in waitress", error)
 
     def _take(self, bell: threading.Lock) -> Task | None:
         with self._lock:

@@ -137,6 +137,7 @@ class Answering:
                     return None
                 if not isinstance(result, Message):
                     return Answer(name, to_reply(result))
+                result.setdefault("FromUserName", push.openid)  # whose session is asked for
                 push.asked, push.found, push.handlers = result, self.router.find(result), (*push.handlers, name)
                 if len(push.handlers) == MOST_HANDLERS:
                     logger.error("a message was handed on too often: %s", " -> ".join(push.handlers))

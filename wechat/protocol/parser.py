@@ -15,7 +15,7 @@ from wechat.message import LISTS, MAX_DEPTH, Message, without_forbidden
 from wechat.protocol.typed import CONTROL, mend
 
 REQUIRED = ("MsgType", "FromUserName", "ToUserName")  # without them nobody can answer
-SCALARS = (*CONTROL, "Content")  # what decides who answers, and once
+SCALARS = (*CONTROL, "Content", "Recognition")  # what decides who answers, and once
 
 # The nodes that hold a `List`, of which Mini Programs leave out one level or the other.
 LIST_HOLDERS = {
