@@ -20,6 +20,7 @@ from wechat.masking import mask
 from wechat.system import at_fork
 
 OURS = Path(__file__).parent
+QUOTING = {"message.py", "answers.py"}  # a Message names its fields, and an errmsg of the platform says what it likes
 INDENT = " " * 4  # before each line that does not begin a record
 
 
@@ -228,7 +229,7 @@ def _says(error: BaseException, message: Mapping[str, Any] | None) -> str:
 
 
 def _is_of_wechat(error: BaseException) -> bool:
-    """Whether one of our modules raised it, whose errors hold nothing that a user said; a Message names its fields."""
+    """Whether one of our modules raised it, whose errors hold nothing that a user said."""
     frames = traceback.extract_tb(error.__traceback__, limit=-1)
     file = Path(frames[0].filename) if frames else Path()
-    return file.is_relative_to(OURS) and file.name != "message.py" and (frames[0].line or "").startswith("raise")
+    return file.is_relative_to(OURS) and file.name not in QUOTING and (frames[0].line or "").startswith("raise")
