@@ -92,6 +92,21 @@ def test_a_warning_is_written_at_once_after_what_came_before_it():
     assert [line.split(": ")[1] for line in written.getvalue().splitlines()] == ["before", "now"]
 
 
+def test_where_nobody_reads_the_log_those_who_log_go_on_and_later_lines_come():
+    """Each worker that logged an error would wait for ever, and SIGTERM too."""
+    reading, writing = os.pipe()
+    handler = BatchHandler(open(writing, "w", encoding="utf-8"))  # noqa: SIM115, its thread writes to it
+    began = time.monotonic()
+    for _ in range(100):
+        handler.handle(record(logging.WARNING, "x" * 10_000))
+    handler.flush()
+    assert time.monotonic() - began < 5
+    with open(reading, encoding="utf-8") as log:
+        assert sum("x" * 10_000 in log.readline() for _ in range(100)) == 100
+        handler.handle(record(logging.WARNING, "read again"))
+        assert "read again" in log.readline()
+
+
 def test_a_note_is_written_as_any_other_line(monkeypatch):
     written = io.StringIO()
     monkeypatch.setattr(logging.root, "handlers", [BatchHandler(written)])

@@ -65,6 +65,7 @@ class BatchHandler(logging.StreamHandler[TextIO]):
     """
 
     interval = 0.1  # seconds
+    patience = 0.5  # seconds for which a warning waits until it is written; none while nobody reads the log
 
     def __init__(self, stream: TextIO | None = None, style: str = "text") -> None:
         super().__init__(stream)
@@ -79,7 +80,8 @@ class BatchHandler(logging.StreamHandler[TextIO]):
 
     def _begin(self) -> None:
         self.records: deque[logging.LogRecord | Note] = deque(maxlen=100_000)  # while nobody reads, the oldest go
-        self.are_there_records = threading.Event()
+        self.are_there_records, self.is_urgent = threading.Event(), threading.Event()
+        self.waiting: deque[threading.Event] = deque()  # of those who want to know that their line is written
         self.writing = threading.Lock()
         threading.Thread(target=self._write_in_batches, name="log", daemon=True).start()
 
@@ -102,12 +104,25 @@ class BatchHandler(logging.StreamHandler[TextIO]):
             self.are_there_records.set()
 
     def flush(self) -> None:
+        """Have all lines written; where nobody reads them, a pipe is full, and whoever logs goes on after a moment."""
+        is_written = threading.Event()
+        self.waiting.append(is_written)
+        self.is_urgent.set()
+        self.are_there_records.set()
+        if not is_written.wait(self.patience):
+            self.patience = 0.0
+
+    def _write(self) -> None:
+        waiting = [self.waiting.popleft() for _ in range(len(self.waiting))]
         with self.writing:
             lines = "".join(self._take_lines())
             with suppress(OSError, ValueError):  # a full disk or a closed pipe costs the lines, and not the answer
                 if lines and self.stream:  # pythonw.exe and `2>&-` leave none
                     self.stream.write(lines)
                     self.stream.flush()
+        self.patience = BatchHandler.patience
+        for is_written in waiting:
+            is_written.set()
 
     def _take_lines(self) -> Iterator[str]:
         while self.records:
@@ -124,9 +139,10 @@ class BatchHandler(logging.StreamHandler[TextIO]):
 
     def _write_in_batches(self) -> None:
         while self.are_there_records.wait():
-            time.sleep(self.interval)
+            self.is_urgent.wait(self.interval)
+            self.is_urgent.clear()
             self.are_there_records.clear()
-            self.flush()
+            self._write()
 
 
 def note(logger: logging.Logger, said: str) -> None:
