@@ -896,6 +896,13 @@ def test_a_value_of_a_wrong_kind_is_a_store_error_that_does_not_quote(server):
                 call()
 
 
+def test_a_value_that_is_no_utf_8_is_a_store_error_that_does_not_quote(server):
+    server.ask("SET", "wxserver::secretkey", b"secretvalue\xff")
+    with closing(RedisStore(server.url)) as store, pytest.raises(StoreError) as caught:
+        store.get("secretkey")
+    assert str(caught.value) == "Redis did not get: UnicodeDecodeError"
+
+
 class Broken(MemoryStore):
     """Fails while it is told to, and counts how often it was asked."""
 

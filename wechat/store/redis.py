@@ -83,7 +83,7 @@ class RedisStore(Store):
         self._linked_script: Any = self._client.register_script(LINKED)
         self._prefix = f"wxserver:{account}:"
         super().__init__()
-        self.failures = (redis.RedisError, OSError)
+        self.failures = (redis.RedisError, OSError, UnicodeDecodeError)
 
     def _prepare(self) -> None:
         super()._prepare()
