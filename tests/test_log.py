@@ -325,6 +325,11 @@ def future(msg):
     future.set_result(None)
     return "ok"
 
+@on("text", "mysecret coroutine")
+def coroutine(msg):
+    fail_later(msg.Content)
+    return "ok"
+
 @on("text", "mysecret finalizer")
 def finalizer(msg):
     Finalizer(msg.Content)
@@ -337,7 +342,7 @@ def test_what_a_handler_leaves_behind_fails_in_lines_of_the_log_that_quote_nobod
     """asyncio says what a callback was given, and Python writes the tracebacks of threads past the log."""
     (tmp_path / "mine.py").write_text(LEFT_BEHIND, "utf-8")
     server = serve(WECHAT_HANDLERS=str(tmp_path), LOG_FORMAT=style)
-    for what in ("task", "callback", "thread", "future", "finalizer"):
+    for what in ("task", "callback", "thread", "future", "finalizer", "coroutine"):
         push = f"/weixin?{signed_query(TOKEN)}", text_message(f"mysecret {what}").encode()
         assert b"ok" in exchange(server.port, "POST", *push)[1]
     time.sleep(0.2)
@@ -345,5 +350,6 @@ def test_what_a_handler_leaves_behind_fails_in_lines_of_the_log_that_quote_nobod
     said = "\n".join(server.lines)
     assert said.count("what a handler left behind failed") == 5
     assert said.count("ValueError (LOG_LEVEL=DEBUG shows what it says)") == 5
+    assert "coroutine 'fail_later' was never awaited" in said
     assert "mysecret" not in said
     assert all(line.startswith(("{", "2", "    ")) for line in server.lines)

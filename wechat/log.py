@@ -150,6 +150,7 @@ def configure(level: str, style: str = "text", stream: TextIO | None = None) -> 
             logging.getLogger(name).addFilter(_escape_message)
         return
     logging.basicConfig(level=level.upper(), handlers=[BatchHandler(stream, style)])
+    logging.captureWarnings(True)
     # One line for each request that waits a moment would hide all others.
     logging.getLogger("waitress.queue").setLevel(logging.ERROR)
 
