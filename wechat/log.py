@@ -117,11 +117,12 @@ class BatchHandler(logging.StreamHandler[TextIO]):
                 yield self.line(*record) + self.terminator
                 continue
             try:
-                yield self.format(record) + self.terminator
+                line = self.format(record)
             except BaseException as error:  # somebody's "%d" for a text; logging itself would print the text too
                 said = f"a line cannot be formatted, {type(error).__name__}: {record.msg!s:.200}"
                 record.msg, record.args, record.exc_info, record.exc_text = said, None, None, None
-                yield self.format(record) + self.terminator
+                line = self.format(record)
+            yield line + self.terminator
 
     def _write_in_batches(self) -> None:
         while self.are_there_records.wait():
