@@ -173,8 +173,7 @@ def _note_failure(end: "threading.ExceptHookArgs | sys.UnraisableHookArgs") -> N
 
 def _leave_words_out(record: logging.LogRecord) -> bool:
     if record.exc_info:  # else it names functions alone
-        record.msg, record.args, record.exc_text = LEFT_BEHIND, None, trace(record.exc_info[1])
-        record.exc_info = None
+        record.msg, record.args, record.exc_text, record.exc_info = LEFT_BEHIND, (), trace(record.exc_info[1]), None
     return True
 
 
