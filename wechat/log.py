@@ -5,6 +5,7 @@ A record begins with its time at the start of a line; all further lines of it, t
 
 import json
 import logging
+import sys
 import threading
 import time
 import traceback
@@ -20,6 +21,7 @@ from wechat.masking import mask
 from wechat.system import at_fork
 
 OURS = Path(__file__).parent
+LEFT_BEHIND = "what a handler left behind failed"
 INDENT = " " * 4  # before each line that does not begin a record
 
 
@@ -143,13 +145,36 @@ def configure(level: str, style: str = "text", stream: TextIO | None = None) -> 
 
     A process that has logging set up keeps it; what the server and waitress say there is escaped as well.
     """
+    _watch_what_is_left_behind()
     if logging.root.handlers:
         for name in ("wxserver", "waitress"):
             logging.getLogger(name).addFilter(_escape_message)
         return
     logging.basicConfig(level=level.upper(), handlers=[BatchHandler(stream, style)])
+    logging.captureWarnings(True)
     # One line for each request that waits a moment would hide all others.
     logging.getLogger("waitress.queue").setLevel(logging.ERROR)
+
+
+def _watch_what_is_left_behind() -> None:
+    """Log what fails in tasks, callbacks, threads and finalizers of handlers, which nobody waits for."""
+    for name in ("asyncio", "concurrent.futures"):
+        logging.getLogger(name).addFilter(_leave_words_out)
+    if threading.excepthook is threading.__excepthook__:
+        threading.excepthook = _note_failure
+    if sys.unraisablehook is sys.__unraisablehook__:
+        sys.unraisablehook = _note_failure
+
+
+def _note_failure(end: "threading.ExceptHookArgs | sys.UnraisableHookArgs") -> None:
+    if end.exc_type is not SystemExit:
+        log_error(logging.getLogger("wxserver"), LEFT_BEHIND, end.exc_value)
+
+
+def _leave_words_out(record: logging.LogRecord) -> bool:
+    if record.exc_info:  # else it names functions alone
+        record.msg, record.args, record.exc_text, record.exc_info = LEFT_BEHIND, (), trace(record.exc_info[1]), None
+    return True
 
 
 def _escape_message(record: logging.LogRecord) -> bool:
