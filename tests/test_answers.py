@@ -87,8 +87,16 @@ def test_an_errmsg_of_any_kind_is_one_line_that_can_be_written(value):
 
 def test_a_long_errmsg_is_cut():
     with pytest.raises(WeChatError) as caught:
-        check_errcode({"errcode": 1, "errmsg": "x" * 10_000})
+        check_errcode({"errcode": 1, "errmsg": "x " * 10_000})
     assert len(caught.value.errmsg) == 200
+
+
+@pytest.mark.parametrize("secret", ["9_aB-" * 30, "0123456789abcdef" * 2])
+def test_a_token_or_a_secret_that_an_errmsg_quotes_is_masked_and_a_rid_stays(secret):
+    said = f"invalid credential {secret}, rid: 5f8e3a1c-1b2c3d4e-5f6a7b8c of o9AgO5Kd5ggOC-bXrbNODIiE3bGY"
+    with pytest.raises(WeChatError) as caught:
+        check_errcode({"errcode": 40001, "errmsg": said})
+    assert caught.value.errmsg == said.replace(secret, "…")
 
 
 @pytest.mark.parametrize("body", [b"", b"<html>", b"\x1f\x8b\x08{\xff", b"{", b"[" * 100_000, b"nil"])

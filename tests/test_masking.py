@@ -95,7 +95,8 @@ def logged(make_account, caplog):
 
     def log(body, text="hello 学号 20260001", more=""):
         caplog.set_level(logging.INFO)
-        source = f"from wechat.reply import *\n{more}\n@on('text')\ndef fails(msg, match): {body}\n"
+        imports = "from wechat.platform.answers import check_errcode\nfrom wechat.reply import *\n"
+        source = f"{imports}{more}\n@on('text')\ndef fails(msg, match): {body}\n"
         account = make_account(source)
         assert account.say(text) == {}
         (record,) = [record for record in caplog.records if record.levelno == logging.ERROR]
@@ -128,6 +129,7 @@ def test_the_line_names_the_handler_the_end_of_the_openid_and_the_msgid(logged):
         ("return Text(5)", "TypeError: Text: content takes a text, not int"),
         ("return Image('')", "ValueError: Image: media_id is empty"),
         ("return Article(5)", "TypeError: Article: title takes a text, not int"),
+        ("check_errcode({'errcode': 40037, 'errmsg': f'no {msg.Content}'})", "WeChatError: 40037: no …"),
     ],
 )
 def test_it_says_what_failed(logged, body, said):

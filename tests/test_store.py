@@ -896,11 +896,15 @@ def test_a_value_of_a_wrong_kind_is_a_store_error_that_does_not_quote(server):
                 call()
 
 
-def test_a_value_that_is_no_utf_8_is_a_store_error_that_does_not_quote(server):
-    server.ask("SET", "wxserver::secretkey", b"secretvalue\xff")
-    with closing(RedisStore(server.url)) as store, pytest.raises(StoreError) as caught:
-        store.get("secretkey")
-    assert str(caught.value) == "Redis did not get: UnicodeDecodeError"
+def test_bytes_that_are_no_text_are_a_store_error_that_does_not_quote(server):
+    """A UnicodeDecodeError would cost each user the answer, until somebody looks."""
+    with closing(RedisStore(server.url)) as store, redis.Redis.from_url(server.url) as client:
+        client.set("wxserver::key", b"\xff")
+        client.sadd("wxserver::index", "wxserver::key")
+        for call in (lambda: store.get("key"), lambda: store.linked("index")):
+            store._rests_until = 0.0
+            with pytest.raises(StoreError, match=r"^Redis did not (get|list): UnicodeDecodeError$"):
+                call()
 
 
 class Broken(MemoryStore):

@@ -232,8 +232,7 @@ def trace(error: BaseException | None, message: Mapping[str, Any] | None = None)
     What the errors say may quote the user: with the user's message, that is masked; without it, what they say is left
     out. LOG_LEVEL=DEBUG shows all of it.
     """
-    parts: list[str] = []
-    seen: set[int] = set()
+    parts, seen = list[str](), set[int]()
     while error is not None and id(error) not in seen:  # `raise error from error` is its own cause
         seen.add(id(error))
         parts[:0] = [*traceback.format_tb(error.__traceback__), type(error).__name__ + _says(error, message) + "\n"]
@@ -254,7 +253,8 @@ def _says(error: BaseException, message: Mapping[str, Any] | None) -> str:
 
 
 def _is_of_wechat(error: BaseException) -> bool:
-    """Whether one of our modules raised it, whose errors hold nothing that a user said; a Message names its fields."""
+    """Whether one of our modules raised it, and it quotes nobody: a Message names fields, an errmsg says anything."""
     frames = traceback.extract_tb(error.__traceback__, limit=-1)
     file = Path(frames[0].filename) if frames else Path()
-    return file.is_relative_to(OURS) and file.name != "message.py" and (frames[0].line or "").startswith("raise")
+    is_ours = file.is_relative_to(OURS) and file.name not in ("message.py", "answers.py")
+    return is_ours and (frames[0].line or "").startswith("raise")

@@ -20,6 +20,7 @@ if TYPE_CHECKING:
 
 NUMBER = re.compile(r"[+-]?\d{1,15}(\.\d{1,15})?")
 BREAKS = re.compile(r"[\x00-\x1f\x7f-\x9f\u2028\u2029\ud800-\udfff]+")  # what could break a line of the log
+OPAQUE = re.compile(r"[\w-]{32,}", re.ASCII)  # a token has over 100 such characters, a secret 32, an openid 28
 LARGEST_JSON = 16 * 1024 * 1024  # bytes
 LONGEST_ERRMSG = 200  # characters
 MOST_DIGITS = 640  # which each Python turns into a number: sys.set_int_max_str_digits
@@ -117,7 +118,8 @@ def check_errcode(answer: Mapping[str, Any], call: str = "") -> None:
             continue
         errcode = int(code) if code and code == int(code) else 0
         errmsg = result.get("errmsg", "")
-        said = BREAKS.sub(" ", errmsg if isinstance(errmsg, str) else reprlib.repr(errmsg))[:LONGEST_ERRMSG]
+        said = BREAKS.sub(" ", errmsg if isinstance(errmsg, str) else reprlib.repr(errmsg))
+        said = OPAQUE.sub("…", said)[:LONGEST_ERRMSG]
         raise WeChatError(errcode, said, hint_for(errcode, said, call))
 
 

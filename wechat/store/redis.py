@@ -83,7 +83,7 @@ class RedisStore(Store):
         self._linked_script: Any = self._client.register_script(LINKED)
         self._prefix = f"wxserver:{account}:"
         super().__init__()
-        self.failures = (redis.RedisError, OSError, UnicodeDecodeError)
+        self.failures = (redis.RedisError, OSError, UnicodeDecodeError)  # the last: somebody else's bytes under our key
 
     def _prepare(self) -> None:
         super()._prepare()
