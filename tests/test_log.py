@@ -8,8 +8,11 @@ import time
 
 import pytest
 
-from tests.conftest import QUIET, ROOT
+from sandbox.messages import text_message
+from sandbox.platform import signed_query
+from tests.conftest import QUIET, ROOT, TOKEN
 from tests.fuzz.hostile import FORGED, LINE
+from tests.test_wxserver import exchange
 from wechat.log import BatchHandler, LineFormatter, log_error, note, printable, shorten, trace
 from wechat.message import Message, kind_of, label
 
@@ -300,3 +303,68 @@ def test_the_log_of_a_server_that_imports_the_application_stays_whole():
     )
     assert done.stdout.split()[1:] == ["MainThread", "1"]
     assert done.stderr == ""
+
+
+LEFT_BEHIND = """
+import asyncio, threading
+from concurrent.futures import Future
+from wechat.routing import on
+
+def fail(text): raise ValueError(text)
+async def fail_later(text): fail(text)
+class Finalizer:
+    def __init__(self, text): self.text = text
+    def __del__(self): fail(self.text)
+
+@on("text", "mysecret task")
+async def task(msg):
+    asyncio.create_task(fail_later(msg.Content))
+    await asyncio.sleep(0.05)
+    return "ok"
+
+@on("text", "mysecret callback")
+async def callback(msg):
+    asyncio.get_running_loop().call_soon(fail, msg.Content)
+    await asyncio.sleep(0.05)
+    return "ok"
+
+@on("text", "mysecret thread")
+def thread(msg):
+    threading.Thread(target=fail, args=[msg.Content]).start()
+    return "ok"
+
+@on("text", "mysecret future")
+def future(msg):
+    future = Future()
+    future.add_done_callback(lambda _: fail(msg.Content))
+    future.set_result(None)
+    return "ok"
+
+@on("text", "mysecret coroutine")
+def coroutine(msg):
+    fail_later(msg.Content)
+    return "ok"
+
+@on("text", "mysecret finalizer")
+def finalizer(msg):
+    Finalizer(msg.Content)
+    return "ok"
+"""
+
+
+@pytest.mark.parametrize("style", ["text", "json"])
+def test_what_a_handler_leaves_behind_fails_in_lines_of_the_log_that_quote_nobody(serve, tmp_path, style):
+    """asyncio says what a callback was given, and Python writes the tracebacks of threads past the log."""
+    (tmp_path / "mine.py").write_text(LEFT_BEHIND, "utf-8")
+    server = serve(WECHAT_HANDLERS=str(tmp_path), LOG_FORMAT=style)
+    for what in ("task", "callback", "thread", "future", "finalizer", "coroutine"):
+        push = f"/weixin?{signed_query(TOKEN)}", text_message(f"mysecret {what}").encode()
+        assert b"ok" in exchange(server.port, "POST", *push)[1]
+    time.sleep(0.2)
+    server.stop()
+    said = "\n".join(server.lines)
+    assert said.count("what a handler left behind failed") == 5
+    assert said.count("ValueError (LOG_LEVEL=DEBUG shows what it says)") == 5
+    assert "coroutine 'fail_later' was never awaited" in said
+    assert "mysecret" not in said
+    assert all(line.startswith(("{", "2", "    ")) for line in server.lines)

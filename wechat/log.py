@@ -5,6 +5,7 @@ A record begins with its time at the start of a line; all further lines of it, t
 
 import json
 import logging
+import sys
 import threading
 import time
 import traceback
@@ -20,7 +21,7 @@ from wechat.masking import mask
 from wechat.system import at_fork
 
 OURS = Path(__file__).parent
-QUOTING = {"message.py", "answers.py"}  # a Message names its fields, and an errmsg of the platform says what it likes
+LEFT_BEHIND = "what a handler left behind failed"
 INDENT = " " * 4  # before each line that does not begin a record
 
 
@@ -131,11 +132,12 @@ class BatchHandler(logging.StreamHandler[TextIO]):
                 yield self.line(*record) + self.terminator
                 continue
             try:
-                yield self.format(record) + self.terminator
+                line = self.format(record)
             except BaseException as error:  # somebody's "%d" for a text; logging itself would print the text too
                 said = f"a line cannot be formatted, {type(error).__name__}: {record.msg!s:.200}"
                 record.msg, record.args, record.exc_info, record.exc_text = said, None, None, None
-                yield self.format(record) + self.terminator
+                line = self.format(record)
+            yield line + self.terminator
 
     def _write_in_batches(self) -> None:
         while self.are_there_records.wait():
@@ -159,13 +161,36 @@ def configure(level: str, style: str = "text", stream: TextIO | None = None) -> 
 
     A process that has logging set up keeps it; what the server and waitress say there is escaped as well.
     """
+    _watch_what_is_left_behind()
     if logging.root.handlers:
         for name in ("wxserver", "waitress"):
             logging.getLogger(name).addFilter(_escape_message)
         return
     logging.basicConfig(level=level.upper(), handlers=[BatchHandler(stream, style)])
+    logging.captureWarnings(True)
     # One line for each request that waits a moment would hide all others.
     logging.getLogger("waitress.queue").setLevel(logging.ERROR)
+
+
+def _watch_what_is_left_behind() -> None:
+    """Log what fails in tasks, callbacks, threads and finalizers of handlers, which nobody waits for."""
+    for name in ("asyncio", "concurrent.futures"):
+        logging.getLogger(name).addFilter(_leave_words_out)
+    if threading.excepthook is threading.__excepthook__:
+        threading.excepthook = _note_failure
+    if sys.unraisablehook is sys.__unraisablehook__:
+        sys.unraisablehook = _note_failure
+
+
+def _note_failure(end: "threading.ExceptHookArgs | sys.UnraisableHookArgs") -> None:
+    if end.exc_type is not SystemExit:
+        log_error(logging.getLogger("wxserver"), LEFT_BEHIND, end.exc_value)
+
+
+def _leave_words_out(record: logging.LogRecord) -> bool:
+    if record.exc_info:  # else it names functions alone
+        record.msg, record.args, record.exc_text, record.exc_info = LEFT_BEHIND, (), trace(record.exc_info[1]), None
+    return True
 
 
 def _escape_message(record: logging.LogRecord) -> bool:
@@ -223,8 +248,7 @@ def trace(error: BaseException | None, message: Mapping[str, Any] | None = None)
     What the errors say may quote the user: with the user's message, that is masked; without it, what they say is left
     out. LOG_LEVEL=DEBUG shows all of it.
     """
-    parts: list[str] = []
-    seen: set[int] = set()
+    parts, seen = list[str](), set[int]()
     while error is not None and id(error) not in seen:  # `raise error from error` is its own cause
         seen.add(id(error))
         parts[:0] = [*traceback.format_tb(error.__traceback__), type(error).__name__ + _says(error, message) + "\n"]
@@ -245,7 +269,8 @@ def _says(error: BaseException, message: Mapping[str, Any] | None) -> str:
 
 
 def _is_of_wechat(error: BaseException) -> bool:
-    """Whether one of our modules raised it, whose errors hold nothing that a user said."""
+    """Whether one of our modules raised it, and it quotes nobody: a Message names fields, an errmsg says anything."""
     frames = traceback.extract_tb(error.__traceback__, limit=-1)
     file = Path(frames[0].filename) if frames else Path()
-    return file.is_relative_to(OURS) and file.name not in QUOTING and (frames[0].line or "").startswith("raise")
+    is_ours = file.is_relative_to(OURS) and file.name not in ("message.py", "answers.py")
+    return is_ours and (frames[0].line or "").startswith("raise")
