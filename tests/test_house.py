@@ -112,6 +112,7 @@ def test_a_room_imports_only_from_the_rooms_below_it():
             "digests",
             "errors",
             "log",
+            "masking",
             "settings",
             "trouble",
             "world",

@@ -13,7 +13,8 @@ from sandbox.platform import signed_query
 from tests.conftest import QUIET, ROOT, TOKEN
 from tests.fuzz.hostile import FORGED, LINE
 from tests.test_wxserver import exchange
-from wechat.log import BatchHandler, LineFormatter, log_error, note, printable, shorten, trace
+from wechat.log import BatchHandler, LineFormatter, log_error, note, trace
+from wechat.masking import printable, shorten
 from wechat.message import Message, kind_of, label
 
 pytestmark = pytest.mark.interpreter

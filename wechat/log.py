@@ -17,7 +17,7 @@ from io import TextIOWrapper
 from pathlib import Path
 from typing import Any, TextIO
 
-from wechat.masking import mask
+from wechat.masking import escape, mask
 from wechat.system import at_fork
 
 OURS = Path(__file__).parent
@@ -205,26 +205,6 @@ def collect_less() -> None:
     """
     logging.logThreads = logging.logProcesses = logging.logMultiprocessing = False
     logging._srcfile = None
-
-
-def escape(text: str) -> str:
-    """The text as one line: newlines, ESC, bidirectional overrides, whatever does not print becomes `\\n`, `\\x1b` …
-
-    waitress logs paths as they were decoded, so that `GET /%0a2026-…` would write a line of its own.
-    """
-    if text.isprintable():
-        return text
-    return "".join(char if char.isprintable() else char.encode("unicode_escape").decode() for char in text)
-
-
-def shorten(openid: str) -> str:
-    """Enough of an openid to follow one user through a log: followers of one account share its beginning."""
-    return "…" + printable(openid[-6:])
-
-
-def printable(text: str) -> str:
-    """At most 64 characters of a text from outside, on one line."""
-    return text[:64] if text.isascii() and text.isprintable() else ascii(text[:64])
 
 
 def log_error(

@@ -1,4 +1,4 @@
-"""What an error says, without what the user said, and without secrets."""
+"""What may stand in a line of the log: no character that breaks it, nothing that the user said, and no secret."""
 
 import os
 import re
@@ -14,6 +14,26 @@ SECRETS = re.compile("TOKEN|SECRET|KEY|PASSWORD")  # in the names of environment
 URL_PARTS = re.compile(r"(?<=\?)[^\s'\")>]*=[^\s'\")>]*|(?<=://)[^\s/@?#]+(?=@)")  # queries, and passwords in addresses
 EDGES = " \t\n'\"`“”‘’「」,.:;!?=()[]{}<>"
 QUOTES = "'\"`“”‘’「」"
+
+
+def escape(text: str) -> str:
+    """The text as one line: newlines, ESC, bidirectional overrides, whatever does not print becomes `\\n`, `\\x1b` …
+
+    waitress logs paths as they were decoded, so that `GET /%0a2026-…` would write a line of its own.
+    """
+    if text.isprintable():
+        return text
+    return "".join(char if char.isprintable() else char.encode("unicode_escape").decode() for char in text)
+
+
+def shorten(openid: str) -> str:
+    """Enough of an openid to follow one user through a log: followers of one account share its beginning."""
+    return "…" + printable(openid[-6:])
+
+
+def printable(text: str) -> str:
+    """At most 64 characters of a text from outside, on one line."""
+    return text[:64] if text.isascii() and text.isprintable() else ascii(text[:64])
 
 
 def mask(text: str, message: Mapping[str, Any]) -> str:

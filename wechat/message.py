@@ -9,7 +9,8 @@ from typing import TYPE_CHECKING, Any, Generic, TypeVar
 
 from wechat.digests import sha1
 from wechat.kinds import CLASSES
-from wechat.log import may_quote, printable, shorten
+from wechat.log import may_quote
+from wechat.masking import printable, shorten
 
 # Users' texts arrive with such characters raw, and no XML parser takes them. https://www.w3.org/TR/xml/#charsets
 _FORBIDDEN = re.compile("[\x00-\x08\x0b\x0c\x0e-\x1f\ud800-\udfff\ufffe\uffff]")

@@ -9,7 +9,8 @@ from wsgiref.types import StartResponse, WSGIEnvironment
 from webob import Request, Response
 
 from wechat.errors import Forbidden, MethodNotAllowed, Refusal, TooLarge, Unreadable
-from wechat.log import note, printable
+from wechat.log import note
+from wechat.masking import printable
 from wechat.settings import MARK
 from wechat.trouble import troubles
 

@@ -10,7 +10,7 @@ from typing import Any
 from urllib.parse import parse_qsl
 
 from wechat.errors import WeChatError
-from wechat.log import printable
+from wechat.masking import printable
 from wechat.platform.answers import check_errcode, number, parse
 from wechat.platform.api import Api
 

@@ -4,7 +4,7 @@ import json
 import re
 
 from wechat.errors import Unreadable
-from wechat.log import shorten
+from wechat.masking import shorten
 from wechat.message import Message, kind_of, without_forbidden
 from wechat.protocol.parser import LIST_HOLDERS, MAX_DEPTH, REQUIRED, SCALARS, parse
 

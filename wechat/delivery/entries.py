@@ -8,7 +8,7 @@ from dataclasses import dataclass, replace
 from typing import Any
 
 from wechat.delivery.answering import NOBODY, Answer
-from wechat.log import printable, shorten
+from wechat.masking import printable, shorten
 from wechat.message import KEPT, Remembered
 from wechat.packing import Pieces, pack
 from wechat.reply import Reply
