@@ -454,6 +454,28 @@ def test_whatever_a_handler_raises_its_message_is_answered(make_account, error):
     assert wait_until(account.app.delivery.is_idle)
 
 
+@pytest.mark.parametrize("kind", ["def", "async def"])
+@pytest.mark.parametrize("end", ["return 'fine'", "yield 'fine'", "raise ValueError(said)"])
+@pytest.mark.parametrize(
+    "change", ["msg.clear()", "del msg['ToUserName']", "msg['FromUserName'] = 5", "msg['FromUserName'] = 'other'"]
+)
+def test_whatever_a_handler_does_to_its_message_the_user_is_answered(make_account, log, kind, end, change):
+    source = f"""
+@on("text")
+{kind} changes(msg, session):
+    said, session["seen"] = msg.Content, True
+    {change}
+    {end}
+
+@on("error")
+def sorry(msg, error, session): return "sorry " + msg.Content
+"""
+    answer = make_account(source).say("tulips")
+    assert answer["Content"] == ("sorry tulips" if "raise" in end else "fine")
+    assert answer["ToUserName"] == USER
+    assert "tulips" not in log.text
+
+
 FORK = """
 import os, signal, sys, time, wxserver
 from sandbox.messages import text_message

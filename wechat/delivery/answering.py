@@ -39,7 +39,7 @@ class Push:
     message: Message
     found: RouteMatch | None
     started: float
-    asked: Message  # another one where a handler has handed the message on
+    asked: Message  # another one where a handler has handed the message on; of it a handler gets a copy, to change
     handlers: tuple[str, ...] = ()  # that did so
     error: BaseException | None = None  # what the error handler is to answer
     ticket: str = ""  # for the user's session, which the next handler takes
@@ -132,7 +132,7 @@ class Answering:
                     return None
             try:
                 is_bare = handler.is_plain and not push.limit
-                result = handler.function(push.asked) if is_bare else self._call(handler, push, match=match)
+                result = handler.function(Message(push.asked)) if is_bare else self._call(handler, push, match=match)
                 if push.call:
                     return None
                 if not isinstance(result, Message):
@@ -185,10 +185,10 @@ class Answering:
         offers.update(api=self._api, wait=self.wait)
         if handler.is_async:
             offers["session"] = opened.__enter__()  # until _take()
-            push.call = self._prepare(handler, push.asked, opened, offers)
+            push.call = self._prepare(handler, Message(push.asked), opened, offers)
             return None
         with opened as session, self._in_time(handler, push, push.limit, ticket) if push.limit else NO_LIMIT:
-            result = handler(push.asked, session=session, give=push.hand, **offers)
+            result = handler(Message(push.asked), session=session, give=push.hand, **offers)
             return give_each(result, push.hand) if handler.yields else result
 
     @contextmanager
