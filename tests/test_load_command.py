@@ -151,7 +151,8 @@ def test_success_is_counted_apart(server, load):
 def test_a_slow_server_is_asked_again_with_the_same_bytes(server, load):
     recorder = server(slow_at_first)
     status, found, table = load(recorder.url, "--hang-up", 0.4)
-    assert (status, found["on a later attempt"], found["attempts over 0.4 s"]) == (0, 20, 20)
+    assert (status, found["on a later attempt"]) == (0, 20)
+    assert found["attempts over 0.4 s"] >= 20  # on a busy machine another one, too
     assert set(Counter(recorder.bodies).values()) == {2}
     longest = float(re.search(r"longest ([\d.]+)", table)[1])
     assert longest < 400, "of the attempt that was answered"

@@ -7,6 +7,7 @@ import socket
 import subprocess
 import sys
 import time
+from contextlib import contextmanager
 from urllib.parse import urlsplit
 
 import pytest
@@ -16,7 +17,7 @@ from sandbox.chat import KEPT, USERS, Order
 from sandbox.messages import build, text_message
 from sandbox.reload import Folder, snapshot
 from sandbox.timeline import MOST, Timeline
-from tests.conftest import AES_KEY, PLAIN, ROOT, TOKEN, free_port
+from tests.conftest import AES_KEY, PLAIN, ROOT, TOKEN
 from wechat.errors import StartError
 from wechat.protocol.parser import parse
 
@@ -359,9 +360,22 @@ def test_nothing_of_the_sandbox_is_reachable_through_the_server(serve):
     assert not [name for name in done.stdout.split() if name.partition(".")[0] == "sandbox"]
 
 
+@contextmanager
+def taken_port_behind_a_free_one():
+    """A port at which somebody listens; nobody does at the one before it, even with other tests beside this one."""
+    while True:
+        with socket.create_server(("127.0.0.1", 0)) as taken:
+            port = taken.getsockname()[1]
+            try:
+                socket.create_server(("127.0.0.1", port - 1)).close()
+            except OSError:
+                continue
+            yield port
+            return
+
+
 def test_a_port_that_is_taken_ends_with_status_2_and_names_the_setting():
-    with socket.create_server(("127.0.0.1", free_port())) as taken:
-        port = taken.getsockname()[1]
+    with taken_port_behind_a_free_one() as port:
         for own in (port, port - 1):
             done = subprocess.run(
                 [sys.executable, "-m", "sandbox"],
