@@ -9,7 +9,8 @@ import re
 from functools import cache
 from pathlib import Path
 from typing import Any
-from unicodedata import east_asian_width
+
+from wechat.terminal import columns
 
 LONGEST = 1000  # characters of a line that is looked up: parts within parts are recursive
 FIELD = re.compile(r"\{(\w+)\}")
@@ -71,7 +72,7 @@ class Help(argparse.HelpFormatter):
     def _split_lines(self, text: str, width: int) -> list[str]:
         lines = [""]
         for word in re.findall("[!-~]+ *|.[，。、；：？）”]*", text):
-            if sum(1 + (east_asian_width(letter) in "WF") for letter in lines[-1] + word.rstrip()) > width:
+            if columns(lines[-1] + word.rstrip()) > width:
                 lines.append("")
             lines[-1] += word
         return [line.strip() for line in lines if line]
