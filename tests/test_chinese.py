@@ -374,7 +374,10 @@ def test_why_is_in_chinese(run, cloud):  # noqa: F811
     [
         ("came      at an unknown time from 1.2.3.4, took 0 ms", "时间      未知，来自 1.2.3.4，用时 0 毫秒"),
         ("came      2026 from an unknown address, took 0 ms", "时间      2026，来自未知地址，用时 0 毫秒"),
-        ("came      at an unknown time from an unknown address, took 0 ms", "时间      未知，来自未知地址，用时 0 毫秒"),
+        (
+            "came      at an unknown time from an unknown address, took 0 ms",
+            "时间      未知，来自未知地址，用时 0 毫秒",
+        ),
         ("sent      nothing", "参数      无"),
     ],
 )

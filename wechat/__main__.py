@@ -21,7 +21,7 @@ from wechat.routing import NOBODY, Router, arounds_of, describe, load, prepare, 
 from wechat.settings import read
 from wechat.startup import handlers_folder
 from wechat.store.opening import open_store
-from wechat.terminal import Parser, api_path, columns, complain, json_value, run, say, to_json
+from wechat.terminal import Parser, api_path, complain, json_value, run, say, to_json
 from wechat.weak import weak_settings
 from wechat.why import rid, run_why
 
@@ -148,6 +148,8 @@ def run_check(options: argparse.Namespace) -> int:
 
 def run_routes(options: argparse.Namespace) -> int:
     """List every path and the function that answers it, in the order in which the modules are loaded."""
+    from wechat.chinese import columns
+
     routes = load(options.handlers)
     marks = [*(("around", *pair) for pair in arounds_of(routes)), *(("on", *pair) for pair in routes.items())]
     width = max((columns(where(function)) for _, _, function in marks), default=0)

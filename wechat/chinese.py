@@ -9,8 +9,7 @@ import re
 from functools import cache
 from pathlib import Path
 from typing import Any
-
-from wechat.terminal import columns
+from unicodedata import east_asian_width
 
 LONGEST = 1000  # characters of a line that is looked up: parts within parts are recursive
 FIELD = re.compile(r"\{(\w+)\}")
@@ -49,6 +48,11 @@ def _translated(line: str) -> str:
             if all(found.values()):
                 return chinese.format(**found)
     return ""
+
+
+def columns(text: str) -> int:
+    """How many columns the text takes: a Chinese character takes two."""
+    return sum(1 + (east_asian_width(letter) in "WF") for letter in text)
 
 
 class Help(argparse.HelpFormatter):

@@ -12,7 +12,6 @@ from collections.abc import Callable, Iterable
 from contextlib import suppress
 from pathlib import Path
 from typing import Any, NamedTuple, NoReturn
-from unicodedata import east_asian_width
 
 from wechat.errors import StartError
 from wechat.platform.answers import BREAKS
@@ -73,11 +72,6 @@ def localized(line: object) -> str:
     from wechat.chinese import translate
 
     return translate(str(line))
-
-
-def columns(text: str) -> int:
-    """How many columns the text takes: a Chinese character takes two."""
-    return sum(1 + (east_asian_width(letter) in "WF") for letter in text)
 
 
 def is_chinese() -> bool:
