@@ -7,6 +7,7 @@ from base64 import b64encode
 from collections.abc import Callable, Iterable
 from hashlib import sha256
 from pathlib import Path
+from urllib.parse import quote, unquote
 from wsgiref.types import StartResponse, WSGIEnvironment
 
 from webob import Request, Response
@@ -102,7 +103,7 @@ class Console:
         if request.content_type != "application/octet-stream" or (request.content_length or 0) > LARGEST_FILE:
             return json_response({"error": "a file comes as application/octet-stream, of 10 MB at most"}, 415)
         kind, _, filename = request.environ.get("QUERY_STRING", "").partition("/")
-        media = Media(kind, filename, request.body, int(time.time()))
+        media = Media(kind, unquote(filename), request.body, int(time.time()))
         if errcode := file_errcode(media.type, media.extension, len(media.content)):
             return json_response({"error": f"WeChat refuses this file with {errcode}"})
         media_id = self._cloud.keep(media)
@@ -113,6 +114,10 @@ class Console:
         if not media:
             return json_response({"error": "no such file"}, 404)
         response = media.download(media_id)
+        name = quote(media.filename, safe="", errors="replace")
+        response.content_disposition = f"attachment; filename*=UTF-8''{name}"
+        response.conditional_response = True  # without ranges no browser seeks in a video, and Safari shows none
+        response.accept_ranges = "bytes"
         response.headers["X-Content-Type-Options"] = "nosniff"
         return response
 

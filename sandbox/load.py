@@ -21,7 +21,7 @@ from sandbox.platform import Attempt, Endpoint, Platform, is_address
 from sandbox.plot import Chart, percentiles, plot_file, to_svg
 from sandbox.verdict import Verdict, judge
 from wechat.errors import SettingsError
-from wechat.terminal import complain, say
+from wechat.terminal import complain, localized, say
 
 MOST_RATE = 5_000  # a second
 MOST_SECONDS = 3_600
@@ -213,7 +213,7 @@ def _progress(tally: Tally) -> Iterator[None]:
     def show() -> None:
         while not is_over.wait(0.2):
             line = f"{tally.sent:,} sent, {tally.in_flight:,} in flight, {tally.banners:,} with the banner"
-            print(f"\r{line:79}", end="", file=sys.stderr, flush=True)
+            print(f"\r{localized(line):60}", end="", file=sys.stderr, flush=True)
         print(f"\r{'':79}\r", end="", file=sys.stderr, flush=True)
 
     thread = threading.Thread(target=show if sys.stderr.isatty() else is_over.wait, daemon=True)

@@ -19,7 +19,7 @@ from sandbox.load import Tally
 from tests.conftest import ROOT, TOKEN
 from tests.test_mistakes import FAULTS, WARNINGS, titles, write
 from tests.test_online import FAULTS as FAULTS_ONLINE
-from tests.test_online import environ, lines, run  # noqa: F401, fixtures
+from tests.test_online import environ, failed, lines, run  # noqa: F401, fixtures
 from tests.test_terminal import parsers
 from wechat.__main__ import _parser
 from wechat.chinese import FIELD, read_table, translate
@@ -347,12 +347,42 @@ def test_the_words_of_the_sandbox_are_in_chinese():
 def test_what_explain_push_and_load_print_is_in_chinese_and_its_columns_stand_below_one_another():
     tally = Tally(5.0, 1000, sent=1234, seconds=5.0, over=7, kinds=Counter(direct=1000, banner=3))
     tally.faults["status 500: WeChat takes 200 alone"] = 3
+    tally.latencies.append(0.002)
     said = [translate(line) for line in tally.rows()]
     assert all(re.search("[一-鿿]", line) for line in said), said
     cells = ["".join(letter + "\0" * (east_asian_width(letter) in "WF") for letter in line) for line in said]
     assert [line[24:33].strip() for line in cells[:8]] == ["1,234", "1,000", "0", "0", "3", "3", "228", "7"]
     for line in ("handlers.echo.echo (handlers/echo.py:9) answers", "by @on('text'), slow", "(nothing)", "later: {}"):
         check_said(line)
+    assert "中位数 2.0，90 % 2.0, 99 % 2.0, 99.9 % 2.0，最长 2.0" in said[8]
+    assert translate("attempt 1: no answer, 5.00 s") == "第 1 次推送：没有应答，5.00 s"
+    assert translate("(Connection refused)") == "（Connection refused）"
+    assert translate("1,234 sent, 5 in flight, 0 with the banner") == "已发送 1,234 条，在途 5 条，故障提示 0 条"
+
+
+def test_why_is_in_chinese(run, cloud):  # noqa: F811
+    done = run("why", failed(run, cloud), LANG=CHINESE)
+    came, sent, answered, cure = done.stdout.splitlines()
+    assert re.fullmatch(r"时间      [\d-]+ [\d:]+，来自 127\.0\.0\.1，用时 30 毫秒", came)
+    assert sent == "参数      access_token, touser, msgtype, text"
+    assert answered.startswith("返回      40003：invalid openid")
+    assert cure == "办法      该账号没有这个 openid：其他账号的 openid 不能用"
+
+
+@pytest.mark.parametrize(
+    ("english", "chinese"),
+    [
+        ("came      at an unknown time from 1.2.3.4, took 0 ms", "时间      未知，来自 1.2.3.4，用时 0 毫秒"),
+        ("came      2026 from an unknown address, took 0 ms", "时间      2026，来自未知地址，用时 0 毫秒"),
+        (
+            "came      at an unknown time from an unknown address, took 0 ms",
+            "时间      未知，来自未知地址，用时 0 毫秒",
+        ),
+        ("sent      nothing", "参数      无"),
+    ],
+)
+def test_what_why_does_not_know_is_said_in_chinese(english, chinese):
+    assert translate(english) == chinese
 
 
 def test_what_no_row_fits_is_said_as_it_is(chinese, capsys):

@@ -133,6 +133,13 @@ def test_routes_lists_every_path_with_its_function_and_place():
     assert line.endswith("@on('text', '解绑')")
 
 
+def test_routes_stand_in_columns_where_functions_have_chinese_names(tmp_path):
+    source = "from wechat.routing import on\n@on('text', 'a')\ndef 查书(msg): ...\n@on('text')\ndef book(msg): ...\n"
+    (tmp_path / "mine.py").write_text(source, "utf-8")
+    wide, narrow = run("--handlers", str(tmp_path), "routes").stdout.splitlines()
+    assert wide.index("@on") + len("查书") == narrow.index("@on")
+
+
 @pytest.mark.parametrize(
     ("arguments", "said"),
     [

@@ -748,9 +748,73 @@ def test_a_voice_and_a_video_of_ones_own_are_sent(page, tmp_path):
     chat.does("Short video")
     chat.one("dialog [name=file]").send_keys(str(tmp_path / "a.mp4"))
     chat.fills()
-    chat.sees("Video: this browser cannot play it, download", "#chat .mine a")
     chat.sees("shortvideo", "#chat .theirs")
     chat.browser.get_log("browser")  # it says so, too
+
+
+RECORD = """
+const [kind, done] = arguments;
+const canvas = document.createElement("canvas");
+const pen = canvas.getContext("2d");
+const paint = setInterval(() => pen.fillRect(Math.random() * 100, 0, 9, 99), 40);
+const stream = kind === "video" ? canvas.captureStream(25) : tone();
+function tone() {
+  const speaker = new MediaStreamAudioDestinationNode(new AudioContext());
+  const source = new OscillatorNode(speaker.context);
+  source.connect(speaker);
+  source.start();
+  return speaker.stream;
+}
+const recorder = new MediaRecorder(stream, { mimeType: `${kind}/mp4;codecs=${kind === "video" ? "vp9" : "opus"}` });
+recorder.ondataavailable = async ({ data }) => {
+  clearInterval(paint);
+  done([...new Uint8Array(await data.arrayBuffer())]);
+};
+recorder.start();
+setTimeout(() => recorder.stop(), 1000);
+"""
+
+
+def send_video(chat, file, content):
+    file.write_bytes(content)
+    chat.does("Video")
+    chat.one("dialog [name=file]").send_keys(str(file))
+    chat.fills()
+
+
+def test_a_video_plays_from_any_second(page, tmp_path):
+    chat = page()
+    send_video(chat, tmp_path / "film.mp4", bytes(chat.browser.execute_async_script(RECORD, "video")))
+    chat.until(lambda: chat.browser.execute_script("return document.querySelector('#chat video')?.readyState") == 4)
+    seek = "const film = document.querySelector('#chat video'); film.currentTime = 0.5; return film.currentTime"
+    assert chat.browser.execute_script(seek) == 0.5
+    chat.until(lambda: not chat.browser.execute_script("return document.querySelector('#chat video').seeking"))
+    assert chat.browser.execute_script("return document.querySelector('#chat video').currentTime") == 0.5
+
+
+def test_a_video_that_does_not_play_is_a_card_with_its_name_and_size(page, tmp_path):
+    chat = page()
+    send_video(chat, tmp_path / "我的 film.mp4", b"film" * 500)
+    chat.sees("我的 film.mp4\nVideo · 2 KB\nthis browser cannot play it; it can be downloaded", "#chat .mine dl")
+    assert chat.one("#chat .mine dl a").get_attribute("download") == "我的 film.mp4"
+    assert not chat.all("#chat video")
+    chat.chooses("language", "zh")
+    chat.sees("我的 film.mp4\n视频 · 2 KB\n浏览器无法播放，可以下载", "#chat .mine dl")
+    chat.browser.get_log("browser")
+
+
+def test_a_video_of_which_the_browser_has_the_sound_alone_is_a_card(page, tmp_path):
+    chat = page()
+    chat.one("#text").click()  # a page that nobody has touched makes no sound
+    send_video(chat, tmp_path / "phone.mp4", bytes(chat.browser.execute_async_script(RECORD, "audio")))
+    chat.sees("phone.mp4\nVideo · ", "#chat .mine dl")
+
+
+def test_a_video_that_the_sandbox_has_dropped_is_said_to_be_missing(page):
+    chat = page()
+    chat.browser.execute_script("add(bubble(player('video', 'dropped')))")
+    chat.sees("dropped", "#chat .missing")
+    chat.browser.get_log("browser")
 
 
 def test_any_event_is_sent_with_the_fields_that_one_writes(page):

@@ -7,8 +7,9 @@ import socket
 import subprocess
 import sys
 import time
+import urllib.request
 from contextlib import contextmanager
-from urllib.parse import urlsplit
+from urllib.parse import urljoin, urlsplit
 
 import pytest
 
@@ -115,6 +116,18 @@ def test_each_log_line_is_that_of_its_message(sandbox):
     assert [line for line, number in lines.items() if number == fast and "handlers.books.book_by_words" in line]
     named = [event for event in found if event.get("handler") == "handlers.slow.slow"]
     assert named[0]["where"].startswith("handlers/slow.py:")
+
+
+def test_a_part_of_a_file_is_given_and_its_name(sandbox):
+    process = sandbox()
+    path = "/media?video/%E6%88%91%2F%22%0D%0A.mp4"
+    _, made = ask(process, "POST", path, b"0123456789", {"Content-Type": "application/octet-stream"})
+    file = "/media/" + json.loads(made)["media_id"]
+    assert ask(process, "GET", file, headers={"Range": "bytes=2-4"}) == (206, b"234")
+    assert ask(process, "GET", file, headers={"Range": "bytes=99-"})[0] == 416
+    with urllib.request.urlopen(urljoin(process.page, file)) as response:
+        assert response.headers["Content-Disposition"] == "attachment; filename*=UTF-8''%E6%88%91%2F%22%0D%0A.mp4"
+        assert (response.headers["Content-Length"], response.headers["Accept-Ranges"]) == ("10", "bytes")
 
 
 @pytest.mark.interpreter

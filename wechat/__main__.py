@@ -148,11 +148,13 @@ def run_check(options: argparse.Namespace) -> int:
 
 def run_routes(options: argparse.Namespace) -> int:
     """List every path and the function that answers it, in the order in which the modules are loaded."""
+    from wechat.chinese import columns
+
     routes = load(options.handlers)
     marks = [*(("around", *pair) for pair in arounds_of(routes)), *(("on", *pair) for pair in routes.items())]
-    width = max((len(where(function)) for _, _, function in marks), default=0)
+    width = max((columns(where(function)) for _, _, function in marks), default=0)
     for name, path, function in marks:
-        print(f"{where(function):{width}}  @{name}({describe(path)})")
+        print(f"{where(function)}{' ' * (width - columns(where(function)))}  @{name}({describe(path)})")
     return 0
 
 

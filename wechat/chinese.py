@@ -50,6 +50,11 @@ def _translated(line: str) -> str:
     return ""
 
 
+def columns(text: str) -> int:
+    """How many columns the text takes: a Chinese character takes two."""
+    return sum(1 + (east_asian_width(letter) in "WF") for letter in text)
+
+
 class Help(argparse.HelpFormatter):
     """Help in Chinese, broken into lines by the columns that characters take."""
 
@@ -71,7 +76,7 @@ class Help(argparse.HelpFormatter):
     def _split_lines(self, text: str, width: int) -> list[str]:
         lines = [""]
         for word in re.findall("[!-~]+ *|.[，。、；：？）”]*", text):
-            if sum(1 + (east_asian_width(letter) in "WF") for letter in lines[-1] + word.rstrip()) > width:
+            if columns(lines[-1] + word.rstrip()) > width:
                 lines.append("")
             lines[-1] += word
         return [line.strip() for line in lines if line]

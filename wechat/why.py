@@ -48,7 +48,11 @@ came      {time} from {address}, took {milliseconds:.0f} ms
 sent      {sent}
 answered  {errcode}: {errmsg}
 cure      {hint}"""
-    shown = {"sent": ", ".join(names) or "nothing", "hint": error.hint or "not known: ask WeChat, with this rid"}
+    shown = {
+        "address": data["address"] or "an unknown address",
+        "sent": ", ".join(names) or "nothing",
+        "hint": error.hint or "not known: ask WeChat, with this rid",
+    }
     return text.format(**{**data, **shown}), data
 
 
