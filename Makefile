@@ -17,7 +17,7 @@ test: $(VENV)/fuzz.done  ## every check and test, on PYTHON; nothing is rewritte
 	$(BIN)/ruff check .
 	$(BIN)/mypy
 	$(BIN)/mypy --platform win32 --cache-dir .mypy_cache/win32
-	$(BIN)/python -m pytest --numprocesses 4 --dist loadfile --no-loadscope-reorder
+	$(BIN)/python -m pytest --numprocesses 6 --dist loadfile --no-loadscope-reorder
 	$(BIN)/python -m tests.fuzz $(SECONDS)
 
 crash: $(VENV)/dev.done  ## kill -9 at every write and every call of the platform; `make test` takes a sample

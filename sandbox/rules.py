@@ -41,6 +41,7 @@ def message_errcode(message: dict[str, Any]) -> int:
     part = message.get(kind)
     for field in MESSAGES[kind]:
         value = part.get(field) if isinstance(part, dict) else None
+        value = value.strip() if isinstance(value, str) else value
         if not value or not isinstance(value, list if field in LISTS else str):
             return MISSING.get(field, 40035)
     if kind == "text" and len(message["text"]["content"].encode(errors="surrogatepass")) > CUSTOMER_TEXT_LIMIT:

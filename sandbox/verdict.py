@@ -52,7 +52,7 @@ def _fault(root: ElementTree.Element, is_event: bool, openid: str) -> str:
     kind = root.findtext("MsgType") or ""
     if kind not in NEEDS:
         return f"MsgType is {kind!r}, which is not a reply"
-    missing = [path for path in (*ENVELOPE, *NEEDS[kind]) if not root.findtext(path)]
+    missing = [path for path in (*ENVELOPE, *NEEDS[kind]) if not (root.findtext(path) or "").strip()]
     if missing:
         return f"no {', '.join(missing)} in the reply"
     if openid and (root.findtext("ToUserName"), root.findtext("FromUserName")) != (openid, ACCOUNT):

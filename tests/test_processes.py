@@ -73,8 +73,9 @@ def pushed(cloud):
 
 
 def answered(cloud, heard):
-    """How often each user has the answer, pushed or in one of the `heard` replies by user."""
-    return pushed(cloud) + Counter((openid, shown(one.body)) for openid, one in heard if shown(one.body))
+    """How often each user has the answer, pushed or in one of the `heard` replies by user; a promise is none."""
+    texts = ((openid, shown(one.body)) for openid, one in heard)
+    return pushed(cloud) + Counter(said for said in texts if said[1] not in ("", Texts().waiting))
 
 
 def is_stable(condition, seconds=1.5):

@@ -69,7 +69,7 @@ def test_a_field_that_is_no_text_is_an_error_where_the_reply_is_made(make):
 
 
 @pytest.mark.parametrize("make", [Image, Voice, Video, Music, Article])
-@pytest.mark.parametrize("nothing", ["", "\x00\x1d", "\ud800"])
+@pytest.mark.parametrize("nothing", ["", " \n", "\x00\x1d", "\ud800"])
 def test_a_reply_without_what_wechat_demands_is_an_error_where_it_is_made(make, nothing):
     """<MediaId></MediaId> in a push came back as a picture without one, which is the banner."""
     with pytest.raises(ValueError, match=f"{make.__name__}: .* is empty"):
@@ -120,9 +120,18 @@ def test_a_longer_text_is_cut_between_characters_and_the_loss_is_logged(content,
     assert kept not in log.text
 
 
-@pytest.mark.parametrize("nothing", [None, "", [], Text(""), News([]), Raw(""), "\x00\x1d"])
+@pytest.mark.parametrize(
+    "nothing", [None, "", [], Text(""), News([]), Raw(""), "\x00\x1d", " ", "\n", Text("\u3000 \x00")]
+)
 def test_nothing_to_say_is_no_reply(nothing):
     assert to_reply(nothing) is None
+
+
+@pytest.mark.parametrize("ended", ["a ", "a\n\n", Text("a\u3000"), "x" * 2047 + "\n" * 2000])
+def test_blanks_at_the_end_of_a_text_are_dropped(ended):
+    said = to_reply(ended)
+    assert said == Text((ended.content if isinstance(ended, Text) else ended).strip())
+    assert len(said.customer_messages()) == 1
 
 
 def test_short_forms_stand_for_reply_values():

@@ -24,6 +24,8 @@ MODIFIERS = re.compile("[\u200c\u200d\U0001f3fb-\U0001f3ff\U000e0020-\U000e007f]
 def split_text(content: str, limit: int = TEXT_LIMIT) -> list[str]:
     """The content in pieces of at most `limit` bytes of UTF-8, which joined are the content; none for no content.
 
+    What would be a piece of blanks alone is left out: WeChat takes no empty text.
+
     A piece ends with a paragraph, a sentence or a word, in this order, where one ends in the last quarter of what fits;
     else between two characters. Links (`<a href="…">…</a>`) and characters with their modifiers stay whole, unless one
     alone is longer than a piece.
@@ -33,7 +35,7 @@ def split_text(content: str, limit: int = TEXT_LIMIT) -> list[str]:
         end = _end_of_piece(content, start, limit)
         pieces.append(content[start:end])
         start = end
-    return pieces
+    return [piece for piece in pieces if not piece.isspace()]
 
 
 def _end_of_piece(content: str, start: int, limit: int) -> int:

@@ -5,7 +5,7 @@ https://developers.weixin.qq.com/doc/service/guide/product/message/Passive_user_
 
 import logging
 from collections.abc import Coroutine, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, ClassVar
 
 from wechat.message import Message, cdata, without_forbidden
@@ -36,7 +36,7 @@ class Fields:
             if not isinstance(text, str):
                 raise TypeError(f"{type(self).__name__}: {name} takes a text, not {type(text).__name__}")
             object.__setattr__(self, name, without_forbidden(text))
-            if not (self.may_be_empty or hasattr(type(self), name) or getattr(self, name)):
+            if not (self.may_be_empty or hasattr(type(self), name) or getattr(self, name).strip()):
                 raise ValueError(f"{type(self).__name__}: {name} is empty, which would cost the user the whole answer")
 
     def nodes(self) -> str:
@@ -88,7 +88,7 @@ class Text(Reply):
         return [{"msgtype": self.kind, self.kind: {"content": piece}} for piece in split_text(self.content)]
 
     def is_empty(self) -> bool:
-        return not (self.content and without_forbidden(self.content))
+        return not without_forbidden(self.content).strip()
 
     def nodes(self) -> str:
         return self.xml % cdata(self.content)
@@ -223,11 +223,12 @@ class Raw(Reply):
 def to_reply(value: Any) -> Reply | None:
     """What a handler returned, as a reply value; None where it says nothing.
 
-    A string is a Text; an Article, or a list of them, is News. Raises TypeError for what is no reply.
+    A string is a Text; an Article, or a list of them, is News. Blanks at the end of a text are dropped: an empty one
+    costs the banner, https://github.com/dodgepudding/wechat-php-sdk/issues/342. Raises TypeError for what is no reply.
     """
     if value is None:
         return None
-    if value.__class__ is str and value.isprintable():  # the common case: nothing to clean, and all of it to say
+    if value.__class__ is str and value.isprintable() and value[-1:] != " ":  # the common case: nothing to clean
         return Text(value) if value else None
     if isinstance(value, str):
         value = Text(value)
@@ -241,6 +242,8 @@ def to_reply(value: Any) -> Reply | None:
     elif not isinstance(value, Reply) or type(value) is Reply:
         said = "list: `yield` each of several replies" if isinstance(value, list) else type(value).__name__
         raise TypeError(f"a handler returns a text, a reply value, articles or None, not {said}")
+    if isinstance(value, Text) and value.content[-1:].isspace():
+        value = replace(value, content=value.content.rstrip())
     return None if value.is_empty() else value
 
 

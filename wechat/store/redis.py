@@ -11,7 +11,8 @@ from typing import Any
 from wechat.store.base import Changes, Entries, Store
 from wechat.workers import standing_aside
 
-LIMITS = {"max_connections": 16, "timeout": 0.5, "socket_timeout": 0.5, "socket_connect_timeout": 0.5}  # seconds
+# Seconds; to wait for a connection takes longer than to use one: where all are busy, Redis is not away.
+LIMITS = {"max_connections": 16, "timeout": 1.0, "socket_timeout": 0.5, "socket_connect_timeout": 0.5}
 
 # Makes groups of changes, each as a whole or not at all, and says which. ARGV holds for each key: the rule, `old`,
 # `new`, the time to live in ms, the numbers of indexes that the key enters and leaves, and, with the first key of a
@@ -67,9 +68,8 @@ class RedisStore(Store):
 
     name = "Redis"
     advice = "is the server up, and are host, port and password right?"
-    waiting = staticmethod(
-        standing_aside
-    )  # a network is between: what other workers want goes with the next round trip
+    # A network is between: what other workers want goes with the next round trip.
+    waiting = staticmethod(standing_aside)
     listening, deaf = 1.0, 0.1  # seconds to look again, with and without the listener
 
     def __init__(self, url: str, account: str = "") -> None:
