@@ -147,5 +147,5 @@ class Letter:
 
 @cache
 def fill(name, begin, length):
-    """A part of a long text, of which each eight bytes say where they stand."""
-    return "".join(f"{name}:{n // 8:04} " for n in range(begin, begin + length, 8))
+    """A part of a long text, of which each eight bytes say where they stand; a blank at its end would be dropped."""
+    return " ".join(f"{name}:{n // 8:04}" for n in range(begin, begin + length, 8)) + "|"
