@@ -11,7 +11,7 @@ import logging
 import os
 import sys
 import time
-from collections.abc import Iterable, Mapping, MutableMapping
+from collections.abc import Callable, Iterable, Mapping, MutableMapping
 from pathlib import Path
 from typing import Any, NoReturn
 from wsgiref.types import StartResponse, WSGIEnvironment
@@ -19,7 +19,7 @@ from wsgiref.types import StartResponse, WSGIEnvironment
 from webob import Request
 
 from wechat.delivery.answering import Answering
-from wechat.delivery.delivery import Delivery
+from wechat.delivery.delivery import Announced, Delivery
 from wechat.delivery.ledger import Ledger
 from wechat.delivery.outbox import Outbox
 from wechat.delivery.sessions import Sessions
@@ -45,6 +45,8 @@ from wechat.web import JSON, TEXT, XML, Whole, acknowledge, check_method, read_b
 logger = logging.getLogger("wxserver")
 
 HEALTHZ = "/healthz"
+OPENED = "wxserver.opened"  # in an environ: what came of the first half of the way of a message
+Opened = tuple[Announced | None, Callable[[bytes], bytes]]
 
 
 class Application:
@@ -127,15 +129,33 @@ class Application:
 
     def receive(self, request: Request) -> Whole:
         """The way of a message: each step takes what the one before it gives. Raises Refusal."""
-        body = read_body(request)
-        if is_probe(body):
-            return acknowledge()
-        content, seal = self.envelope.open(body, self.read_proof(request))
-        document = self.delivery.answer(content)
+        opened = request.environ.pop(OPENED, None) or self.open(request)
+        if isinstance(opened, Exception):
+            raise opened
+        announced, seal = opened
+        document = self.delivery.go_on(announced) if announced else b""
         if not document:
             return acknowledge()
         sealed = seal(document)
         return Whole(sealed, JSON if sealed.startswith(b"{") else XML)
+
+    def open(self, request: Request) -> Opened:
+        """The first half of that way: the message is read, and its record queued for the store; raises Refusal."""
+        body = read_body(request)
+        if is_probe(body):
+            return None, bytes
+        content, seal = self.envelope.open(body, self.read_proof(request))
+        return self.delivery.announce(content), seal
+
+    def open_all(self, environs: Iterable[WSGIEnvironment]) -> None:
+        """Go the first half for several requests, so that the store is asked once; each has to be called for then."""
+        for environ in environs:
+            if environ["REQUEST_METHOD"] == "POST" and environ.get("PATH_INFO") in self.paths:
+                try:
+                    environ[OPENED] = self.open(Request(environ))
+                except Exception as error:
+                    environ[OPENED] = error
+        self.store.flush()
 
 
 def make_application(environ: Mapping[str, str], handlers: str | Path | None = None) -> Application:

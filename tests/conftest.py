@@ -399,10 +399,15 @@ class FaultyStore(MemoryStore):
         self._fail(index, "away")
         return super().linked(index)
 
-    def swap(self, *changes):
-        self._fail(changes[0].key, "away")
-        is_done = super().swap(*changes)
-        self._fail(changes[0].key, "lost")
+    def finish(self, write):
+        key = write.changes[0].key
+        try:
+            self._fail(key, "away")
+        except StoreError:
+            self._queue.remove(write)
+            raise
+        is_done = super().finish(write)
+        self._fail(key, "lost")
         return is_done
 
     def _fail(self, key, fault):

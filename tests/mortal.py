@@ -70,10 +70,14 @@ class MortalStore(Store):
     def wait(self, key, seen, seconds):
         return self.store.wait(key, seen, seconds)
 
-    def swap(self, *changes):
-        if changes[0].key.startswith("alive:"):
-            return self.store.swap(*changes)
-        return self.fate.do(f"write {changes[0].key.partition(':')[0]}", lambda: self.store.swap(*changes))
+    def queue(self, *changes):
+        return self.store.queue(*changes)
+
+    def finish(self, write):
+        kind = write.changes[0].key.partition(":")[0]
+        if kind == "alive":
+            return self.store.finish(write)
+        return self.fate.do(f"write {kind}", lambda: self.store.finish(write))
 
     def swap_soon(self, change, missed):
         self.fate.do("write message soon", lambda: self.store.swap_soon(change, missed))

@@ -296,10 +296,10 @@ def test_a_run_that_ends_while_its_attempt_is_acknowledged_loses_no_reply(servin
     """Whichever is written first decides, and the other one sees it."""
 
     class Slow(FaultyStore):
-        def swap(self, *changes):
-            if changes[0].new and f'"state": "{slow_at}"' in changes[0].new:
+        def finish(self, write):
+            if write.changes[0].new and f'"state": "{slow_at}"' in write.changes[0].new:
                 time.sleep(0.4)
-            return super().swap(*changes)
+            return super().finish(write)
 
     store.__class__ = Slow
     app = serving(working(0.3)[0], within="0.3")

@@ -145,7 +145,7 @@ async def error(msg, error):
 
         monkeypatch.setattr(part, name, noted)
 
-    for name in ("get", "swap", "linked"):
+    for name in ("get", "finish", "linked"):
         note_calls(account.app.store, name)
     for name in ("send_message", "token"):
         note_calls(account.app.api, name)

@@ -12,8 +12,9 @@ from waitress import wasyncore
 from waitress.parser import ParsingError
 from waitress.task import ErrorTask
 
+from wechat.channel import IDLE, WITHIN
 from wechat.heads import MAX_HEAD, Parser, check_head
-from wechat.serving import GRACE, IDLE, WITHIN, Connections
+from wechat.serving import GRACE, Connections
 
 REQUEST = b"GET / HTTP/1.1\r\nHost: x\r\n\r\n"
 WAIT = REQUEST.replace(b"/", b"/wait", 1)
@@ -387,3 +388,58 @@ def test_a_client_that_leaves_before_its_refusal_is_no_fault_of_the_server(make_
     assert request.error
     channel.requests, channel.error_task_class = [request], LeftMeanwhile
     channel.service()
+
+
+# Requests that are prepared
+
+
+class Hands:
+    """Workers who do nothing by themselves."""
+
+    def __init__(self):
+        self.tasks = []
+
+    def add_task(self, channel):
+        self.tasks.append(channel)
+
+    def shutdown(self):
+        pass
+
+
+@pytest.fixture
+def channel(make_site):
+    """A channel with a request that no worker has taken, and its site."""
+    site = make_site()
+    site.server.task_dispatcher.shutdown()
+    site.server.task_dispatcher = Hands()
+    site.connect(WAIT)
+    site.go_on.set()
+    (taken,) = site.server.task_dispatcher.tasks
+    return taken, site
+
+
+def test_a_request_that_is_prepared_is_answered_once_with_what_was_prepared(channel):
+    taken, site = channel
+    environ = taken.prepare()
+    assert environ["PATH_INFO"] == "/wait"
+    taken.service()
+    site.turn()
+    assert site.clients[0].recv(99).startswith(b"HTTP/1.1 200 OK")
+    assert [each is environ for each in site.waiting] == [True]
+
+
+def test_a_request_that_is_prepared_is_done_also_where_its_client_has_left(channel):
+    """Its record was written: each retry would wait for the one before it."""
+    taken, site = channel
+    environ = taken.prepare()
+    taken.handle_close()
+    taken.service()
+    assert [each is environ for each in site.waiting] == [True]
+
+
+def test_a_request_whose_client_has_left_is_not_prepared(channel):
+    taken, site = channel
+    taken.handle_close()
+    assert taken.prepare() is None
+    taken.service()
+    assert site.waiting == []

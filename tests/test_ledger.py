@@ -674,11 +674,11 @@ def test_a_slow_store_holds_up_no_other_message(start, store):
     at_it, may_go_on = threading.Event(), threading.Event()
 
     class Slow(FaultyStore):
-        def swap(self, *changes):
-            if changes[0].key == "message:slow":
+        def finish(self, write):
+            if write.changes[0].key == "message:slow":
                 at_it.set()
                 may_go_on.wait(10)
-            return super().swap(*changes)
+            return super().finish(write)
 
     store.__class__ = Slow
     ledger = start("me")

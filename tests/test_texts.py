@@ -263,8 +263,8 @@ def test_the_next_text_says_once_that_a_reply_waits(refusing):
 def test_that_a_user_does_not_know_is_noted_in_the_step_in_which_the_reply_is_nobodys(refusing, monkeypatch):
     """Where a process ends in between, or stands still, nobody says it: seeds 32533 and 911666 of the simulation."""
     swaps = []
-    swap = Store.swap
-    monkeypatch.setattr(Store, "swap", lambda self, *changes: swaps.append(changes) or swap(self, *changes))
+    finish = Store.finish
+    monkeypatch.setattr(Store, "finish", lambda self, write: swaps.append(write.changes) or finish(self, write))
     let_wait(refusing())
     assert [len(changes) for changes in swaps if any(change.key == f"untold:{USER}" for change in changes)] == [2]
 
@@ -317,5 +317,5 @@ def test_other_processes_know_at_their_next_heartbeat(refusing, tmp_path):
 
 def test_where_nobody_waits_nothing_is_read_for_it(make_account):
     account = make_account(HANDLERS + '@on("text", "fast")\ndef fast(msg): return "fast"\n')
-    account.app.store.get = account.app.store.linked = account.app.store.swap = None  # whoever calls them fails
+    account.app.store.get = account.app.store.linked = account.app.store.finish = None  # whoever calls them fails
     assert account.say("fast")["Content"] == "fast"

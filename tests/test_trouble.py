@@ -113,7 +113,7 @@ class Hour:
         outbox = Outbox(SETTINGS, api, ledger, self.store, world)
         answering = Answering(Router(self._routes()), api, Sessions(self.store, owners), Loop())
         self.delivery = Delivery(SETTINGS, answering, ledger, outbox, self._clock, world)
-        self.workers = Workers(SETTINGS.threads, world)
+        self.workers = Workers(SETTINGS.threads, world=world)
         heartbeat = Heartbeat(owners, self.delivery.look_after, bool, world)
         scheduler.spawn(process, heartbeat.beat)
 

@@ -143,3 +143,60 @@ def test_where_the_host_gives_no_more_threads_those_that_there_are_answer(worker
     assert other.is_answered.wait(5)
     assert caplog.text.count("no further worker") == 1
     assert workers._threads == 1
+
+
+# What waits together
+
+
+def hold_up(workers, number=1):
+    """Have that many workers blocked; gives what blocks them."""
+    held = [Request() for _ in range(number)]
+    for request in held:
+        workers.add_task(request)
+        assert request.is_at_work.wait(5)
+    return held
+
+
+def test_all_that_wait_when_a_worker_takes_one_are_prepared_together():
+    prepared = []
+    workers = Workers(1, prepared.append)
+    (held,) = hold_up(workers)
+    waiting = [Request() for _ in range(5)]
+    for request in waiting:
+        request.may_go.set()
+        workers.add_task(request)
+    held.may_go.set()
+    assert all(request.is_answered.wait(5) for request in waiting)
+    assert prepared == [waiting], "and the first one, which was alone, was not"
+
+
+def test_one_that_blocks_holds_up_none_that_was_prepared_with_it():
+    workers = Workers(3, len)
+    held = hold_up(workers, 3)
+    blocks, *others = [Request() for _ in range(5)]
+    for request in (blocks, *others):
+        workers.add_task(request)
+    for request in others:
+        request.may_go.set()
+    held[0].may_go.set()
+    assert blocks.is_at_work.wait(5)
+    assert not any(request.is_answered.is_set() for request in others), "all workers are blocked"
+    held[1].may_go.set()
+    assert all(request.is_answered.wait(5) for request in others)
+    for request in (blocks, *held):
+        request.may_go.set()
+
+
+def test_where_nothing_can_be_prepared_each_is_answered_all_the_same(caplog):
+    def fail(tasks):
+        raise OSError("no such thing")
+
+    workers = Workers(1, fail)
+    (held,) = hold_up(workers)
+    waiting = [Request() for _ in range(3)]
+    for request in waiting:
+        request.may_go.set()
+        workers.add_task(request)
+    held.may_go.set()
+    assert all(request.is_answered.wait(5) for request in waiting)
+    assert "requests are answered one by one" in caplog.text

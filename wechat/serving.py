@@ -1,24 +1,23 @@
 """The application under waitress until SIGTERM, what is finished then, and clients that are slow or hostile.
 
-waitress reads requests in the one thread that serves all sockets, and waits for a client as long as that client likes.
-Here each has ten seconds for a request, and none keeps others out.
+waitress reads requests in the one thread that serves all sockets. None of them keeps others out.
 """
 
 import logging
 import signal
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from functools import partial
 from typing import Any, Protocol
+from wsgiref.types import WSGIEnvironment
 
 import waitress
 from waitress import wasyncore
-from waitress.channel import HTTPChannel
-from waitress.task import WSGITask
 
+from wechat.channel import WITHIN, Bell, Channel, LastTask
 from wechat.delivery.delivery import Delivery
 from wechat.errors import StartError
-from wechat.heads import MAX_HEAD, Parser
+from wechat.heads import MAX_HEAD
 from wechat.settings import Settings
 from wechat.system import END_SIGNALS, MOST_CONNECTIONS, advise, allow_open_files, check_port
 from wechat.web import MAX_BODY
@@ -26,87 +25,11 @@ from wechat.workers import Workers
 
 logger = logging.getLogger("wxserver")
 
-WITHIN = 10.0  # seconds for a request, head and body, and as many to take the answer; WeChat hangs up after 5
-IDLE = 120.0  # seconds between two requests
 LOOK = 1.0  # seconds between two looks at all connections, and at whether to stop while nothing else happens
 LOOK_WHILE_DRAINING = 0.05  # seconds
 GRACE = 0.2  # seconds in which a client that has just connected may send its request
 BATCH = 100  # connections that are accepted in a row
 REPORT = 60.0  # seconds between two lines about them in the log
-
-
-class Channel(HTTPChannel):  # type: ignore[misc]
-    """A connection that knows since when its client is waited for. Only the thread of the sockets changes that."""
-
-    parser_class = Parser
-    is_new = True  # no request has come as a whole
-
-    def __init__(self, *arguments: Any, **more: Any) -> None:
-        super().__init__(*arguments, **more)
-        self.since = time.monotonic()
-
-    def received(self, data: bytes) -> Any:
-        """Take what came; the time runs from the accept for a first request, from the first byte for a later one."""
-        before = self.request
-        if before is None:
-            data = data.lstrip(b"\r\n")  # RFC 9112, section 2.2; waitress would take some of them for a whole request
-        is_taken = super().received(data)
-        if not data:
-            return is_taken
-        if self.request is None or self.requests or before not in (None, self.request):  # one has come as a whole
-            self.is_new, self.since = False, time.monotonic()
-        elif before is None and not self.is_new:  # another one begins
-            self.since = time.monotonic()
-        return is_taken
-
-    def handle_expt(self) -> None:
-        """Close: nobody who speaks HTTP sends urgent data, and waitress would log it for ever."""
-        self.handle_close()
-
-    def is_overdue(self, now: float) -> bool:
-        """Whether the client has had its time: for a request, for taking an answer, or between two requests."""
-        if self.requests:  # a worker has one of them
-            self.since = now
-            return False
-        return now - self.since > (WITHIN if self.is_awaited() else IDLE)
-
-    def is_awaited(self) -> bool:
-        """Whether the client owes the rest of a request, or is to take an answer."""
-        is_sending = self.total_outbufs_len or self.close_when_flushed or self.will_close
-        return bool(self.is_new or self.request is not None or is_sending)
-
-    def may_go(self) -> bool:
-        """Whether nothing would be lost with it but a request that has not come as a whole."""
-        return not (self.requests or self.total_outbufs_len or self.close_when_flushed)  # in this order: see service()
-
-
-class LastTask(WSGITask):  # type: ignore[misc]
-    """Answers a request, and tells the client that the connection ends with it."""
-
-    def build_response_header(self) -> Any:
-        self.request.headers["CONNECTION"] = "close"  # as if it had asked for that
-        return super().build_response_header()
-
-
-class Bell:
-    """Wakes the thread of the sockets once for all answers that are ready by the time it looks.
-
-    waitress writes to a pipe for each, and each write lets another thread take the interpreter.
-    """
-
-    def __init__(self, server: Any) -> None:
-        self._is_rung, self._trigger, self._read = False, server.trigger, server.trigger.handle_read
-        server.pull_trigger, server.trigger.handle_read = self.ring, self._hear
-
-    def ring(self) -> None:
-        """Wake it, unless somebody has since it last looked."""
-        if not self._is_rung:
-            self._is_rung = True
-            self._trigger.pull_trigger()
-
-    def _hear(self) -> None:
-        self._read()
-        self._is_rung = False  # last: who found it rung meanwhile is looked at in the next round
 
 
 class Connections:
@@ -185,13 +108,21 @@ class ServableApp(Protocol):
 
     settings: Settings
     delivery: Delivery
+    is_shared: bool
     is_draining: bool
+
+    def open_all(self, environs: Iterable[WSGIEnvironment]) -> None:
+        """Go the first half of the way for several requests."""
 
 
 def bind(app: ServableApp) -> dict[int, Any]:
     """The sockets of a waitress that is bound to the address in the settings; raises StartError where it cannot be."""
     settings, sockets = app.settings, dict[int, Any]()
     allow_open_files()
+
+    def prepare(channels: list[Channel]) -> None:
+        app.open_all([environ for channel in channels if (environ := channel.prepare())])
+
     try:
         check_port(settings.host, settings.port)
         waitress.create_server(
@@ -199,7 +130,7 @@ def bind(app: ServableApp) -> dict[int, Any]:
             sockets,
             host=settings.host,
             port=settings.port,
-            _dispatcher=Workers(settings.threads),
+            _dispatcher=Workers(settings.threads, prepare if app.is_shared else None),
             max_request_header_size=MAX_HEAD,
             max_request_body_size=MAX_BODY + 1,  # waitress refuses a body of this size
             connection_limit=MOST_CONNECTIONS,

@@ -7,10 +7,10 @@ time, a fifth of the throughput goes to the changes between them.
 import logging
 import threading
 from collections import deque
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from math import inf
-from typing import Protocol
+from typing import Any, Protocol
 
 from wechat.log import log_error
 from wechat.trouble import troubles
@@ -21,6 +21,7 @@ logger = logging.getLogger("waitress")
 FEWEST = 2  # at work while requests come; more of them take the interpreter from each other
 PATIENCE = 0.005  # seconds without a request taken, after which those at work count as blocked
 FULL = 1.0  # seconds after which workers without a rest are said to be busy
+MOST_AT_ONCE = 64  # requests that are prepared together
 MEMORY = 1.0  # seconds; after each of them one less counts as blocked
 
 
@@ -34,14 +35,16 @@ class Task(Protocol):
 class Workers:
     """Up to `most` threads, each started when it is first needed; who rested last works first, its memory is warm.
 
-    This is what waitress calls a task dispatcher.
+    What several requests can do together `prepare` does, for all that wait when a worker takes one. This is what
+    waitress calls a task dispatcher.
     """
 
-    def __init__(self, most: int, world: World = REAL) -> None:
-        self._most, self._world, self._troubles = most, world, troubles(world)
+    def __init__(self, most: int, prepare: Callable[[list[Any]], object] | None = None, world: World = REAL) -> None:
+        self._most, self._prepare, self._world, self._troubles = most, prepare, world, troubles(world)
         self._all_busy, self._is_full = f"all {most} workers are busy, requests wait: see WECHAT_THREADS", False
         self._lock = world.lock()
         self._tasks: deque[Task] = deque()
+        self._prepared: deque[Task] = deque()
         self._resting: list[threading.Lock] = []  # each is released to wake its thread
         self._threads, self._at_work = 0, 0
         self._enough = FEWEST  # at work: more where those that are have been blocked lately
@@ -64,7 +67,7 @@ class Workers:
         """Note that a thread at work is about to wait."""
         with self._lock:
             self._at_work -= 1
-            if self._tasks and self._at_work < self._enough:
+            if (self._tasks or self._prepared) and self._at_work < self._enough:
                 self._call_one()
 
     def come_back(self) -> None:
@@ -108,24 +111,40 @@ class Workers:
 
     def _take(self, bell: threading.Lock) -> Task | None:
         with self._lock:
-            if self._tasks:
-                self._taken = now = self._world.monotonic()
-                if self._enough > FEWEST and now >= self._lower_at:
-                    self._enough, self._lower_at = self._enough - 1, now + MEMORY
-                return self._tasks.popleft()
-            self._at_work -= 1
-            self._resting.append(bell)
-            if self._is_full:
-                self._is_full = False
-                self._troubles.end(self._all_busy)
-            return None
+            if not (self._tasks or self._prepared):
+                self._rest(bell)
+                return None
+            self._taken = now = self._world.monotonic()
+            if self._enough > FEWEST and now >= self._lower_at:
+                self._enough, self._lower_at = self._enough - 1, now + MEMORY
+            if self._prepared or not self._prepare or len(self._tasks) == 1:
+                return (self._prepared or self._tasks).popleft()
+            batch = [self._tasks.popleft() for _ in range(min(len(self._tasks), MOST_AT_ONCE))]
+        try:
+            self._prepare(batch)
+        except Exception as error:
+            log_error(logger, "requests are answered one by one", error)
+        with self._lock:
+            self._prepared.extend(batch[1:])  # any worker takes them: an answer may take long
+            if self._at_work < self._enough:
+                self._call_one()
+            elif not self._has_tasks.is_set():
+                self._has_tasks.set()
+        return batch[0]
+
+    def _rest(self, bell: threading.Lock) -> None:
+        self._at_work -= 1
+        self._resting.append(bell)
+        if self._is_full:
+            self._is_full = False
+            self._troubles.end(self._all_busy)
 
     def _watch(self) -> None:
         """Call one more whenever requests wait, and those at work take none."""
         while self._has_tasks.wait():
             self._world.sleep(PATIENCE)
             with self._lock:
-                if not self._tasks:
+                if not (self._tasks or self._prepared):
                     self._has_tasks.clear()
                 elif (now := self._world.monotonic()) - self._taken >= PATIENCE:
                     self._call_one()

@@ -82,13 +82,21 @@ class Process:
         answered, box = Event(self._scheduler), []
         self._simulation.watch.lanes.arrived(letter, self)
 
-        def work():
-            box.append(self.delivery.answer(letter.body))
+        def prepare():
+            announced = self.delivery.announce(letter.body)
+            if letter.number % 2:
+                work(announced)
+            else:  # as where several wait: one worker queues their records, and any goes on
+                self.store.flush()
+                self._scheduler.spawn(self, lambda: work(announced)).letter = letter
+
+        def work(announced):
+            box.append(self.delivery.go_on(announced))
             self._simulation.watch.gave(letter, box[0], self)
             answered.set()
 
         self._connections.append(answered)
-        self._scheduler.spawn(self, work).letter = letter
+        self._scheduler.spawn(self, prepare).letter = letter
         answered.wait(5)
         return box[0] if box else None
 

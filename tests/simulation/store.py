@@ -72,11 +72,11 @@ class SimulatedStore(Store):
             self._note_failure(index)
             raise
 
-    def swap(self, *changes):
+    def finish(self, write):
         try:
-            return super().swap(*changes)
+            return super().finish(write)
         except StoreError:
-            self._note_failure(*[change.key for change in changes])
+            self._note_failure(*[change.key for change in write.changes])
             raise
 
     def swap_soon(self, change, missed):

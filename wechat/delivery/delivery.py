@@ -37,17 +37,27 @@ DIRECT = ""  # in the log: with this attempt, the first or a later one
 LONG_FOR_UNMARKED = 1.0  # seconds
 MOST_STARTS = 3  # each of which ended with the death of its process
 
+Announced = tuple[Push, bool, Entry, bool]  # whether its handler may be slow, whether its record is new
+
 
 class Delivery(Runner):
     """Gives each attempt at a message its answer."""
 
     def answer(self, content: bytes) -> bytes:
         """The document that answers this attempt at the message, or nothing for `success`; raises Unreadable."""
+        return self.go_on(self.announce(content))
+
+    def announce(self, content: bytes) -> Announced:
+        """Read a message, and queue its record for the store; whoever calls has to `go_on`, in whatever thread."""
         push = self._answering.read(content, self._world.monotonic())
         is_slow = self._answering.may_take_long(push) and not self._is_continue(push)
-        entry, is_ours = self._ledger.begin(delivery_key(push.message, content), push.openid, is_slow)
+        return push, is_slow, *self._ledger.announce(delivery_key(push.message, content), push.openid, is_slow)
+
+    def go_on(self, announced: Announced) -> bytes:
+        """The document that answers the attempt that was announced."""
+        push, is_slow, entry, is_new = announced
         try:
-            attempt = entry.record.attempts
+            is_ours, attempt = self._ledger.attend(entry, is_new), entry.record.attempts
             if is_ours and not is_slow and (attempt == 1 or self._ledger.start(entry)):
                 self.do(entry, push)
                 if not entry.is_running:  # a fast handler may have handed the message on to a slow one

@@ -12,7 +12,7 @@ from wechat.masking import printable, shorten
 from wechat.message import KEPT, Remembered
 from wechat.packing import Pieces, pack
 from wechat.reply import Reply
-from wechat.store.base import Change, Store
+from wechat.store.base import Change, Changes, Store, Write
 from wechat.store.owners import Owners
 from wechat.world import REAL, World
 
@@ -92,12 +92,13 @@ class Entry:
     msg_id = ""  # for the log
     raw: str | None = None  # what the store holds
     linked: tuple[str, ...] = ()  # the indexes that it has there
+    write: Write | None = None  # of its first record, until somebody attends to it
     moved: threading.Event | None = None
     tries, ends = 0, 0.0  # how often it was sent in vain, and until when that goes on
     is_told, parts = False, 0  # whether the user knows of 继续; customer messages that went out
     held = 0  # attempts of this process that are open
     is_quick = False  # whether it is answered before another process can have promised that
-    beside: tuple[Change, ...] = ()  # what the store did not take along with the last move
+    beside: Changes = ()  # what the store did not take along with the last move
     whole: Reply | None = None  # of what was given directly, in case that it was promised where the store was not seen
 
     def __init__(self, key: str, record: Record, lock: threading.Lock) -> None:
@@ -137,7 +138,7 @@ class Entries(ABC):
         self._unwritten: dict[str, Entry] = {}
 
     @abstractmethod
-    def _write(self, *moves: tuple[Entry, Record], beside: tuple[Change, ...] = ()) -> bool:
+    def _write(self, *moves: tuple[Entry, Record], beside: Changes = (), write: Write | None = None) -> bool:
         """Store the moves. False where the store had another record; the entries have what is there now."""
 
     @abstractmethod
@@ -145,27 +146,36 @@ class Entries(ABC):
         """Have the end written with what is written next: until then, for others, the message runs."""
 
     @abstractmethod
-    def _attend(self, entry: Entry, is_new: bool) -> bool:
-        """Whether the caller has to answer the message. One that is new has its lock held until that is known."""
+    def _change(self, entry: Entry, new: Record) -> Change:
+        """What puts the record into the store, in place of what the entry has there."""
+
+    @abstractmethod
+    def attend(self, entry: Entry, is_new: bool) -> bool:
+        """Whether the caller of `announce` has to answer the message."""
 
     def begin(self, key: str, openid: str, is_slow: bool) -> tuple[Entry, bool]:
         """The message with this key, and whether the caller has to answer it."""
+        entry, is_new = self.announce(key, openid, is_slow)
+        return entry, self.attend(entry, is_new)
+
+    def announce(self, key: str, openid: str, is_slow: bool) -> tuple[Entry, bool]:
+        """The message with this key, and whether it is new: then its record is queued, and waits for `attend`."""
         with self._lock:
             entry, is_new = self._known.get(key), False
             if not entry:
                 if self._known.is_over(key):
-                    return Entry(key, Record(DONE, attempts=2), self._world.lock()), False
+                    return Entry(key, Record(DONE), self._world.lock()), False
                 record = Record(RUNNING, self._owners.me, 1, 0 if is_slow else 1, is_slow, False, openid)
                 entry, is_new = Entry(key, record, self._world.lock()), True
+                if self._is_shared or is_slow:
+                    entry.write = self._store.queue(self._change(entry, record))
+                    entry.lock.acquire()  # whoever comes now waits until it is known whose the message is
                 self._known.add(key, entry)
-                if not (self._is_shared or is_slow):
-                    return entry, True
-                entry.lock.acquire()  # whoever comes now waits until it is known whose the message is
             entry.held += 1
-        return entry, self._attend(entry, is_new)
+        return entry, is_new
 
     def leave(self, entry: Entry) -> None:
-        """Note that the caller of `begin` has answered. With the last one, what another process has is forgotten."""
+        """Note that the caller of `attend` has answered. With the last one, what another process has is forgotten."""
         if self._is_shared:
             with self._lock:
                 entry.held -= 1
@@ -204,7 +214,7 @@ class Entries(ABC):
     # The one place where a record moves
 
     def _move(
-        self, entry: Entry, states: tuple[str, ...], of: str | None, beside: tuple[Change, ...] = (), /, **fields: Any
+        self, entry: Entry, states: tuple[str, ...], of: str | None, beside: Changes = (), /, **fields: Any
     ) -> bool:
         """Move the record where it is in one of the states, and `of` that owner if one is named. Whether it was."""
         with entry.lock:
@@ -214,9 +224,7 @@ class Entries(ABC):
                     return True
         return False
 
-    def _settle(
-        self, entry: Entry, new: Record, *others: tuple[Entry, Record], beside: tuple[Change, ...] = ()
-    ) -> bool:
+    def _settle(self, entry: Entry, new: Record, *others: tuple[Entry, Record], beside: Changes = ()) -> bool:
         """Make the moves in one step. False where the store had another record; the entries have what is there now.
 
         Whoever calls has the locks of the entries.

@@ -12,11 +12,12 @@ Where the owner of a record is dead, another process puts itself in its place, a
 
 from collections.abc import Iterator
 from dataclasses import replace
+from itertools import starmap
 
 from wechat.delivery.entries import DONE, PROMISED, READY, RUNNING, UNDER_WAY, Entries, Entry, Record, unpack_record
 from wechat.errors import StoreError
 from wechat.reply import Reply
-from wechat.store.base import Change
+from wechat.store.base import Change, Changes, Write
 
 KEPT = 86_400.0  # seconds for every state but done
 PREFIX = "message:"
@@ -162,16 +163,18 @@ class Ledger(Entries):
             if not found:
                 self._owners.forget(dead)
 
-    def _attend(self, entry: Entry, is_new: bool) -> bool:
+    def attend(self, entry: Entry, is_new: bool) -> bool:
         if is_new:
-            record, is_written = entry.record, False
+            if not entry.write:
+                return True
+            record = entry.record
             try:
-                while not is_written and entry.record is record:  # as long as what is there is of another version
-                    is_written = self._write((entry, record))
+                while entry.record is record:  # as long as what is there is of another version
+                    write, entry.write = entry.write, None
+                    if self._write((entry, record), write=write):
+                        return True
             finally:
                 entry.lock.release()
-            if is_written:
-                return True
         if not self._move(entry, OPEN, None, attempts=1):  # it is done, and this process alone counts
             entry.record = replace(entry.record, attempts=entry.record.attempts + 1)
             return False
@@ -196,9 +199,9 @@ class Ledger(Entries):
             if entry.record.is_open:
                 yield entry
 
-    def _write(self, *moves: tuple[Entry, Record], beside: tuple[Change, ...] = ()) -> bool:
+    def _write(self, *moves: tuple[Entry, Record], beside: Changes = (), write: Write | None = None) -> bool:
         try:
-            return self._swap(*moves, beside=beside)
+            return self._swap(*moves, beside=beside, write=write)
         except StoreError as error:
             self._store.troubles.note(UNSEEN, f": {error}")
             for entry, record in moves:
@@ -206,12 +209,13 @@ class Ledger(Entries):
                 entry.linked = tuple({*entry.linked, *record.indexes})  # the write may have come through
         return True
 
-    def _swap(self, *moves: tuple[Entry, Record], beside: tuple[Change, ...] = ()) -> bool:
-        changes = [self._change(*move) for move in moves]
-        # Another owner than this process may have died long ago, and be forgotten.
-        others = {record.owner for _, record in moves if record.owner not in ("", self._owners.me) and record.is_open}
-        is_done = self._store.swap(*changes, *beside, *map(self._owners.recall, others))
-        for (entry, _), change in zip(moves, changes, strict=True):
+    def _swap(self, *moves: tuple[Entry, Record], beside: Changes = (), write: Write | None = None) -> bool:
+        if not write:
+            # Another owner than this process may have died long ago, and be forgotten.
+            others = {each.owner for _, each in moves if each.owner not in ("", self._owners.me) and each.is_open}
+            write = self._store.queue(*starmap(self._change, moves), *beside, *map(self._owners.recall, others))
+        is_done = self._store.finish(write)
+        for (entry, _), change in zip(moves, write.changes, strict=False):
             if is_done:
                 entry.raw, entry.linked = change.new, change.link
             else:

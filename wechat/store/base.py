@@ -102,16 +102,25 @@ class Store(ABC):
 
     def swap(self, *changes: Change) -> bool:
         """Make all the changes in one step, or, where one of the values is not `old`, none. Whether it did."""
+        return self.finish(self.queue(*changes))
+
+    def queue(self, *changes: Change) -> Write:
+        """Have the changes made with the next write; whoever wants to know of them calls `finish`."""
         for change in changes:
             (change.key + (change.new or "")).encode()  # a lone surrogate is an error before others share the write
         write = Write(changes)
         self._queue.append(write)
-        with self.waiting(), self._writing:
-            while write.is_made is None:
-                self._write()
+        return write
+
+    def finish(self, write: Write) -> bool:
+        """Whether the changes were made, which they are now if not before; raises StoreError."""
+        if write.is_made is None:
+            with self.waiting(), self._writing:
+                while write.is_made is None:
+                    self._write()
         if write.error:
             raise write.error
-        return write.is_made
+        return bool(write.is_made)
 
     def swap_soon(self, change: Change, missed: Callable[[], None]) -> None:
         """Make the change with the next write, in 20 ms at most; `missed` is called where it could not be made.
@@ -124,8 +133,7 @@ class Store(ABC):
             self._start(self._flush_soon)
 
     def flush(self) -> None:
-        """Make the changes that are to be made soon."""
-        self._is_due = False
+        """Make the changes that are queued, or to be made soon."""
         with self._writing:
             while self._queue:
                 self._write()
@@ -186,6 +194,7 @@ class Store(ABC):
 
     def _flush_soon(self) -> None:
         self._world.sleep(SOON)
+        self._is_due = False
         self.flush()
 
     def _wake(self, key: str | None = None) -> None:

@@ -1,0 +1,92 @@
+"""Messages that wait together: their records are one write to a shared store, and each is answered as if it were alone."""
+
+import sqlite3
+from concurrent.futures import ThreadPoolExecutor
+
+import pytest
+from webob import Request
+
+from sandbox.messages import text_message
+from sandbox.platform import signed_query
+from tests.conftest import TOKEN, nodes
+
+HANDLERS = """
+runs = []
+
+@on("text")
+def count(msg):
+    runs.append(msg.Content)
+    return f"{msg.Content} {runs.count(msg.Content)}"
+
+@on("text", "slow", slow=True)
+def slow(msg):
+    return "slow, and done"
+"""
+
+
+@pytest.fixture
+def account(make_account, tmp_path):
+    made = make_account(HANDLERS, WECHAT_STORE=f"sqlite:{tmp_path}/store.db")
+    yield made
+    made.app.close()
+
+
+def environ(content, query=None, path="/weixin", method="POST"):
+    body = content if isinstance(content, bytes) else text_message(content, f"o_{content}").encode()
+    request = Request.blank(path, method=method, body=body if method == "POST" else None)
+    request.environ["QUERY_STRING"] = signed_query(TOKEN) if query is None else query
+    return request.environ
+
+
+def answers(account, *environs):
+    return [Request(each).send(account.app) for each in environs]
+
+
+def test_the_records_of_all_are_one_write(account, monkeypatch):
+    writes = []
+    swap_each = account.app.store._swap_each
+    monkeypatch.setattr(account.app.store, "_swap_each", lambda groups: writes.append(len(groups)) or swap_each(groups))
+    pushes = [environ(f"message {number}") for number in range(20)]
+    account.app.open_all(pushes)
+    assert writes == [20]
+    said = [nodes(response)["Content"] for response in answers(account, *pushes)]
+    assert said == [f"message {number} 1" for number in range(20)]
+    assert writes == [20], "what was answered goes along with the next write"
+
+
+def test_what_is_refused_or_no_message_is_answered_as_alone(account):
+    def make():
+        return [
+            environ("unsigned", query="timestamp=1"),
+            environ(b"<xml>"),
+            environ(b"x" * 300_000),
+            environ("elsewhere", path="/nowhere"),
+            environ("", query=signed_query(TOKEN) + "&echostr=echo", method="GET"),
+            environ(b'{"action": "CheckContainerPath"}', query=""),
+            environ("slow"),
+            environ("hello"),
+        ]
+
+    alone, together = make(), make()
+    account.app.open_all(together)
+    for one, other in zip(answers(account, *alone), answers(account, *together), strict=True):
+        assert (one.status, one.headers["Content-Type"]) == (other.status, other.headers["Content-Type"])
+
+
+def test_a_message_and_its_retry_run_once(account):
+    push = text_message("twice").encode()
+    attempts = [environ(push) for _ in range(3)]
+    account.app.open_all(attempts)
+    with ThreadPoolExecutor(2) as pool:  # fewer than attempts: they are taken in the order in which they came
+        said = list(pool.map(lambda each: nodes(Request(each).send(account.app)), attempts))
+    assert [each["Content"] for each in said] == ["twice 1"] * 3
+
+
+def test_where_the_store_is_away_each_is_answered_all_the_same(account, monkeypatch):
+    def fail(groups):
+        raise sqlite3.OperationalError("disk I/O error")
+
+    monkeypatch.setattr(account.app.store, "_swap_each", fail)
+    pushes = [environ(f"away {number}") for number in range(3)]
+    account.app.open_all(pushes)
+    assert [nodes(response)["Content"] for response in answers(account, *pushes)] == [f"away {n} 1" for n in range(3)]
