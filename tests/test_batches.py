@@ -1,4 +1,4 @@
-"""Messages that wait together: their records are one write to a shared store, and each is answered as if it were alone."""
+"""Messages that wait together: one write stores their records, and each is answered as if it were alone."""
 
 import sqlite3
 from concurrent.futures import ThreadPoolExecutor
