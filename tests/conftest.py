@@ -416,6 +416,12 @@ class FaultyStore(MemoryStore):
             raise StoreError(fault)
 
 
+def begin(ledger, key, openid, is_slow):
+    """The message with this key, and whether the caller has to answer it."""
+    entry, is_new = ledger.announce(key, openid, is_slow)
+    return entry, ledger.attend(entry, is_new)
+
+
 class Machine:
     """Processes that share a store, and can be ended; each sees which of the others on the machine have."""
 

@@ -10,7 +10,7 @@ import wechat.delivery.outbox
 import wechat.delivery.runner
 from sandbox.messages import USER, text_message
 from sandbox.testing import APPID, SECRET
-from tests.conftest import TOKEN, FaultyStore, Known
+from tests.conftest import TOKEN, FaultyStore, Known, begin
 from tests.test_ledger import STRANGE
 from tests.test_promises import wait_until
 from wechat.delivery.delivery import MOST_STARTS
@@ -88,7 +88,7 @@ def dead_ledger(store):
 def leave(store, content=WORK, starts=1):
     """What stands in the store after a process promised an answer, and was killed; gives its ledger and the entry."""
     message, ledger = parse(content), dead_ledger(store)
-    entry, _ = ledger.begin(delivery_key(message, content), message.FromUserName, True)
+    entry, _ = begin(ledger, delivery_key(message, content), message.FromUserName, True)
     for _ in range(starts):
         ledger.start(entry)
     ledger.promise(entry, content.decode())
@@ -223,7 +223,7 @@ def test_a_reply_that_was_ready_is_sent_or_kept_and_no_handler_runs_again(servin
 
 def test_of_a_long_text_one_process_sends_the_rest_behind_its_beginning(serving, store):
     ledger = dead_ledger(store)
-    entry, _ = ledger.begin(delivery_key(parse(WORK), WORK), USER, True)
+    entry, _ = begin(ledger, delivery_key(parse(WORK), WORK), USER, True)
     ledger.end(entry, b"<xml>beginning</xml>", Text("the rest"), None)
     work, ran = working()
     apps = serving(work), serving(work)
@@ -235,7 +235,7 @@ def test_of_a_long_text_one_process_sends_the_rest_behind_its_beginning(serving,
 
 def test_what_was_never_promised_is_left_to_wechats_next_attempt(serving, store):
     ledger = dead_ledger(store)
-    ledger.begin(delivery_key(parse(WORK), WORK), USER, True)
+    begin(ledger, delivery_key(parse(WORK), WORK), USER, True)
     work, ran = working()
     apps = serving(work), serving(work)
     assert wait_until(lambda: store.linked(f"owned:{DEAD}") == {})
@@ -259,7 +259,7 @@ def test_a_record_of_another_version_holds_up_no_other_one(serving, store, raw):
 
 def test_a_message_that_cannot_be_read_is_ended_and_holds_up_no_other_one(serving, store):
     ledger = dead_ledger(store)
-    entry, _ = ledger.begin("a key", USER, True)
+    entry, _ = begin(ledger, "a key", USER, True)
     ledger.promise(entry, "no message")
     leave(store)
     app = serving(working()[0])
@@ -283,7 +283,7 @@ def test_a_store_that_hiccups_has_no_handler_run_twice(serving, store):
 def test_an_attempt_that_begins_with_a_message_twice_begins_anew(serving, store):
     """First without the store, then as its process had died: seed 418173 of the simulation had two runs in one push."""
     app, pushes, message = serving(working()[0]), [], parse(WORK)
-    dead_ledger(store).begin(delivery_key(message, WORK), message.FromUserName, True)
+    begin(dead_ledger(store), delivery_key(message, WORK), message.FromUserName, True)
     app.delivery.do_in_lane = lambda entry, push: pushes.append(push) or app.delivery.look_after()
     store.fault, store.only, store.times = "away", "message:", 1
     app.delivery.answer(WORK)
@@ -339,8 +339,8 @@ def test_a_beginning_that_came_too_late_is_sent_with_the_rest(serving, store, re
     theirs = Ledger(store, Owners(store, identify=lambda: Known("other", set())), True, 600)
     outbox._has_credentials = True
     app.api.send_message = lambda openid, message: sent.append(message["text"]["content"])
-    entry, _ = ours.begin("key", USER, False)
-    theirs.promise(theirs.begin("key", USER, False)[0], "")
+    entry, _ = begin(ours, "key", USER, False)
+    theirs.promise(begin(theirs, "key", USER, False)[0], "")
     store.fault = "away"
     ours.end(entry, b"the beginning", rest, Text("the whole"))
     store.fault = ""

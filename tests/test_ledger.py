@@ -10,6 +10,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from tests.conftest import FaultyStore, Machine
+from tests.conftest import begin as begin_for
 from tests.test_reply_properties import ARTICLES, REPLIES
 from wechat.delivery.entries import DONE, PROMISED, READY, RUNNING, Record
 from wechat.delivery.ledger import KEPT, Ledger, unpack_record
@@ -61,7 +62,7 @@ def theirs(start):
 
 
 def begin(ledger, key="key", is_slow=True):
-    return ledger.begin(key, "o", is_slow)
+    return begin_for(ledger, key, "o", is_slow)
 
 
 def read(store, key="key"):
@@ -377,8 +378,8 @@ def test_only_the_users_own_open_messages_are_found_the_oldest_first(ledger):
     for key in ("o 1", "o 3", "o 2"):
         begin(ledger, key)
     begin(ledger, "o 0", is_slow=False)  # its answer is the direct one
-    ledger.begin("p 1", "p", True)
-    ledger.begin("ox 1", "ox", True)
+    begin_for(ledger, "p 1", "p", True)
+    begin_for(ledger, "ox 1", "ox", True)
     ledger.end(begin(ledger, "o 4")[0], b"x", None, None)
     assert [entry.key for entry in ledger.open_of("o")] == ["o 1", "o 2", "o 3"]
 

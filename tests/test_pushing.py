@@ -7,7 +7,7 @@ import pytest
 
 from sandbox.messages import text_message
 from sandbox.testing import APPID, SECRET
-from tests.conftest import FaultyStore, Time
+from tests.conftest import FaultyStore, Time, begin
 from wechat.errors import TransportError, WeChatError
 from wechat.platform.pushing import Pushing
 from wechat.trouble import troubles
@@ -203,7 +203,7 @@ def test_while_it_is_not_known_whether_it_is_closed_the_attempt_is_held(hanging)
 def test_nobody_types_for_who_has_the_answer(hanging):
     account, api = hanging
     outbox = account.app.delivery._outbox
-    entry, _ = account.app.delivery._ledger.begin("key", "o", True)
+    entry, _ = begin(account.app.delivery._ledger, "key", "o", True)
     account.app.delivery._ledger.end(entry, b"x", None, None)
     assert outbox.show_typing(entry).wait(5)
     assert api.typed == []

@@ -150,13 +150,8 @@ class Entries(ABC):
         """What puts the record into the store, in place of what the entry has there."""
 
     @abstractmethod
-    def attend(self, entry: Entry, is_new: bool) -> bool:
-        """Whether the caller of `announce` has to answer the message."""
-
-    def begin(self, key: str, openid: str, is_slow: bool) -> tuple[Entry, bool]:
-        """The message with this key, and whether the caller has to answer it."""
-        entry, is_new = self.announce(key, openid, is_slow)
-        return entry, self.attend(entry, is_new)
+    def _attend(self, entry: Entry, is_new: bool) -> bool:
+        """Whether the caller has to answer a message of which others may know."""
 
     def announce(self, key: str, openid: str, is_slow: bool) -> tuple[Entry, bool]:
         """The message with this key, and whether it is new: then its record is queued, and waits for `attend`."""
@@ -173,6 +168,10 @@ class Entries(ABC):
                 self._known.add(key, entry)
             entry.held += 1
         return entry, is_new
+
+    def attend(self, entry: Entry, is_new: bool) -> bool:
+        """Whether the caller of `announce` has to answer the message."""
+        return (is_new and not entry.write) or self._attend(entry, is_new)
 
     def leave(self, entry: Entry) -> None:
         """Note that the caller of `attend` has answered. With the last one, what another process has is forgotten."""

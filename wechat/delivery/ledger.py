@@ -163,10 +163,8 @@ class Ledger(Entries):
             if not found:
                 self._owners.forget(dead)
 
-    def attend(self, entry: Entry, is_new: bool) -> bool:
+    def _attend(self, entry: Entry, is_new: bool) -> bool:
         if is_new:
-            if not entry.write:
-                return True
             record = entry.record
             try:
                 while entry.record is record:  # as long as what is there is of another version
