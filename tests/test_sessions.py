@@ -58,9 +58,15 @@ def test_a_handler_that_raises_changes_nothing_and_holds_up_nobody(sessions):
     assert read(sessions) == {}
 
 
-def test_what_is_not_json_is_an_error_of_the_handler(sessions):
-    with pytest.raises(TypeError), sessions.open("o") as session:
-        session["a"] = object()
+LOOP = []
+LOOP.append(LOOP)
+
+
+@pytest.mark.parametrize("value", [{1, 2}, [object()], LOOP])
+def test_what_is_not_json_is_an_error_of_the_handler_that_names_its_key(sessions, value):
+    said = f"session\\['since'\\] is a {type(value).__name__}"
+    with pytest.raises((TypeError, ValueError), match=said), sessions.open("o") as session:
+        session.update(name="x", since=value)
     assert read(sessions) == {}
 
 

@@ -8,6 +8,7 @@ from typing import Any
 
 from wechat.digests import random_hex
 from wechat.errors import StoreError
+from wechat.masking import printable
 from wechat.store.base import Change, Store
 from wechat.store.owners import Owners
 
@@ -117,7 +118,7 @@ class Sessions:
             before = self._store.ask("a session begins empty", None, self._store.get, f"session:{openid}") or "{}"
             session: dict[str, Any] = json.loads(before)
             yield session
-            after = json.dumps(session, ensure_ascii=False)
+            after = _pack(session)
             if after != before:
                 self._write(openid, after, [self._owners.hold(f"lock:{openid}", LONGEST, ticket)] if is_locked else [])
         finally:
@@ -145,3 +146,18 @@ class Sessions:
         change = Change(f"session:{openid}", ..., None if text == "{}" else text, LIFE)
         if not self._store.ask("a session is lost", True, self._store.swap, change, *locks):
             logger.warning("a session is lost: another process took it while this one stood still")
+
+
+def _pack(session: dict[str, Any]) -> str:
+    try:
+        return json.dumps(session, ensure_ascii=False)
+    except (TypeError, ValueError) as error:
+        for key in session:
+            try:
+                json.dumps({key: session[key]})
+            except (TypeError, ValueError):
+                said = (
+                    f"session[{printable(repr(key))}] is a {type(session[key]).__name__}: a session takes what JSON has"
+                )
+                raise type(error)(said) from error
+        raise
