@@ -1,13 +1,12 @@
 """The modules of a folder, whatever they do while they are imported."""
 
-import difflib
 import importlib
 import pkgutil
 import re
 import sys
 import tokenize
 import traceback
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 from types import ModuleType
 
@@ -89,17 +88,20 @@ def _hints(folder: Path, error: BaseException, file: Path) -> Iterator[str]:
 def _import_hint(folder: Path, package: str, *rest: str) -> str:
     stems = [file.stem for file in folder.glob("*.py")]
     if package == PACKAGE:
-        close = difflib.get_close_matches(rest[0], stems, n=1) if rest else []
-        return f"there is no {'.'.join(rest)}.py in {folder.name}/" + "".join(
-            f": did you mean {stem}?" for stem in close
-        )
+        close = rest and closest(rest[0], stems)
+        return f"there is no {'.'.join(rest)}.py in {folder.name}/" + (f": did you mean {close}?" if close else "")
     if package in stems:
         return f"write: from {PACKAGE}.{package} import ..."
-    meant = "".join(
-        f"; or did you mean {name}?"
-        for name in difflib.get_close_matches(package, sys.stdlib_module_names, n=1, cutoff=0.8)
-    )
-    return f"python -m pip install {PIP.get(package, package)}, and a line in requirements.txt{meant}"
+    meant = closest(package, sys.stdlib_module_names, 0.8)
+    said = f"python -m pip install {PIP.get(package, package)}, and a line in requirements.txt"
+    return said + (f"; or did you mean {meant}?" if meant else "")
+
+
+def closest(name: str, names: Iterable[str], cutoff: float = 0.6) -> str:
+    """The one of the names that is most like it, by a ratio of `cutoff` at least; empty where none is."""
+    from difflib import get_close_matches  # which nobody needs who does not mistype
+
+    return next(iter(get_close_matches(name, list(names), n=1, cutoff=cutoff)), "")
 
 
 def _is_utf8(file: Path) -> bool:

@@ -1,16 +1,15 @@
 """Mistakes that stop nothing and would be silent: what `check`, the start and each reload say about handlers."""
 
 import ast
-import difflib
 import inspect
 import re
 import sys
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 
 from wechat.calling import Function, Route
 from wechat.errors import short
-from wechat.importing import PACKAGE
+from wechat.importing import PACKAGE, closest
 from wechat.kinds import EVENTS, MSG_TYPES
 from wechat.marks import BUSY, DEFAULT, ERROR, marks_of, spell, where
 from wechat.routing import Routes, arounds_of
@@ -53,12 +52,8 @@ def unknown_settings(environ: Mapping[str, str]) -> Iterator[str]:
     """A line for each name that begins like a setting and is none, with the nearest that is one."""
     for name in sorted(environ):
         if name.upper().startswith(("WECHAT", "WEIXIN")) and name not in NAMES:
-            close = _closest(name.upper(), NAMES)
+            close = closest(name.upper(), NAMES)
             yield f"{name} is not a setting of the server" + (f": did you mean {close}?" if close else "")
-
-
-def _closest(name: str, names: Iterable[str], cutoff: float = 0.6) -> str:
-    return next(iter(difflib.get_close_matches(name, list(names), n=1, cutoff=cutoff)), "")
 
 
 # Paths
@@ -71,9 +66,9 @@ def _of_path(mark: str, path: Route) -> Iterator[str]:
         if name := EVENT_NAMES.get(head):
             yield f'{said}: the name of an event comes second: write @{mark}("event", "{name}")'
         else:
-            also = f', or @{mark}("{close}")' if (close := _closest(head, MSG_TYPES)) else ""
+            also = f', or @{mark}("{close}")' if (close := closest(head, MSG_TYPES)) else ""
             yield f'{said}: WeChat has no MsgType "{head}": did you mean @{mark}("text", "{head}"){also}?'
-    elif head == "event" and isinstance(event, str) and (close := _closest(event, EVENT_NAMES, 0.8)) not in ("", event):
+    elif head == "event" and isinstance(event, str) and (close := closest(event, EVENT_NAMES, 0.8)) not in ("", event):
         yield f'{said}: WeChat has no event "{event}": did you mean "{EVENT_NAMES[close]}"?'
     for part, pattern in zip(path[1:], PATTERNS[1:], strict=False):
         if isinstance(part, str) and pattern.search(part):
