@@ -1,7 +1,9 @@
 """Messages that wait together: one write stores their records, and each is answered as if it were alone."""
 
+import gc
 import sqlite3
 import threading
+import weakref
 from concurrent.futures import ThreadPoolExecutor
 
 import pytest
@@ -131,3 +133,16 @@ def test_what_asks_for_a_reply_waits_for_no_message_that_nobody_has_taken(accoun
     retry = environ(push)
     account.app.open_all([asking, retry])
     assert answer_alone(account, asking).status_code == 200
+
+
+def test_what_was_refused_is_given_back_at_once(account):
+    """Beside 256 KB that nobody signed, the error would keep all that was prepared with it."""
+    refused = [environ(b"x" * 1000, query="timestamp=1") for _ in range(3)]
+    account.app.open_all(refused)
+    errors = [weakref.ref(each["wxserver.opened"]) for each in refused]
+    gc.disable()
+    try:
+        answers(account, *refused)
+        assert [error() for error in errors] == [None] * 3
+    finally:
+        gc.enable()
