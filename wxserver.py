@@ -131,7 +131,10 @@ class Application:
         """The way of a message: each step takes what the one before it gives. Raises Refusal."""
         opened = request.environ.pop(OPENED, None) or self.open(request)
         if isinstance(opened, Exception):
-            raise opened
+            try:
+                raise opened
+            finally:
+                del opened  # the error knows this frame, and all that was opened with it: nothing may be a ring
         announced, seal = opened
         document = self.delivery.go_on(announced) if announced else b""
         if not document:

@@ -418,8 +418,8 @@ class FaultyStore(MemoryStore):
 
 def begin(ledger, key, openid, is_slow):
     """The message with this key, and whether the caller has to answer it."""
-    entry, is_new = ledger.announce(key, openid, is_slow)
-    return entry, ledger.attend(entry, is_new)
+    entry, is_ours = ledger.announce(key, openid, is_slow)
+    return entry, ledger.attend(entry, is_ours)
 
 
 class Machine:

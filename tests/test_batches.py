@@ -1,6 +1,9 @@
 """Messages that wait together: one write stores their records, and each is answered as if it were alone."""
 
+import gc
 import sqlite3
+import threading
+import weakref
 from concurrent.futures import ThreadPoolExecutor
 
 import pytest
@@ -25,14 +28,26 @@ def slow(msg):
 
 
 @pytest.fixture
-def account(make_account, tmp_path):
-    made = make_account(HANDLERS, WECHAT_STORE=f"sqlite:{tmp_path}/store.db")
-    yield made
-    made.app.close()
+def make_process(make_account, tmp_path):
+    """Makes processes that share a store."""
+    made = []
+
+    def make():
+        made.append(make_account(HANDLERS, WECHAT_STORE=f"sqlite:{tmp_path}/store.db"))
+        return made[-1]
+
+    yield make
+    for each in made:
+        each.app.close()
 
 
-def environ(content, query=None, path="/weixin", method="POST"):
-    body = content if isinstance(content, bytes) else text_message(content, f"o_{content}").encode()
+@pytest.fixture
+def account(make_process):
+    return make_process()
+
+
+def environ(content, query=None, path="/weixin", method="POST", openid=None):
+    body = content if isinstance(content, bytes) else text_message(content, openid or f"o_{content}").encode()
     request = Request.blank(path, method=method, body=body if method == "POST" else None)
     request.environ["QUERY_STRING"] = signed_query(TOKEN) if query is None else query
     return request.environ
@@ -40,6 +55,16 @@ def environ(content, query=None, path="/weixin", method="POST"):
 
 def answers(account, *environs):
     return [Request(each).send(account.app) for each in environs]
+
+
+def answer_alone(account, one):
+    """The answer to one of the requests, while no worker takes another."""
+    said = []
+    thread = threading.Thread(target=lambda: said.extend(answers(account, one)), daemon=True)
+    thread.start()
+    thread.join(4)
+    assert said, "it waits for a message that no worker has taken"
+    return said[0]
 
 
 def test_the_records_of_all_are_one_write(account, monkeypatch):
@@ -90,3 +115,34 @@ def test_where_the_store_is_away_each_is_answered_all_the_same(account, monkeypa
     pushes = [environ(f"away {number}") for number in range(3)]
     account.app.open_all(pushes)
     assert [nodes(response)["Content"] for response in answers(account, *pushes)] == [f"away {n} 1" for n in range(3)]
+
+
+def test_a_retry_waits_for_no_attempt_that_nobody_has_taken(account):
+    """Two workers may prepare at a time: the retry may be taken first, by the last worker that is free."""
+    push = text_message("twice").encode()
+    first, retry = environ(push), environ(push)
+    account.app.open_all([first, retry])
+    assert nodes(answer_alone(account, retry))["Content"] == "twice 1"
+    assert nodes(answers(account, first)[0])["Content"] == "twice 1"
+
+
+def test_what_asks_for_a_reply_waits_for_no_message_that_nobody_has_taken(account, make_process):
+    push, asking = text_message("slow", "o_user").encode(), environ("继续", openid="o_user")
+    other = environ(push)
+    make_process().app.open_all([other])
+    retry = environ(push)
+    account.app.open_all([asking, retry])
+    assert answer_alone(account, asking).status_code == 200
+
+
+def test_what_was_refused_is_given_back_at_once(account):
+    """Beside 256 KB that nobody signed, the error would keep all that was prepared with it."""
+    refused = [environ(b"x" * 1000, query="timestamp=1") for _ in range(3)]
+    account.app.open_all(refused)
+    errors = [weakref.ref(each["wxserver.opened"]) for each in refused]
+    gc.disable()
+    try:
+        answers(account, *refused)
+        assert [error() for error in errors] == [None] * 3
+    finally:
+        gc.enable()

@@ -717,6 +717,34 @@ def test_a_message_of_which_there_is_a_record_of_another_version_is_new(ours, st
     assert ours.end(entry, b"x", None, None) == RUNNING
 
 
+@pytest.mark.parametrize("is_flushed", [False, True])
+@pytest.mark.parametrize("is_promised", [False, True])
+def test_the_heartbeat_does_not_wait_for_a_retry_that_no_worker_has_taken(
+    start, machine, store, is_promised, is_flushed
+):
+    dead, ours = start("dead"), start("ours")
+    left, _ = begin(dead)
+    if is_promised:
+        dead.promise(left, "<xml/>")
+    machine.ended.add("dead")
+    ours._owners.look()
+    retry, is_ours = ours.announce("key", "o", True)
+    if is_flushed:
+        store.flush()
+    found = list(ours.abandoned())
+    assert found == ([retry] if is_promised else [])
+    assert ours.attend(retry, is_ours) is not is_promised, "what was promised goes on as the heartbeat found it"
+    assert (read(store).owner, read(store).attempts) == ("ours", 2)
+
+
+@pytest.mark.parametrize("is_first", [False, True])
+def test_of_two_attempts_that_are_announced_the_first_that_is_attended_to_answers(ledger, is_first):
+    attempts = [ledger.announce("key", "o", True) for _ in range(2)]
+    if not is_first:
+        attempts.reverse()
+    assert [ledger.attend(*attempt) for attempt in attempts] == [True, False]
+
+
 TEXTS, FLAGS, COUNTS = st.text(max_size=9), st.booleans(), st.integers(0, 5)
 
 

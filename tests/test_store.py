@@ -367,6 +367,17 @@ def test_what_is_to_be_written_soon_is_written_in_20_ms_by_itself(store):
     eventually(lambda: store.get("a") == "1")
 
 
+def test_where_the_host_gave_no_thread_for_that_the_next_one_is_asked_for(store, monkeypatch):
+    def refuse(task, name):
+        raise RuntimeError("can't start new thread")
+
+    with monkeypatch.context() as no_threads:
+        no_threads.setattr(store._world, "start", refuse)
+        store.swap_soon(Change("a", None, "1", LONG), lambda: None)
+    store.swap_soon(Change("b", None, "2", LONG), lambda: None)
+    eventually(lambda: (store.get("a"), store.get("b")) == ("1", "2"))
+
+
 def test_who_wanted_it_soon_is_told_where_another_value_was_there(store):
     told = threading.Event()
     store.set("a", "other", LONG)

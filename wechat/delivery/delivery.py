@@ -37,7 +37,7 @@ DIRECT = ""  # in the log: with this attempt, the first or a later one
 LONG_FOR_UNMARKED = 1.0  # seconds
 MOST_STARTS = 3  # each of which ended with the death of its process
 
-Announced = tuple[Push, bool, Entry, bool]  # whether its handler may be slow, whether its record is new
+Announced = tuple[Push, bool, Entry, bool]  # whether its handler may be slow, whether the caller has it already
 
 
 class Delivery(Runner):
@@ -55,9 +55,9 @@ class Delivery(Runner):
 
     def go_on(self, announced: Announced) -> bytes:
         """The document that answers the attempt that was announced."""
-        push, is_slow, entry, is_new = announced
+        push, is_slow, entry, is_ours = announced
         try:
-            is_ours, attempt = self._ledger.attend(entry, is_new), entry.record.attempts
+            is_ours, attempt = self._ledger.attend(entry, is_ours), entry.record.attempts
             if is_ours and not is_slow and (attempt == 1 or self._ledger.start(entry)):
                 self.do(entry, push)
                 if not entry.is_running:  # a fast handler may have handed the message on to a slow one

@@ -92,7 +92,7 @@ class Entry:
     msg_id = ""  # for the log
     raw: str | None = None  # what the store holds
     linked: tuple[str, ...] = ()  # the indexes that it has there
-    write: Write | None = None  # of its first record, until somebody attends to it
+    write: Write | None = None  # of its first record, until an attempt, whichever it is, attends to it
     moved: threading.Event | None = None
     tries, ends = 0, 0.0  # how often it was sent in vain, and until when that goes on
     is_told, parts = False, 0  # whether the user knows of 继续; customer messages that went out
@@ -150,28 +150,28 @@ class Entries(ABC):
         """What puts the record into the store, in place of what the entry has there."""
 
     @abstractmethod
-    def _attend(self, entry: Entry, is_new: bool) -> bool:
+    def _attend(self, entry: Entry) -> bool:
         """Whether the caller has to answer a message of which others may know."""
 
     def announce(self, key: str, openid: str, is_slow: bool) -> tuple[Entry, bool]:
-        """The message with this key, and whether it is new: then its record is queued, and waits for `attend`."""
+        """The message with this key, and whether the caller has it already; else its record is queued for `attend`."""
         with self._lock:
-            entry, is_new = self._known.get(key), False
+            entry, is_ours = self._known.get(key), False
             if not entry:
                 if self._known.is_over(key):
                     return Entry(key, Record(DONE), self._world.lock()), False
                 record = Record(RUNNING, self._owners.me, 1, 0 if is_slow else 1, is_slow, False, openid)
-                entry, is_new = Entry(key, record, self._world.lock()), True
-                if self._is_shared or is_slow:
+                entry = Entry(key, record, self._world.lock())
+                is_ours = not (self._is_shared or is_slow)
+                if not is_ours:
                     entry.write = self._store.queue(self._change(entry, record))
-                    entry.lock.acquire()  # whoever comes now waits until it is known whose the message is
                 self._known.add(key, entry)
             entry.held += 1
-        return entry, is_new
+        return entry, is_ours
 
-    def attend(self, entry: Entry, is_new: bool) -> bool:
+    def attend(self, entry: Entry, is_ours: bool) -> bool:
         """Whether the caller of `announce` has to answer the message."""
-        return (is_new and not entry.write) or self._attend(entry, is_new)
+        return is_ours or self._attend(entry)
 
     def leave(self, entry: Entry) -> None:
         """Note that the caller of `attend` has answered. With the last one, what another process has is forgotten."""

@@ -163,16 +163,14 @@ class Ledger(Entries):
             if not found:
                 self._owners.forget(dead)
 
-    def _attend(self, entry: Entry, is_new: bool) -> bool:
-        if is_new:
-            record = entry.record
-            try:
-                while entry.record is record:  # as long as what is there is of another version
-                    write, entry.write = entry.write, None
-                    if self._write((entry, record), write=write):
-                        return True
-            finally:
-                entry.lock.release()
+    def _attend(self, entry: Entry) -> bool:
+        with entry.lock:
+            write, entry.write, record = entry.write, None, entry.record
+            is_new = write is not None
+            while is_new and entry.record is record:  # as long as what is there is of another version
+                if self._write((entry, record), write=write):
+                    return True
+                write = None
         if not self._move(entry, OPEN, None, attempts=1):  # it is done, and this process alone counts
             entry.record = replace(entry.record, attempts=entry.record.attempts + 1)
             return False

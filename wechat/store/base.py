@@ -130,7 +130,8 @@ class Store(ABC):
         self._queue.append(Write((change,), missed))
         if not self._is_due:
             self._is_due = True
-            self._start(self._flush_soon)
+            if not self._start(self._flush_soon):
+                self._is_due = False  # the next one may have a thread
 
     def flush(self) -> None:
         """Make the changes that are queued, or to be made soon."""
@@ -188,9 +189,11 @@ class Store(ABC):
             if write.missed and not write.is_made:
                 self._start(write.missed)  # without the locks of whoever writes
 
-    def _start(self, task: Callable[[], None]) -> None:
-        with suppress(RuntimeError):  # the interpreter ends
+    def _start(self, task: Callable[[], None]) -> bool:
+        with suppress(RuntimeError):  # the interpreter ends, or the host gives no more threads
             self._world.start(task, "store")
+            return True
+        return False
 
     def _flush_soon(self) -> None:
         self._world.sleep(SOON)
