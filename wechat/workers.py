@@ -21,7 +21,7 @@ logger = logging.getLogger("waitress")
 FEWEST = 2  # at work while requests come; more of them take the interpreter from each other
 PATIENCE = 0.005  # seconds without a request taken, after which those at work count as blocked
 FULL = 1.0  # seconds after which workers without a rest are said to be busy
-MOST_AT_ONCE = 64  # requests that are prepared together
+MOST_AT_ONCE = 16  # requests that are prepared together: where all workers are blocked, other processes wait for them
 MEMORY = 1.0  # seconds; after each of them one less counts as blocked
 
 
@@ -122,9 +122,10 @@ class Workers:
             batch = [self._tasks.popleft() for _ in range(min(len(self._tasks), MOST_AT_ONCE))]
         try:
             self._prepare(batch)
-        except Exception as error:
+        except BaseException as error:
             log_error(logger, "requests are answered one by one", error)
         with self._lock:
+            self._taken = self._world.monotonic()
             self._prepared.extend(batch[1:])  # any worker takes them: an answer may take long
             if self._at_work < self._enough:
                 self._call_one()
