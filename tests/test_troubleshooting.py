@@ -34,12 +34,12 @@ def hello(msg): return "Hello!"
 
 @on("text", "report", slow=True)
 def report(msg):
-    time.sleep(0.4)
+    time.sleep(0.8)
     return "The report."
 
 @on("text", "agent", slow=True)
 def agent(msg):
-    time.sleep(0.4)
+    time.sleep(0.8)
     return Transfer()
 
 @on("text", "hang", timeout=0.4)
