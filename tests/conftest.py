@@ -76,6 +76,7 @@ def pytest_collection():
     try:
         return (yield)
     finally:
+        gc.freeze()  # no later collection looks at 6,000 tests
         gc.enable()
         sys.dont_write_bytecode = was
 

@@ -597,14 +597,14 @@ def test_in_cloud_mode_the_sandbox_itself_has_no_token_and_the_page_all_modes(sa
 
 
 def test_what_is_refused_to_an_unverified_account_in_the_cloud_closes_nothing_for_the_others(sandbox):
-    process = sandbox()
+    process = sandbox(WECHAT_REPLY_WITHIN="0.8")
     (process.handlers / "zz.py").write_text(
         'import time\nfrom wechat.routing import on\n@on("text", "later", slow=True)\ndef later(msg):\n'
-        "    time.sleep(6)\n    return 'second'\n",
+        "    time.sleep(1.8)\n    return 'second'\n",
         "utf-8",
     )
     events(process, lambda event: event["kind"] == "handlers")
-    unverified = push_by_page(process, mode="cloud", account="unverified", fields={"Content": "later"})
+    unverified = push_by_page(process, mode="cloud", account="unverified", fields={"Content": "later"}, hang_up=1.2)
     assert answer(process, unverified)["reply"]["Content"] == "second"  # a second attempt: nothing may be pushed
     number = push_by_page(process, mode="cloud", fields={"Content": "later"})
     assert answer(process, number)["reply"] is None

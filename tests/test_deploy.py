@@ -411,8 +411,8 @@ def test_what_a_user_sends_is_answered_in_order_behind_nginx(start_behind_nginx,
 
     pids = set()
     with ThreadPoolExecutor(6) as pool:
-        for turn in range(12):
-            if is_killed and turn == 6:
+        for turn in range(8):
+            if is_killed and turn == 4:
                 end(0, signal.SIGKILL)
             answers = list(pool.map(send, [f"o{turn:027}"] * 6, range(6)))
             assert [answer.split()[1] for answer in answers] == ["012345"[: number + 1] for number in range(6)]

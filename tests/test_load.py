@@ -116,7 +116,7 @@ def test_no_acknowledged_message_stays_unanswered_across_50_times_kill_9(serve, 
     for thread in threads:
         thread.start()
     for _ in range(KILLS):
-        time.sleep(chance.uniform(0.05, 0.4))
+        time.sleep(chance.uniform(0.05, 0.25))
         state["server"].process.kill()
         state["server"].process.wait(10)
         state["server"] = serve("-c", SERVE, str(folder), **environ)

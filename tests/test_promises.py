@@ -406,6 +406,7 @@ def test_continue_is_answered_while_all_slow_workers_are_busy(start, tmp_path):
     assert say(server, "继续")[1].startswith("done slow 1.75")
     for thread in threads:
         thread.join()
+    server.process.kill()  # it would wait for what nobody fetches
 
 
 def test_the_sessions_of_one_user_do_not_hold_up_another_one(start, tmp_path):
