@@ -106,7 +106,8 @@ class Watch:
         # It begins anew with a run, or where it was taken over, or turns out not to have arrived.
         reply = (story, len(story.runs) + len(story.adopted) + story.begun_anew, story.part_of(request.text))
         if reply not in sent:
-            self._check_turn(story, request.process, sent)
+            if not story.begun_anew:
+                self._check_turn(story, request.process, sent)
             sent.append(reply)
         elif sent[-1] != reply:
             self.break_("a user's replies are not mixed", story.letter.name)
@@ -174,6 +175,7 @@ class Watch:
         is_frozen = now - self.last_freeze < TIMEOUT  # what it stood still for is not counted out
         if all(now - run.began_at < TIMEOUT for run in runs) and not is_frozen:
             self.break_("a handler has the time that it says", letter.name)
+        self.story(letter).is_timed_out = True
         for run in runs:
             self.ended(run)
 
@@ -427,10 +429,11 @@ class Watch:
         self._check_nothing_is_open()
 
     def _check_session(self, user):
-        """What a handler put into its session is there, unless its process ended or stood still before that."""
+        """What a handler put into its session is there, unless its process ended or stood still, or its time was up."""
+        late = {story.letter.name for story in self.stories.values() if story.is_timed_out}
         (shelf,) = self._simulation.shelves() or [None]
         kept = json.loads((shelf and shelf.get(f"session:{user}")) or "{}").get("seen", ())
-        lost = [n for n, process in self._remembered[user] if n not in kept and self._may_hold(process)]
+        lost = [n for n, process in self._remembered[user] if n not in {*kept, *late} and self._may_hold(process)]
         if lost and not self.has_store_trouble:
             self.break_("a session keeps what is put into it", f"{user}: {lost}")
 

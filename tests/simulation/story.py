@@ -50,6 +50,7 @@ class Story:
         self.overtaken = 0  # fetches that were still on their way at a later one
         self.has_apology = self.is_apology_last = self.is_head_late = False
         self.was_kept = False  # for 继续, or a part of it
+        self.is_timed_out = False  # it may go on, and nobody waits for it
         self._pieces = []  # from where to where in the reply
         self._furthest = self._last = 0  # where a piece ended
 
