@@ -157,46 +157,69 @@ def hold_up(workers, number=1):
     return held
 
 
-def test_all_that_wait_when_a_worker_takes_one_are_prepared_together():
-    prepared = []
-    workers = Workers(1, prepared.append)
-    (held,) = hold_up(workers)
-    waiting = [Request() for _ in range(5)]
+@pytest.fixture
+def patient(monkeypatch):
+    """No worker that is at work counts as blocked."""
+    monkeypatch.setattr("wechat.workers.PATIENCE", 60.0)
+
+
+def let_wait(workers, number):
+    """Requests that are answered as soon as a worker takes them."""
+    waiting = [Request() for _ in range(number)]
     for request in waiting:
         request.may_go.set()
         workers.add_task(request)
-    held.may_go.set()
-    assert all(request.is_answered.wait(5) for request in waiting)
-    assert prepared == [waiting], "and the first one, which was alone, was not"
+    return waiting
 
 
-def test_one_that_blocks_holds_up_none_that_was_prepared_with_it():
-    workers = Workers(3, len)
-    held = hold_up(workers, 3)
-    blocks, *others = [Request() for _ in range(5)]
-    for request in (blocks, *others):
-        workers.add_task(request)
-    for request in others:
-        request.may_go.set()
+def test_all_that_wait_when_a_worker_takes_one_are_prepared_together(patient):
+    prepared = []
+    workers = Workers(8, prepared.append)
+    held = hold_up(workers, FEWEST)
+    waiting = let_wait(workers, 5)
     held[0].may_go.set()
-    assert blocks.is_at_work.wait(5)
-    assert not any(request.is_answered.is_set() for request in others), "all workers are blocked"
+    assert all(request.is_answered.wait(5) for request in waiting)
+    assert prepared == [waiting], "and the first ones, which were alone, were not"
     held[1].may_go.set()
+
+
+def test_one_that_blocks_holds_up_none_that_was_prepared_with_it(monkeypatch):
+    monkeypatch.setattr("wechat.workers.PATIENCE", 0.3)  # all of them come meanwhile
+    prepared = []
+    workers = Workers(8, prepared.append)
+    held = hold_up(workers, FEWEST)
+    blocks = Request()
+    workers.add_task(blocks)
+    others = let_wait(workers, 4)
     assert all(request.is_answered.wait(5) for request in others)
+    assert prepared == [[blocks, *others]]
+    assert not blocks.is_answered.is_set()
     for request in (blocks, *held):
         request.may_go.set()
 
 
-def test_where_nothing_can_be_prepared_each_is_answered_all_the_same(caplog):
+def test_while_all_workers_are_blocked_nothing_is_prepared():
+    """Another process would wait for what has begun here."""
+    prepared = []
+    workers = Workers(FEWEST, prepared.append)
+    held = hold_up(workers, FEWEST)
+    waiting = let_wait(workers, 3)
+    while not workers._is_full:
+        time.sleep(0.001)
+    held[0].may_go.set()
+    assert all(request.is_answered.wait(5) for request in waiting)
+    assert prepared == []
+    held[1].may_go.set()
+
+
+def test_where_nothing_can_be_prepared_each_is_answered_all_the_same(patient, caplog):
     def fail(tasks):
         raise OSError("no such thing")
 
-    workers = Workers(1, fail)
-    (held,) = hold_up(workers)
-    waiting = [Request() for _ in range(3)]
-    for request in waiting:
-        request.may_go.set()
-        workers.add_task(request)
-    held.may_go.set()
+    workers = Workers(8, fail)
+    held = hold_up(workers, FEWEST)
+    waiting = let_wait(workers, 3)
+    held[0].may_go.set()
     assert all(request.is_answered.wait(5) for request in waiting)
     assert "requests are answered one by one" in caplog.text
+    held[1].may_go.set()

@@ -21,7 +21,7 @@ logger = logging.getLogger("waitress")
 FEWEST = 2  # at work while requests come; more of them take the interpreter from each other
 PATIENCE = 0.005  # seconds without a request taken, after which those at work count as blocked
 FULL = 1.0  # seconds after which workers without a rest are said to be busy
-MOST_AT_ONCE = 16  # requests that are prepared together: where all workers are blocked, other processes wait for them
+MOST_AT_ONCE = 16  # requests that are prepared together
 MEMORY = 1.0  # seconds; after each of them one less counts as blocked
 
 
@@ -35,7 +35,7 @@ class Task(Protocol):
 class Workers:
     """Up to `most` threads, each started when it is first needed; who rested last works first, its memory is warm.
 
-    What several requests can do together `prepare` does, for all that wait when a worker takes one. This is what
+    What several requests can do together `prepare` does, for those that wait when a worker takes one. This is what
     waitress calls a task dispatcher.
     """
 
@@ -117,7 +117,8 @@ class Workers:
             self._taken = now = self._world.monotonic()
             if self._enough > FEWEST and now >= self._lower_at:
                 self._enough, self._lower_at = self._enough - 1, now + MEMORY
-            if self._prepared or not self._prepare or len(self._tasks) == 1:
+            # Where all are blocked, another process may sooner have a worker for what is not begun here.
+            if self._prepared or not self._prepare or self._is_full or len(self._tasks) == 1:
                 return (self._prepared or self._tasks).popleft()
             batch = [self._tasks.popleft() for _ in range(min(len(self._tasks), MOST_AT_ONCE))]
         try:
