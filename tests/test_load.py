@@ -2,11 +2,13 @@
 
 import http.client
 import random
+import signal
 import subprocess
 import sys
 import threading
 import time
 from collections import defaultdict
+from concurrent.futures import ThreadPoolExecutor
 
 import pytest
 
@@ -15,6 +17,7 @@ from sandbox.platform import Endpoint, signed_query
 from sandbox.testing import APPID, SECRET
 from tests.conftest import ROOT, TOKEN
 from tests.test_promises import SERVE, shown, wait_until
+from tests.test_wxserver import exchange
 
 HANDLERS = """
 import os, re, time
@@ -130,6 +133,20 @@ def test_no_acknowledged_message_stays_unanswered_across_50_times_kill_9(serve, 
 
     # Where the machine is slow, most of what is left has been started twice, and starts one by one.
     assert wait_until(is_all_answered, 90)
+
+
+@pytest.mark.skipif(not hasattr(signal, "SIGHUP"), reason="there are no terminals that hang up")
+def test_a_terminal_that_is_closed_ends_the_server_as_sigterm_does_but_not_under_nohup(serve, folder):
+    server, kept = serve("-c", SERVE, str(folder)), serve(sys.executable, "wxserver.py", python="nohup")
+    push = f"/weixin?{signed_query(TOKEN)}", text_message("slow 0.5").encode()
+    with ThreadPoolExecutor(1) as pool:
+        answer = pool.submit(exchange, server.port, "POST", *push)
+        time.sleep(0.2)
+        for each in (server, kept):
+            each.process.send_signal(signal.SIGHUP)
+        assert shown(answer.result()[1]) == "slow 0.5"
+    assert server.process.wait(10) == 0
+    assert exchange(kept.port, "GET", "/healthz") == (200, b'{"status": "ok"}')
 
 
 def test_sigterm_with_20_requests_in_flight_gives_20_answers_and_status_0(serve, folder):

@@ -19,6 +19,8 @@ logger = logging.getLogger("wxserver")
 
 # Ctrl-C, a supervisor's request, Ctrl-Break: https://docs.python.org/3/library/signal.html#signal.SIGBREAK
 END_SIGNALS = [getattr(signal, name) for name in ("SIGINT", "SIGTERM", "SIGBREAK") if hasattr(signal, name)]
+if hasattr(signal, "SIGHUP") and signal.getsignal(signal.SIGHUP) != signal.SIG_IGN:  # as nohup leaves it
+    END_SIGNALS.append(signal.SIGHUP)  # a terminal that is closed
 
 # Without poll() there is select(), which fails on the 513th socket on Windows, listening ones included.
 MOST_CONNECTIONS = 1000 if hasattr(select, "poll") else 500
