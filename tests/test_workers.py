@@ -145,6 +145,18 @@ def test_where_the_host_gives_no_more_threads_those_that_there_are_answer(worker
     assert workers._threads == 1
 
 
+def test_where_the_host_gives_no_thread_at_all_the_request_waits_until_there_is_one(workers, monkeypatch):
+    def refuse(thread):
+        raise RuntimeError("can't start new thread")
+
+    request = Request()
+    request.may_go.set()
+    with monkeypatch.context() as host:
+        host.setattr(threading.Thread, "start", refuse)
+        workers.add_task(request)
+    assert request.is_answered.wait(5)
+
+
 # What waits together
 
 

@@ -85,6 +85,7 @@ class Workers:
                 self._world.start(self._work, "worker")
             except RuntimeError as error:  # the host gives no more threads: those that there are answer
                 self._troubles.note("no further worker", f": {error}")
+                self._has_tasks.set()  # where there is none at all, so that one is asked for again
                 return
             self._threads += 1
         else:
