@@ -12,6 +12,7 @@ from webob import Request
 from sandbox.messages import text_message
 from sandbox.platform import signed_query
 from tests.conftest import TOKEN, nodes
+from wechat.store.base import Change
 
 HANDLERS = """
 runs = []
@@ -77,6 +78,22 @@ def test_the_records_of_all_are_one_write(account, monkeypatch):
     said = [nodes(response)["Content"] for response in answers(account, *pushes)]
     assert said == [f"message {number} 1" for number in range(20)]
     assert writes == [20], "what was answered goes along with the next write"
+
+
+def test_a_batch_waits_for_nothing_that_others_queue_meanwhile(account, monkeypatch):
+    """Each write is a round trip to Redis: with ten clients, an answer took ten of them."""
+    store, writes = account.app.store, []
+    swap_each = store._swap_each
+
+    def swap_while_others_come(groups):
+        writes.append(len(groups))
+        if len(writes) < 5:
+            store.queue(Change(f"another {len(writes)}", None, "1", 60))
+        return swap_each(groups)
+
+    monkeypatch.setattr(store, "_swap_each", swap_while_others_come)
+    account.app.open_all([environ("one"), environ("two")])
+    assert writes == [2]
 
 
 def test_what_is_refused_or_no_message_is_answered_as_alone(account):

@@ -230,6 +230,17 @@ def test_what_is_pipelined_behind_a_slow_request_has_its_time_after_that(make_si
     assert answered(site, client).startswith(b"HTTP/1.1 200")
 
 
+def test_an_answer_waits_for_no_request_that_is_pipelined_behind_it(make_site):
+    site = make_site()
+    site.server.adj.send_bytes = 18_000  # as in `bind()`
+    client = site.connect(REQUEST + WAIT)
+    site.wait_for_work()
+    assert answered(site, client).startswith(b"HTTP/1.1 200")
+    (channel,) = site.server.active_channels.values()
+    assert channel.requests
+    assert not channel.writable(), "the loop would spin"
+
+
 def test_a_client_that_does_not_take_its_answer_is_let_go(make_site):
     """waitress marks it as to be closed, and waits until it can write to it, which is never."""
     site = make_site(size=8_000_000)

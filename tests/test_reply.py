@@ -121,7 +121,7 @@ def test_a_longer_text_is_cut_between_characters_and_the_loss_is_logged(content,
 
 
 @pytest.mark.parametrize(
-    "nothing", [None, "", [], Text(""), News([]), Raw(""), "\x00\x1d", " ", "\n", Text("\u3000 \x00")]
+    "nothing", [None, "", [], Text(""), News([]), Raw(""), Raw("\n"), "\x00\x1d", " ", "\n", Text("\u3000 \x00")]
 )
 def test_nothing_to_say_is_no_reply(nothing):
     assert to_reply(nothing) is None

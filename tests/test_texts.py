@@ -40,6 +40,10 @@ def silent(msg):
 def long(msg):
     return "长" * 1000
 
+@on("text", "low")
+def low(msg):
+    return "\\n" * 2100 + "down"
+
 @on("text", "nearly full")
 def nearly_full(msg):
     return "。" * 682
@@ -126,6 +130,7 @@ def test_two_modules_with_other_words_stop_the_start_and_are_both_named(tmp_path
         ("from wechat.texts import Texts\nTEXTS = Texts(more=5)\n", 2, "more takes a text, not int"),
         ("from wechat.texts import Texts\nTEXTS = Texts(next=' “”。')\n", 2, "next is empty"),
         ("from wechat.texts import Texts\nTEXTS = Texts(announce='')\n", 2, "announce is empty"),
+        ("from wechat.texts import Texts\nTEXTS = Texts(busy=' \\x01')\n", 2, "busy is empty"),
         ("from wechat.texts import Texts\nTEXTS = Texts(mroe='x')\n", 2, "mroe"),
         ("from wechat.texts import Texts\nTEXTS = Texts(more='长' * 201)\n", 2, "more has more than 600 bytes"),
     ],
@@ -282,6 +287,10 @@ def test_who_has_asked_meanwhile_is_not_told(refusing):
     let_wait(account)
     assert account.say("next")["Content"] == "the reply"
     assert account.say("hi")["Content"] == "the model"
+
+
+def test_nobody_is_told_to_ask_for_a_rest_of_blanks(make_account):
+    assert make_account(HANDLERS).say("low")["Content"].strip() == "down"
 
 
 def test_what_is_announced_has_room_in_a_long_text(refusing, cloud):

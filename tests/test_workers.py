@@ -145,6 +145,18 @@ def test_where_the_host_gives_no_more_threads_those_that_there_are_answer(worker
     assert workers._threads == 1
 
 
+def test_where_the_host_gives_no_thread_at_all_the_request_waits_until_there_is_one(workers, monkeypatch):
+    def refuse(thread):
+        raise RuntimeError("can't start new thread")
+
+    request = Request()
+    request.may_go.set()
+    with monkeypatch.context() as host:
+        host.setattr(threading.Thread, "start", refuse)
+        workers.add_task(request)
+    assert request.is_answered.wait(5)
+
+
 # What waits together
 
 
@@ -210,6 +222,29 @@ def test_while_all_workers_are_blocked_nothing_is_prepared():
     assert all(request.is_answered.wait(5) for request in waiting)
     assert prepared == []
     held[1].may_go.set()
+
+
+def test_what_comes_later_is_not_begun_while_what_came_first_is_still_prepared(patient):
+    """As long as workers took one request each, they took them in their order."""
+    prepared, may_go_on = [], threading.Event()
+
+    def prepare(tasks):
+        prepared.append(tasks)
+        if len(prepared) == 1:
+            may_go_on.wait(5)
+
+    workers, waiting = Workers(8, prepare), []
+    for number, held in enumerate(hold_up(workers, FEWEST), 1):
+        waiting += let_wait(workers, 3)
+        held.may_go.set()
+        while len(prepared) < number:
+            time.sleep(0.001)
+    waiting += let_wait(workers, 1)
+    time.sleep(0.05)
+    assert not any(request.is_at_work.is_set() for request in waiting)
+    may_go_on.set()
+    assert all(request.is_answered.wait(5) for request in waiting)
+    assert prepared == [waiting[:3], waiting[3:6], waiting[6:]]
 
 
 def test_where_nothing_can_be_prepared_each_is_answered_all_the_same(patient, caplog):

@@ -63,6 +63,12 @@ class Channel(HTTPChannel):  # type: ignore[misc]
         if environ and self.environ is environ:
             self.server.application(environ, lambda *_: None)
 
+    def handle_write(self) -> None:
+        """Send what is ready also while a later request is answered: waitress would wait for `send_bytes`, and spin."""
+        if self.requests and self.total_outbufs_len:
+            self._flush_exception(self._flush_some_if_lockable)
+        super().handle_write()
+
     def handle_expt(self) -> None:
         """Close: nobody who speaks HTTP sends urgent data, and waitress would log it for ever."""
         self.handle_close()

@@ -219,6 +219,9 @@ class Raw(Reply):
     is_direct = may_be_empty = True
     body: str
 
+    def is_empty(self) -> bool:
+        return not self.body.strip()
+
 
 def to_reply(value: Any) -> Reply | None:
     """What a handler returned, as a reply value; None where it says nothing.

@@ -10,6 +10,7 @@ from types import ModuleType
 from typing import Any
 
 from wechat.errors import short
+from wechat.message import without_forbidden
 
 LONGEST = 600  # bytes of UTF-8, so that there is room for what they stand behind
 # Blanks, quotes and marks, which people type around a word that they were told in quotes, and WeChat hears.
@@ -40,7 +41,7 @@ class Texts:
                 raise TypeError(f"Texts: {field.name} takes a text, not {type(text).__name__}")
             if len(text.encode(errors="replace")) > LONGEST:
                 raise ValueError(f"Texts: {field.name} has more than {LONGEST} bytes of UTF-8")
-            if not text.strip() or not self.word:
+            if not without_forbidden(text).strip() or not self.word:
                 raise ValueError(f"Texts: {field.name} is empty")
             if text == field.default:
                 object.__setattr__(self, field.name, text.replace(Texts.next, self.next))

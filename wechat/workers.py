@@ -45,6 +45,8 @@ class Workers:
         self._lock = world.lock()
         self._tasks: deque[Task] = deque()
         self._prepared: deque[Task] = deque()
+        self._batches: deque[list[Task]] = deque()  # which are being prepared, and what waits for those before it
+        self._ready: list[list[Task]] = []  # the latter
         self._resting: list[threading.Lock] = []  # each is released to wake its thread
         self._threads, self._at_work = 0, 0
         self._enough = FEWEST  # at work: more where those that are have been blocked lately
@@ -83,6 +85,7 @@ class Workers:
                 self._world.start(self._work, "worker")
             except RuntimeError as error:  # the host gives no more threads: those that there are answer
                 self._troubles.note("no further worker", f": {error}")
+                self._has_tasks.set()  # where there is none at all, so that one is asked for again
                 return
             self._threads += 1
         else:
@@ -118,21 +121,33 @@ class Workers:
             if self._enough > FEWEST and now >= self._lower_at:
                 self._enough, self._lower_at = self._enough - 1, now + MEMORY
             # Where all are blocked, another process may sooner have a worker for what is not begun here.
-            if self._prepared or not self._prepare or self._is_full or len(self._tasks) == 1:
+            is_alone = len(self._tasks) == 1 and not self._batches
+            if self._prepared or not self._prepare or self._is_full or is_alone:
                 return (self._prepared or self._tasks).popleft()
             batch = [self._tasks.popleft() for _ in range(min(len(self._tasks), MOST_AT_ONCE))]
+            self._batches.append(batch)
         try:
             self._prepare(batch)
         except BaseException as error:
             log_error(logger, "requests are answered one by one", error)
+        return self._take_prepared(batch) or self._take(bell)
+
+    def _take_prepared(self, batch: list[Task]) -> Task | None:
+        """The first request that is prepared; none while a batch that was taken before this one still is."""
         with self._lock:
             self._taken = self._world.monotonic()
-            self._prepared.extend(batch[1:])  # any worker takes them: an answer may take long
+            self._ready.append(batch)
+            while self._batches and self._batches[0] in self._ready:  # what came first is begun first
+                self._ready.remove(self._batches[0])
+                self._prepared.extend(self._batches.popleft())  # any worker takes them: an answer may take long
+            if not self._prepared:
+                return None
+            task = self._prepared.popleft()
             if self._at_work < self._enough:
                 self._call_one()
             elif not self._has_tasks.is_set():
                 self._has_tasks.set()
-        return batch[0]
+        return task
 
     def _rest(self, bell: threading.Lock) -> None:
         self._at_work -= 1

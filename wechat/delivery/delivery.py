@@ -219,6 +219,7 @@ class Delivery(Runner):
         if is_more or (is_long(reply) and not self._outbox.can_push()):
             ending = f"\n\n{self.texts.more}"
         first, *others = split_text(reply.content, TEXT_LIMIT - len(ending.encode()))
+        ending = ending if others or is_more or is_due else ""  # what did not fit was blanks
         return Text(first + ending), Text("".join(others)) if others else None
 
     def _to_xml(self, reply: Reply | None, push: Push) -> bytes:

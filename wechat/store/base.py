@@ -134,9 +134,12 @@ class Store(ABC):
                 self._is_due = False  # the next one may have a thread
 
     def flush(self) -> None:
-        """Make the changes that are queued, or to be made soon."""
-        with self._writing:
-            while self._queue:
+        """Make the changes that are queued by now, or to be made soon."""
+        last = None
+        with suppress(IndexError):  # there is none
+            last = self._queue[-1]
+        with self._writing:  # and what is on its way
+            while last and last.is_made is None:
                 self._write()
 
     def ask(self, consequence: str, otherwise: T, step: Callable[..., T], *arguments: Any) -> T:
