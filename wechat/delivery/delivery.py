@@ -57,7 +57,8 @@ class Delivery(Runner):
         """The document that answers the attempt that was announced."""
         push, is_slow, entry, is_ours = announced
         try:
-            is_ours, attempt = self._ledger.attend(entry, is_ours), entry.record.attempts
+            is_ours = is_ours or self._ledger.attend(entry)
+            attempt = entry.record.attempts
             if is_ours and not is_slow and (attempt == 1 or self._ledger.start(entry)):
                 self.do(entry, push)
                 if not entry.is_running:  # a fast handler may have handed the message on to a slow one
@@ -140,12 +141,12 @@ class Delivery(Runner):
     def do(self, entry: Entry, push: Push) -> float | None:
         try:
             # A record that is slow was looked at before: nothing waited, and it is a message like any other.
-            is_continue = not (push.handlers or entry.record.is_slow) and self._is_continue(push)
-            if is_continue and self._outbox.answer_continue(entry, push.openid, partial(self.first, push)):
-                return None
-            if not (is_continue and not push.limit and self._answering.may_take_long(push)):
+            if push.handlers or entry.record.is_slow or not self._is_continue(push):
                 return self._run(entry, push)
-            self.slow_down(entry, push)
+            if not self._outbox.answer_continue(entry, push.openid, partial(self.first, push)):
+                if push.limit or not self._answering.may_take_long(push):
+                    return self._run(entry, push)
+                self.slow_down(entry, push)
         except Left:
             pass  # it goes on in another thread
         except BaseException as error:
