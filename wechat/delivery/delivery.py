@@ -51,7 +51,9 @@ class Delivery(Runner):
         """Read a message, and queue its record for the store; whoever calls has to `go_on`, in whatever thread."""
         push = self._answering.read(content, self._world.monotonic())
         is_slow = self._answering.may_take_long(push) and not self._is_continue(push)
-        return push, is_slow, *self._ledger.announce(delivery_key(push.message, content), push.openid, is_slow)
+        key = delivery_key(push.message, content)
+        entry, is_ours = self._ledger.announce(key, push.openid, is_slow)
+        return push, is_slow, entry, is_ours
 
     def go_on(self, announced: Announced) -> bytes:
         """The document that answers the attempt that was announced."""

@@ -137,14 +137,15 @@ class _Stream:
     def read(self, content: bytes) -> ElementTree.Element | None:
         """The node that the content is, if it is one; raises ParseError."""
         self._parser.feed(content + self._end)
-        *nodes, end = self._nodes
-        if end.tag != self._name:
+        nodes = self._nodes[:]
+        if nodes[-1].tag != self._name:
             return None
         self._nodes.clear()
         self._left -= len(content)
         if self._left > 0:
             _idle.append(self)
-        return nodes[0] if len(nodes) == 1 and not (nodes[0].tail or "").strip() else None
+        tail = nodes[0].tail
+        return nodes[0] if len(nodes) == 2 and not (tail and tail.strip()) else None
 
 
 def _from_push(text: str) -> Message:
