@@ -109,7 +109,7 @@ class Router:
     def find(self, message: Message) -> RouteMatch | None:
         """The handler with the longest path that fits, else the default, else None; within what wraps it."""
         values = address(message)
-        path: Route = values[:1] + (values[1].casefold(),) + values[2:] if values[1:] else values
+        path: Route = values if len(values) == 1 else (values[0], values[1].casefold(), *values[2:])
         while path:
             if found := self.exact.get(path):
                 return found

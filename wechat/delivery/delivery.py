@@ -172,11 +172,11 @@ class Delivery(Runner):
         if not answer:
             self.slow_down(entry, push)
             return None
-        seconds = (now := self._world.monotonic()) - started
+        now = self._world.monotonic()
         entry.is_quick = now - push.started < QUICK * self._settings.reply_within
-        if seconds > LONG_FOR_UNMARKED and not push.limit:
+        if now - started > LONG_FOR_UNMARKED and not push.limit:
             cause = f"{answer.handler} is not marked slow=True, and holds up others"
-            self.troubles.note(cause, f": it took {seconds:.1f} s")
+            self.troubles.note(cause, f": it took {now - started:.1f} s")
         if entry.pieces:
             with entry.pieces.lock:
                 self.end_pieces(entry, push, answer, entry.pieces)
