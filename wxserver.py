@@ -107,17 +107,17 @@ class Application:
     def respond(self, request: Request) -> Whole:
         """The response to a request; raises Refusal."""
         path, method = request.environ.get("PATH_INFO", ""), request.environ["REQUEST_METHOD"]
-        if path == HEALTHZ:
-            check_method(method, "GET", "HEAD")
-            if self.is_draining:
-                return Whole(b'{"status": "draining"}', JSON, 503)
-            return Whole(b'{"status": "ok"}', JSON)
-        if path not in self.paths:
+        if path in self.paths:
+            if method == "POST":
+                return self.receive(request)
+            check_method(method, "GET", "POST")
+            return self.verify(request)
+        if path != HEALTHZ:
             raise NotFound("no such path: WeChat posts to WECHAT_PATH")
-        if method == "POST":
-            return self.receive(request)
-        check_method(method, "GET", "POST")
-        return self.verify(request)
+        check_method(method, "GET", "HEAD")
+        if self.is_draining:
+            return Whole(b'{"status": "draining"}', JSON, 503)
+        return Whole(b'{"status": "ok"}', JSON)
 
     def verify(self, request: Request) -> Whole:
         """The answer to WeChat's question whether this URL knows the token: its echostr; raises Refusal."""

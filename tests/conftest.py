@@ -420,7 +420,7 @@ class FaultyStore(MemoryStore):
 def begin(ledger, key, openid, is_slow):
     """The message with this key, and whether the caller has to answer it."""
     entry, is_ours = ledger.announce(key, openid, is_slow)
-    return entry, ledger.attend(entry, is_ours)
+    return entry, is_ours or ledger.attend(entry)
 
 
 class Machine:

@@ -4,6 +4,7 @@ import json
 import logging
 import pickle
 import time
+import tracemalloc
 
 import pytest
 from hypothesis import given
@@ -271,6 +272,41 @@ def test_xml_with_a_namespace_is_read_like_any_other():
     assert message_with(inner.format(' xmlns="u"')) == message_with(inner.format(""))
     with pytest.raises(Unreadable, match="not XML"):
         message_with(inner.format(' xmlns="u"') + "</A>")
+
+
+UNENDED = (
+    *("<Content>", "<Content><![CDATA[", "<Content><![CDATA[</xml>", "<Content a='", "<Content", "<", "</", "&", "&am"),
+    *("<!--", "<!-- -->", "<?a", "</xml", "</xml>", "</xml><xml>", "</xml></stream>", "</stream>", "</xml>x", "\x00"),
+    *("</xml><xml><Content>", "</xml><![CDATA[", "</xml><!--", "</xml><stream>", "<a:b/>", "]]>", "\ufffd"),
+)
+
+
+@pytest.mark.parametrize("end", ["", "</xml>"])
+@pytest.mark.parametrize("rest", UNENDED)
+def test_whatever_a_message_ends_with_the_next_one_is_read_as_it_is(rest, end):
+    bodies = [f"<xml>{COMMON}{rest}{end}".encode(), f"<xml>{COMMON}<Content>{rest}{end}".encode()[:-1]]
+    for body in (*bodies, *(body + b"\xe4\xbd" for body in bodies)):
+        with contextlib.suppress(Unreadable):
+            parse(body)
+        assert message_with("<Content><![CDATA[x]]></Content>") == message_with("<Content>x</Content>")
+        assert message_with("<Content>x</Content>") == {**message_with(""), "Content": "x"}
+
+
+def test_the_names_of_nodes_are_not_kept():
+    def read(number):
+        names = [f"N{number}x{place}" for place in range(100)]
+        message_with("".join(f"<{name} {name}=''>1</{name}>" for name in names))
+
+    for number in range(100):
+        read(number)
+    tracemalloc.start()
+    try:
+        for number in range(100, 600):
+            read(number)
+        kept, _ = tracemalloc.get_traced_memory()
+    finally:
+        tracemalloc.stop()
+    assert kept < 4 * 1024**2
 
 
 def test_32_levels_are_read_and_33_are_refused():

@@ -18,11 +18,6 @@ logger = logging.getLogger(__name__)
 NEWS_LIMIT_MESSAGE = 1  # articles in answer to a message, since October 2018
 NEWS_LIMIT_EVENT = 8  # articles in answer to an event
 
-DOCUMENT = (
-    "<xml><ToUserName>%s</ToUserName><FromUserName>%s</FromUserName>"
-    "<CreateTime>%d</CreateTime><MsgType><![CDATA[%s]]></MsgType>%s</xml>"
-)
-
 
 class Fields:
     """Texts that are checked, and freed of forbidden characters, where the value is made and not where it is sent."""
@@ -254,5 +249,9 @@ def to_xml(reply: Reply, message: Message, created: int) -> str:
     """The document that answers the message, within WeChat's limits; `created` is in seconds since 1970."""
     if isinstance(reply, Raw):
         return reply.body
+    user, account = cdata(message["FromUserName"]), cdata(message["ToUserName"])
     nodes = reply.fitted(to_event=message["MsgType"] == "event").nodes()
-    return DOCUMENT % (cdata(message["FromUserName"]), cdata(message["ToUserName"]), created, reply.kind, nodes)
+    return (
+        f"<xml><ToUserName>{user}</ToUserName><FromUserName>{account}</FromUserName>"
+        f"<CreateTime>{created}</CreateTime><MsgType><![CDATA[{reply.kind}]]></MsgType>{nodes}</xml>"
+    )

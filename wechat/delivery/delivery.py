@@ -51,13 +51,16 @@ class Delivery(Runner):
         """Read a message, and queue its record for the store; whoever calls has to `go_on`, in whatever thread."""
         push = self._answering.read(content, self._world.monotonic())
         is_slow = self._answering.may_take_long(push) and not self._is_continue(push)
-        return push, is_slow, *self._ledger.announce(delivery_key(push.message, content), push.openid, is_slow)
+        key = delivery_key(push.message, content)
+        entry, is_ours = self._ledger.announce(key, push.openid, is_slow)
+        return push, is_slow, entry, is_ours
 
     def go_on(self, announced: Announced) -> bytes:
         """The document that answers the attempt that was announced."""
         push, is_slow, entry, is_ours = announced
         try:
-            is_ours, attempt = self._ledger.attend(entry, is_ours), entry.record.attempts
+            is_ours = is_ours or self._ledger.attend(entry)
+            attempt = entry.record.attempts
             if is_ours and not is_slow and (attempt == 1 or self._ledger.start(entry)):
                 self.do(entry, push)
                 if not entry.is_running:  # a fast handler may have handed the message on to a slow one
@@ -140,12 +143,12 @@ class Delivery(Runner):
     def do(self, entry: Entry, push: Push) -> float | None:
         try:
             # A record that is slow was looked at before: nothing waited, and it is a message like any other.
-            is_continue = not (push.handlers or entry.record.is_slow) and self._is_continue(push)
-            if is_continue and self._outbox.answer_continue(entry, push.openid, partial(self.first, push)):
-                return None
-            if not (is_continue and not push.limit and self._answering.may_take_long(push)):
+            if push.handlers or entry.record.is_slow or not self._is_continue(push):
                 return self._run(entry, push)
-            self.slow_down(entry, push)
+            if not self._outbox.answer_continue(entry, push.openid, partial(self.first, push)):
+                if push.limit or not self._answering.may_take_long(push):
+                    return self._run(entry, push)
+                self.slow_down(entry, push)
         except Left:
             pass  # it goes on in another thread
         except BaseException as error:
@@ -169,11 +172,11 @@ class Delivery(Runner):
         if not answer:
             self.slow_down(entry, push)
             return None
-        seconds = (now := self._world.monotonic()) - started
+        now = self._world.monotonic()
         entry.is_quick = now - push.started < QUICK * self._settings.reply_within
-        if seconds > LONG_FOR_UNMARKED and not push.limit:
+        if now - started > LONG_FOR_UNMARKED and not push.limit:
             cause = f"{answer.handler} is not marked slow=True, and holds up others"
-            self.troubles.note(cause, f": it took {seconds:.1f} s")
+            self.troubles.note(cause, f": it took {now - started:.1f} s")
         if entry.pieces:
             with entry.pieces.lock:
                 self.end_pieces(entry, push, answer, entry.pieces)

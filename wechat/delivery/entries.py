@@ -149,10 +149,6 @@ class Entries(ABC):
     def _change(self, entry: Entry, new: Record) -> Change:
         """What puts the record into the store, in place of what the entry has there."""
 
-    @abstractmethod
-    def _attend(self, entry: Entry) -> bool:
-        """Whether the caller has to answer a message of which others may know."""
-
     def announce(self, key: str, openid: str, is_slow: bool) -> tuple[Entry, bool]:
         """The message with this key, and whether the caller has it already; else its record is queued for `attend`."""
         with self._lock:
@@ -169,12 +165,8 @@ class Entries(ABC):
             entry.held += 1
         return entry, is_ours
 
-    def attend(self, entry: Entry, is_ours: bool) -> bool:
-        """Whether the caller of `announce` has to answer the message."""
-        return is_ours or self._attend(entry)
-
     def leave(self, entry: Entry) -> None:
-        """Note that the caller of `attend` has answered. With the last one, what another process has is forgotten."""
+        """Note that the caller of `announce` has answered. With the last one, what another process has is forgotten."""
         if self._is_shared:
             with self._lock:
                 entry.held -= 1

@@ -163,7 +163,8 @@ class Ledger(Entries):
             if not found:
                 self._owners.forget(dead)
 
-    def _attend(self, entry: Entry) -> bool:
+    def attend(self, entry: Entry) -> bool:
+        """Whether the caller of `announce`, who did not have it already, has to answer the message."""
         with entry.lock:
             write, entry.write, record = entry.write, None, entry.record
             is_new = write is not None

@@ -10,6 +10,7 @@ from typing import Any, NoReturn
 from xml.etree import ElementTree
 from xml.parsers.expat import ExpatError, ParserCreate
 
+from wechat.digests import random_hex
 from wechat.errors import Unreadable
 from wechat.message import LISTS, MAX_DEPTH, Message, without_forbidden
 from wechat.protocol.typed import CONTROL, mend
@@ -30,6 +31,11 @@ _PROBE = re.compile(
 
 # A DOCTYPE can stand nowhere but here, so no parser ever sees one, nor the entities it could define.
 _BEGINNING = re.compile(r"\s*(<\?xml\s[^>]*\?>\s*)?<\w")
+
+
+UNUSUAL = LISTS | {ElementTree.Comment, ElementTree.ProcessingInstruction}  # as the names of nodes
+MOST_READ = 100_000  # bytes; a parser keeps the names of all nodes that it has met
+_idle: list["_Stream"] = []  # with which nobody reads just now
 
 
 def parse(content: bytes) -> Message:
@@ -88,16 +94,58 @@ def _flat(content: bytes) -> Message | None:
     """
     if not content.startswith(b"<xml>") or content.count(b"]]>") != content.count(b"]]></"):
         return None
-    try:
-        root = _parse_xml(content, _refuse)
-    except Unreadable:
+    if content.count(b"xml") != 2:  # a namespace, which the parser writes into each name: 2.5 GB from 200 KB
+        return None
+    root = _read_node(content)
+    if root is None:
         return None
     fields = Message()
     for node in root:
         if len(node):
             return None
         fields[node.tag] = node.text or ""
-    return fields if len(fields) == len(root) and LISTS.isdisjoint(fields) else None
+    return fields if len(fields) == len(root) and UNUSUAL.isdisjoint(fields) else None
+
+
+def _read_node(content: bytes) -> ElementTree.Element | None:
+    """The node that the content is, if it is one."""
+    try:
+        stream = _idle.pop()
+    except IndexError:
+        stream = _Stream()
+    try:
+        return stream.read(content)
+    except ElementTree.ParseError:
+        return None
+
+
+class _Stream:
+    """ElementTree's parser, for one push after the other: to make it for each takes longer than to read it.
+
+    Each is a node of a document without an end, and nothing of it is left to the next one: behind it stands a node
+    whose name nobody knows, and only where that is found beside the push is there another one.
+    """
+
+    def __init__(self) -> None:
+        builder = ElementTree.TreeBuilder(insert_comments=True, insert_pis=True)
+        outer = builder.start("outer", {})
+        self._parser = ElementTree.XMLParser(target=builder, encoding="utf-8")
+        self._parser.feed("<stream>")
+        self._nodes, self._name, self._left = outer[0], f"end-{random_hex(8)}", MOST_READ
+        self._end = f"<{self._name}/>".encode()
+
+    def read(self, content: bytes) -> ElementTree.Element | None:
+        """The node that the content is, if it is one; raises ParseError."""
+        self._parser.feed(content + self._end)
+        nodes = self._nodes[:]
+        if nodes[-1].tag != self._name:
+            return None
+        self._nodes.clear()
+        self._left -= len(content)
+        if self._left > 0:
+            _idle.append(self)
+        tail = nodes[0].tail
+        return nodes[0] if len(nodes) == 2 and not (tail and tail.strip()) else None
 
 
 def _from_push(text: str) -> Message:
@@ -110,12 +158,11 @@ def _from_xml(text: str) -> Message:
     return _fields(_parse_xml(text), 1)
 
 
-def _parse_xml(document: str | bytes, on_markup: Callable[..., NoReturn] | None = None) -> ElementTree.Element:
-    # ElementTree's own parser takes longer to make, and writes the namespace into each name: 2.5 GB from 200 KB.
+def _parse_xml(document: str) -> ElementTree.Element:
+    # ElementTree's own parser writes the namespace into each name: 2.5 GB from 200 KB.
     builder, parser = ElementTree.TreeBuilder(), ParserCreate("utf-8")
     parser.StartElementHandler, parser.EndElementHandler = builder.start, builder.end
     parser.CharacterDataHandler = builder.data
-    parser.CommentHandler = parser.ProcessingInstructionHandler = on_markup
     try:
         parser.Parse(document, True)
     except ExpatError as error:
@@ -124,7 +171,7 @@ def _parse_xml(document: str | bytes, on_markup: Callable[..., NoReturn] | None 
 
 
 def _refuse(*_: str) -> NoReturn:
-    raise Unreadable("a comment or a processing instruction in the XML, or a number in the JSON that is none")
+    raise Unreadable("a number in the JSON that is none")
 
 
 def _fields(node: ElementTree.Element, depth: int) -> Message:
