@@ -405,7 +405,7 @@ class FaultyStore(MemoryStore):
         try:
             self._fail(key, "away")
         except StoreError:
-            self._queue.remove(write)
+            self._writes._waiting.remove(write)
             raise
         is_done = super().finish(write)
         self._fail(key, "lost")

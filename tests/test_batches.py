@@ -12,7 +12,7 @@ from webob import Request
 from sandbox.messages import text_message
 from sandbox.platform import signed_query
 from tests.conftest import TOKEN, nodes
-from wechat.store.base import Change
+from wechat.store.writes import Change
 
 HANDLERS = """
 runs = []

@@ -20,7 +20,7 @@ from wxserver import Application
 ORDER = str.split(
     """
     lean digests errors startup settings system weak masking log world trouble workers loop
-    store.base store.memory store.sqlite store.redis store.opening store.owners
+    store.writes store.base store.memory store.sqlite store.redis store.opening store.owners
     kinds message web protocol.typed protocol.parser protocol.envelope pieces plain reply packing
     texts importing calling marks routing mistakes
     platform.connecting platform.transport platform.answers platform.files

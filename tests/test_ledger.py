@@ -18,8 +18,8 @@ from wechat.errors import StoreError
 from wechat.message import KEPT as DOCUMENT_KEPT
 from wechat.packing import pack, unpack
 from wechat.reply import Image, News, Text
-from wechat.store.base import Change
 from wechat.store.owners import REMEMBERED, RENEW
+from wechat.store.writes import Change
 from wechat.world import World
 
 REPLY, REST = Text("the reply"), Text("the rest")

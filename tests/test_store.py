@@ -26,11 +26,11 @@ from hypothesis import strategies as st
 import wechat.store.sqlite
 from tests.conftest import program
 from wechat.errors import StartError, StoreError
-from wechat.store.base import Change
 from wechat.store.memory import MemoryStore
 from wechat.store.opening import open_store
 from wechat.store.redis import RedisStore
 from wechat.store.sqlite import LINKED, SQLiteStore
+from wechat.store.writes import Change
 from wechat.workers import FEWEST, Workers
 from wechat.world import World
 
@@ -633,6 +633,33 @@ def test_of_many_that_add_one_wins(place, other_process):
     won = crowds(place, add_all, other_process)
     assert len(won) == 2 * THREADS
     assert [sum(column) for column in zip(*won, strict=True)] == [1] * 20
+
+
+class Distant(MemoryStore):
+    """A store to which each write takes a while; it knows which write was the one of a key."""
+
+    def __init__(self):
+        self.writes, self.made = 0, {}
+        super().__init__()
+
+    def _swap_each(self, groups):
+        self.writes += 1
+        time.sleep(0.005)
+        self.made |= {change.key: self.writes for changes in groups for change in changes}
+        return super()._swap_each(groups)
+
+
+def test_nobody_waits_for_the_writes_of_those_who_came_later():
+    store, waited = Distant(), []
+
+    def add_each(name):
+        for number in range(30):
+            store.add(f"{name} {number}", "1", LONG)
+            waited.append(store.writes - store.made[f"{name} {number}"])
+
+    with ThreadPoolExecutor(20) as pool:
+        list(pool.map(add_each, range(20)))
+    assert sorted(waited)[len(waited) * 3 // 4] < 3, "it went on writing after its own change was made"
 
 
 def test_counting_by_compare_and_set_loses_nothing(place, other_process):

@@ -19,8 +19,8 @@ sys.path.insert(0, ".")
 from sandbox.messages import text_message
 from wechat.routing import on
 from wechat.settings import read
-from wechat.store.base import Change
 from wechat.store.opening import open_store
+from wechat.store.writes import Change
 from wxserver import Application
 
 BAR = 5.0  # ms

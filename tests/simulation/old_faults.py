@@ -11,8 +11,8 @@ from wechat.delivery.ledger import Ledger
 from wechat.delivery.outbox import Outbox
 from wechat.delivery.sessions import Sessions
 from wechat.platform.access_token import LOCK_KEY
-from wechat.store.base import Change
 from wechat.store.owners import LIFE, Owners
+from wechat.store.writes import Change
 from wechat.texts import Texts
 
 

@@ -12,8 +12,9 @@ from wechat.masking import printable, shorten
 from wechat.message import KEPT, Remembered
 from wechat.packing import Pieces, pack
 from wechat.reply import Reply
-from wechat.store.base import Change, Changes, Store, Write
+from wechat.store.base import Store
 from wechat.store.owners import Owners
+from wechat.store.writes import Change, Changes, Write
 from wechat.world import REAL, World
 
 RUNNING, PROMISED, READY, DONE = "running", "promised", "ready", "done"

@@ -17,7 +17,7 @@ from itertools import starmap
 from wechat.delivery.entries import DONE, PROMISED, READY, RUNNING, UNDER_WAY, Entries, Entry, Record, unpack_record
 from wechat.errors import StoreError
 from wechat.reply import Reply
-from wechat.store.base import Change, Changes, Write
+from wechat.store.writes import Change, Changes, Write
 
 KEPT = 86_400.0  # seconds for every state but done
 PREFIX = "message:"

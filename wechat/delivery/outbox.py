@@ -17,7 +17,8 @@ from wechat.platform.api import BUSY, Api
 from wechat.platform.pushing import Pushing
 from wechat.reply import TEXT_LIMIT, Reply, Text, is_long, split_text
 from wechat.settings import Settings
-from wechat.store.base import Change, Store
+from wechat.store.base import Store
+from wechat.store.writes import Change
 from wechat.texts import Texts
 from wechat.world import REAL, World
 

@@ -9,8 +9,9 @@ from typing import Any
 from wechat.digests import random_hex
 from wechat.errors import StoreError
 from wechat.masking import printable
-from wechat.store.base import Change, Store
+from wechat.store.base import Store
 from wechat.store.owners import Owners
+from wechat.store.writes import Change
 
 logger = logging.getLogger("wxserver")
 

@@ -3,7 +3,8 @@
 import math
 
 from wechat.errors import TransportError, WeChatError
-from wechat.store.base import Change, Store
+from wechat.store.base import Store
+from wechat.store.writes import Change
 from wechat.world import World
 
 KEY, SAID_KEY = "no-push", "no-push:said"  # why it is closed, and which reason stands in the log

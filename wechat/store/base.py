@@ -6,14 +6,13 @@ A backend that does not answer is a StoreError, which names the operation and th
 
 import threading
 from abc import ABC, abstractmethod
-from collections import deque
 from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, contextmanager, nullcontext, suppress
 from math import inf
-from types import EllipsisType
-from typing import Any, NamedTuple, TypeVar
+from typing import Any, TypeVar
 
 from wechat.errors import StoreError
+from wechat.store.writes import Change, Changes, Write, Writes
 from wechat.trouble import troubles
 from wechat.world import REAL, World
 
@@ -21,35 +20,6 @@ Entries = dict[str, str]  # key to value
 T = TypeVar("T")
 
 SOON = 0.02  # seconds
-MOST_AT_ONCE = 256  # groups of changes in one write: no lock of a file is held for long
-
-
-class Change(NamedTuple):
-    """Store `new` where the value is `old`: None stands for no value, and `...` as `old` for whatever there is.
-
-    `link` and `unlink` name indexes that the key enters or leaves in the same step.
-    """
-
-    key: str
-    old: str | EllipsisType | None
-    new: str | None
-    ttl: float = 0
-    link: tuple[str, ...] = ()
-    unlink: tuple[str, ...] = ()
-
-
-Changes = tuple[Change, ...]  # which are made in one step, or none of them
-
-
-class Write:
-    """Changes on their way to the store. `missed` is called where they were not made, and nobody waits for them."""
-
-    __slots__ = ("changes", "error", "is_made", "missed")
-
-    def __init__(self, changes: Changes, missed: Callable[[], None] | None = None) -> None:
-        self.changes, self.missed = changes, missed
-        self.is_made: bool | None = None  # until it is known
-        self.error: Exception | None = None
 
 
 class Store(ABC):
@@ -69,7 +39,7 @@ class Store(ABC):
 
     def _prepare(self) -> None:
         self._lock, self._writing = threading.Lock(), self._world.lock()
-        self._queue: deque[Write] = deque()
+        self._writes = Writes(self._write, self._world)
         self._is_due = False  # whether a thread is about to write what is to be made soon
 
     def begin(self) -> None:
@@ -108,16 +78,13 @@ class Store(ABC):
         """Have the changes made with the next write; whoever wants to know of them calls `finish`."""
         for change in changes:
             (change.key + (change.new or "")).encode()  # a lone surrogate is an error before others share the write
-        write = Write(changes)
-        self._queue.append(write)
-        return write
+        return self._writes.add(Write(changes))
 
     def finish(self, write: Write) -> bool:
         """Whether the changes were made, which they are now if not before; raises StoreError."""
         if write.is_made is None:
-            with self.waiting(), self._writing:
-                while write.is_made is None:
-                    self._write()
+            with self.waiting():
+                self._writes.finish(write)
         if write.error:
             raise write.error
         return bool(write.is_made)
@@ -127,7 +94,7 @@ class Store(ABC):
 
         For what nobody else waits for: a write of its own would cost as much as all else that a message takes.
         """
-        self._queue.append(Write((change,), missed))
+        self._writes.add(Write((change,), missed))
         if not self._is_due:
             self._is_due = True
             if not self._start(self._flush_soon):
@@ -135,12 +102,7 @@ class Store(ABC):
 
     def flush(self) -> None:
         """Make the changes that are queued by now, or to be made soon."""
-        last = None
-        with suppress(IndexError):  # there is none
-            last = self._queue[-1]
-        with self._writing:  # and what is on its way
-            while last and last.is_made is None:
-                self._write()
+        self._writes.flush()
 
     def ask(self, consequence: str, otherwise: T, step: Callable[..., T], *arguments: Any) -> T:
         """What a step gives; where the store does not answer, `otherwise` and a warning of what that costs."""
@@ -152,7 +114,7 @@ class Store(ABC):
 
     def wait(self, key: str, seen: str | None, seconds: float) -> str | None:
         """The value as soon as it is not `seen`, or the one that is there when so many seconds are over."""
-        if self._queue:
+        if self._writes:
             self.flush()
         end = self._world.monotonic() + seconds
         changed = self._world.event()
@@ -172,11 +134,9 @@ class Store(ABC):
     def _swap_each(self, groups: list[Changes]) -> list[bool]:
         """Make each group of changes in one step, or none of it: which were made. One call at a time."""
 
-    def _write(self) -> None:
-        """Make what all threads here wait for, and what is to be made soon: whoever comes first does it for all."""
-        batch = [self._queue.popleft() for _ in range(min(len(self._queue), MOST_AT_ONCE))]
+    def _write(self, batch: list[Write]) -> None:
         try:
-            with self._doing("write"):
+            with self._writing, self._doing("write"):
                 made = self._swap_each([write.changes for write in batch])
         except BaseException as error:
             for write in batch:

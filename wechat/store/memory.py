@@ -3,7 +3,8 @@
 import itertools
 from collections import OrderedDict
 
-from wechat.store.base import Change, Changes, Entries, Store
+from wechat.store.base import Entries, Store
+from wechat.store.writes import Change, Changes
 from wechat.world import REAL, World
 
 ABSENT: tuple[None, float, tuple[str, ...]] = None, 0.0, ()

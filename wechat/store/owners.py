@@ -10,7 +10,8 @@ from pathlib import Path
 from wechat.digests import random_hex
 from wechat.errors import StoreError
 from wechat.log import log_error
-from wechat.store.base import Change, Store
+from wechat.store.base import Store
+from wechat.store.writes import Change
 from wechat.system import at_fork, may_be_running
 from wechat.world import REAL, World
 

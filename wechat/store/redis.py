@@ -8,7 +8,8 @@ from collections.abc import Callable
 from contextlib import suppress
 from typing import Any
 
-from wechat.store.base import Changes, Entries, Store
+from wechat.store.base import Entries, Store
+from wechat.store.writes import Changes
 from wechat.workers import standing_aside
 
 # Seconds; to wait for a connection takes longer than to use one: where all are busy, Redis is not away.

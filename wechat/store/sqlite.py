@@ -8,7 +8,8 @@ from contextlib import closing, suppress
 from pathlib import Path
 from tempfile import TemporaryDirectory
 
-from wechat.store.base import Change, Changes, Entries, Store
+from wechat.store.base import Entries, Store
+from wechat.store.writes import Change, Changes
 from wechat.system import take_name
 from wechat.world import REAL, World
 
