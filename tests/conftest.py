@@ -417,6 +417,11 @@ class FaultyStore(MemoryStore):
             raise StoreError(fault)
 
 
+def is_taken(store, openid="o"):
+    """Whether somebody has the user's session just now, or waits for it."""
+    return any(store.get(f"{what}:{openid}") for what in ("lock", "queue"))
+
+
 def begin(ledger, key, openid, is_slow):
     """The message with this key, and whether the caller has to answer it."""
     entry, is_ours = ledger.announce(key, openid, is_slow)

@@ -15,6 +15,7 @@ from tests.conftest import TOKEN, nodes
 from wechat.store.writes import Change
 
 HANDLERS = """
+import re
 runs = []
 
 @on("text")
@@ -25,6 +26,11 @@ def count(msg):
 @on("text", "slow", slow=True)
 def slow(msg):
     return "slow, and done"
+
+@on("text", re.compile("again .*"))
+def again(msg, session):
+    session["times"] = session.get("times", 0) + 1
+    return str(session["times"])
 """
 
 
@@ -66,6 +72,17 @@ def answer_alone(account, one):
     thread.join(4)
     assert said, "it waits for a message that no worker has taken"
     return said[0]
+
+
+def test_nothing_is_read_for_those_who_ask_for_a_session_before_they_are_answered(account, monkeypatch):
+    """One after the other, 16 of them would take 32 round trips."""
+    read = []
+    get = account.app.store.get
+    monkeypatch.setattr(account.app.store, "get", lambda key: read.append(key) or get(key))
+    pushes = [environ(f"again {number}", openid="o_one") for number in range(5)]
+    account.app.open_all(pushes)
+    assert read == []
+    assert [nodes(response)["Content"] for response in answers(account, *pushes)] == ["1", "2", "3", "4", "5"]
 
 
 def test_the_records_of_all_are_one_write(account, monkeypatch):

@@ -6,6 +6,7 @@ import pytest
 
 from sandbox.messages import USER, text_message
 from sandbox.testing import APPID, SECRET
+from tests.conftest import is_taken
 from tests.test_promises import wait_until
 
 HEAD = """
@@ -103,7 +104,7 @@ def test_a_session_that_is_in_use_is_waited_for_in_the_pool_too(speaks):
     account, say = speaks(source)
     first = threading.Thread(target=account.say, args=("busy",))
     first.start()
-    assert wait_until(lambda: account.app.answering.sessions.is_taken(USER))
+    assert wait_until(lambda: is_taken(account.app.store, USER))
     assert say("busy").startswith("2 slow")
     first.join()
 

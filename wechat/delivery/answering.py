@@ -50,8 +50,7 @@ class Push:
     @property
     def openid(self) -> str:
         """Who wrote it."""
-        openid: str = self.message["FromUserName"]
-        return openid
+        return self.message.FromUserName
 
     @property
     def answerer(self) -> str:
@@ -61,7 +60,7 @@ class Push:
     @property
     def wants(self) -> str:
         """Whose session its handler asks for; empty where it asks for none."""
-        return str(self.asked["FromUserName"]) if self.found and "session" in self.found.handler.asks else ""
+        return self.asked.FromUserName if self.found and "session" in self.found.handler.asks else ""
 
     @property
     def text(self) -> str:
@@ -110,11 +109,8 @@ class Answering:
         return Push(content, message, self.router.find(message), started, message)
 
     def may_take_long(self, push: Push) -> bool:
-        """Whether the handler is marked as slow, or would wait for another one of the same user."""
-        if not push.found:
-            return False
-        handler = push.found.handler
-        return handler.slow or ("session" in handler.asks and self.sessions.is_taken(push.asked.FromUserName))
+        """Whether the handler is marked as slow."""
+        return bool(push.found and push.found.handler.slow)
 
     def answer(self, push: Push) -> Answer | None:
         """What the handler answers, or the last one to which the message is handed on.
@@ -126,10 +122,8 @@ class Answering:
         while push.found and not push.error:
             handler, match = push.found
             name = handler.name
-            if handler.asks and push.wants and not push.call:
-                push.ticket = push.ticket or self.sessions.claim(push.wants)
-                if not (push.ticket or push.limit):  # in a lane it may wait
-                    return None
+            if handler.asks and not self._claim(handler, push):
+                return None
             try:
                 is_bare = handler.is_plain and not push.limit
                 result = handler.function(Message(push.asked)) if is_bare else self._call(handler, push, match=match)
@@ -158,13 +152,19 @@ class Answering:
             push.found = RouteMatch(handler, None)
         return (self.answer(push) if handler else None) or usual
 
+    def _claim(self, handler: Handler, push: Push) -> bool:
+        """Whether the handler can have the session that it asks for, or wait for it, as in a lane it may."""
+        if "session" not in handler.asks or push.call:
+            return True
+        push.ticket = push.ticket or self.sessions.claim(push.asked.FromUserName, bool(push.limit))
+        return bool(push.ticket or push.limit)
+
     def _apologise(self, push: Push, error: BaseException) -> Answer | None:
         """What the error handler answers; nothing where there is none, or where it raises too."""
         handler = self.router.error
         if not handler:
             return NOBODY
-        is_taken = "session" in handler.asks and self.sessions.is_taken(push.asked.FromUserName)
-        if (handler.is_async or is_taken) and not push.limit:
+        if (handler.is_async and not push.limit) or not self._claim(handler, push):
             return None
         try:
             result = self._call(handler, push, error=error)

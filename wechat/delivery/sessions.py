@@ -36,18 +36,12 @@ class Sessions:
         self._claimed: set[str] = set()  # tickets whose lock is taken already
         self._unmade: list[tuple[str, Step]] = []  # steps out of a queue that the store did not take
 
-    def is_taken(self, openid: str) -> bool:
-        """Whether somebody has the user's session just now, or waits for it."""
-        try:
-            return any(self._store.get(key) is not None for key in (f"lock:{openid}", f"queue:{openid}"))
-        except StoreError:
-            return False
-
-    def claim(self, openid: str) -> str:
-        """A ticket for the session, which nobody else has then; empty where somebody has it."""
+    def claim(self, openid: str, has_waited: bool = False) -> str:
+        """A ticket for the session, which nobody else has then; empty where somebody has it, or waits for it."""
         ticket = random_hex(4)
+        nobody_waits = () if has_waited else (Change(f"queue:{openid}", None, None),)
         try:
-            if not self._owners.take(f"lock:{openid}", LONGEST, ticket):
+            if not self._owners.take(f"lock:{openid}", LONGEST, ticket, *nobody_waits):
                 return ""
             self._claimed.add(ticket)
         except StoreError:  # whoever opens it says so
@@ -73,7 +67,7 @@ class Sessions:
                 return ""
         except StoreError:  # whoever opens it says so
             return random_hex(4)
-        if ticket := self.claim(openid):
+        if ticket := self.claim(openid, has_waited=True):
             self._move(openid, self._without_first)
         return ticket
 

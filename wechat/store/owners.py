@@ -145,16 +145,19 @@ class Owners:
 
     # Locks: each one names its owner
 
-    def take(self, key: str, ttl: float, ticket: str = "") -> bool:
-        """Take a lock, also from a process that has died. Whether it is the caller's now; raises StoreError."""
+    def take(self, key: str, ttl: float, ticket: str = "", *beside: Change) -> bool:
+        """Take a lock, also from a process that has died, if the changes `beside` can be made in the same step.
+
+        Whether it is the caller's now; raises StoreError.
+        """
         mine = f"{self.me} {ticket}"
         is_taken, holder = False, None
         self._left.pop((key, mine), None)
         self._held.add(mine)  # before other threads can see it in the store
         try:
-            while not (is_taken := holder == mine or self._store.swap(Change(key, holder, mine, ttl))):
-                holder = self._store.get(key)
-                if holder and holder != mine and self._is_held(holder):
+            while not (is_taken := holder == mine or self._store.swap(Change(key, holder, mine, ttl), *beside)):
+                before, holder = holder, self._store.get(key)
+                if (holder == before and beside) or (holder and holder != mine and self._is_held(holder)):
                     break
         finally:
             if not is_taken:
