@@ -171,9 +171,13 @@ class Owners:
 
     def release(self, key: str, ticket: str = "") -> None:
         """Give a lock back, if it is still the caller's; raises StoreError, and is done at a later sign of life."""
-        mine = f"{self.me} {ticket}"
+        mine, is_back = f"{self.me} {ticket}", False
         self._held.discard(mine)
-        self._left[key, mine] = self._world.monotonic() + LATE
+        try:
+            is_back = self._store.replace(key, mine, None, 0)
+        finally:
+            if not is_back:
+                self._left[key, mine] = self._world.monotonic() + LATE
         self._give_back()
 
     def _give_back(self) -> None:
