@@ -32,6 +32,13 @@ class Task(Protocol):
         """Answer it."""
 
 
+class Batch:
+    """Requests that are prepared together."""
+
+    def __init__(self, tasks: list[Task]) -> None:
+        self.tasks, self.is_prepared = tasks, False
+
+
 class Workers:
     """Up to `most` threads, each started when it is first needed; who rested last works first, its memory is warm.
 
@@ -45,8 +52,7 @@ class Workers:
         self._lock = world.lock()
         self._tasks: deque[Task] = deque()
         self._prepared: deque[Task] = deque()
-        self._batches: deque[list[Task]] = deque()  # which are being prepared, and what waits for those before it
-        self._ready: list[list[Task]] = []  # the latter
+        self._batches: deque[Batch] = deque()  # which are being prepared, and which wait for one before them
         self._resting: list[threading.Lock] = []  # each is released to wake its thread
         self._threads, self._at_work = 0, 0
         self._enough = FEWEST  # at work: more where those that are have been blocked lately
@@ -69,13 +75,17 @@ class Workers:
         """Note that a thread at work is about to wait."""
         with self._lock:
             self._at_work -= 1
-            if (self._tasks or self._prepared) and self._at_work < self._enough:
+            if self._some_wait and self._at_work < self._enough:
                 self._call_one()
 
     def come_back(self) -> None:
         """Note that a thread that stood aside goes on."""
         with self._lock:
             self._at_work += 1
+
+    @property
+    def _some_wait(self) -> bool:
+        return bool(self._tasks or self._prepared)
 
     def _call_one(self) -> None:
         if self._resting:
@@ -114,7 +124,7 @@ class Workers:
 
     def _take(self, bell: threading.Lock) -> Task | None:
         with self._lock:
-            if not (self._tasks or self._prepared):
+            if not self._some_wait:
                 self._rest(bell)
                 return None
             self._taken = now = self._world.monotonic()
@@ -124,22 +134,20 @@ class Workers:
             is_alone = len(self._tasks) == 1 and not self._batches
             if self._prepared or not self._prepare or self._is_full or is_alone:
                 return (self._prepared or self._tasks).popleft()
-            batch = [self._tasks.popleft() for _ in range(min(len(self._tasks), MOST_AT_ONCE))]
+            batch = Batch([self._tasks.popleft() for _ in range(min(len(self._tasks), MOST_AT_ONCE))])
             self._batches.append(batch)
         try:
-            self._prepare(batch)
+            self._prepare(batch.tasks)
         except BaseException as error:
             log_error(logger, "requests are answered one by one", error)
         return self._take_prepared(batch) or self._take(bell)
 
-    def _take_prepared(self, batch: list[Task]) -> Task | None:
-        """The first request that is prepared; none while a batch that was taken before this one still is."""
+    def _take_prepared(self, batch: Batch) -> Task | None:
+        """The first request that is prepared; none while a batch that was taken before this one still is not."""
         with self._lock:
-            self._taken = self._world.monotonic()
-            self._ready.append(batch)
-            while self._batches and self._batches[0] in self._ready:  # what came first is begun first
-                self._ready.remove(self._batches[0])
-                self._prepared.extend(self._batches.popleft())  # any worker takes them: an answer may take long
+            self._taken, batch.is_prepared = self._world.monotonic(), True
+            while self._batches and self._batches[0].is_prepared:  # what came first is begun first
+                self._prepared.extend(self._batches.popleft().tasks)  # any worker takes them: an answer may take long
             if not self._prepared:
                 return None
             task = self._prepared.popleft()
@@ -161,7 +169,7 @@ class Workers:
         while self._has_tasks.wait():
             self._world.sleep(PATIENCE)
             with self._lock:
-                if not (self._tasks or self._prepared):
+                if not self._some_wait:
                     self._has_tasks.clear()
                 elif (now := self._world.monotonic()) - self._taken >= PATIENCE:
                     self._call_one()
