@@ -23,7 +23,9 @@ from wechat.platform.api import Api, Call
 from wechat.platform.files import LARGEST_FILE, LONGEST_NAME, multipart, safe_name
 from wechat.reply import Article, Image, Music, News, Raw, Text, Transfer, Video, Voice
 from wechat.settings import read
+from wechat.store.memory import MemoryStore
 from wechat.store.opening import open_store
+from wechat.store.owners import Owners
 from wechat.world import World
 
 USER = "o9AgO5Kd5ggOC-bXrbNODIiE3bGY"
@@ -323,6 +325,34 @@ def test_a_token_is_forced_once_in_30_seconds_whoever_asks(make_api, cloud, tmp_
         with pytest.raises(WeChatError):
             api.get("/cgi-bin/get_api_domain_ip")
     assert sum(call.body["force_refresh"] for call in cloud.journal if call.path == "/cgi-bin/stable_token") == 1
+
+
+def test_a_forced_refresh_is_made_also_where_a_plain_fetch_is_under_way():
+    """Else each call would get a 40001 for the 30 s in which nobody may force another one."""
+    store, asked, other = MemoryStore(), [], []
+    owners, is_under_way = Owners(store), threading.Event()
+
+    def fetch(force):
+        if threading.current_thread() in other:
+            is_under_way.set()
+            time.sleep(0.1)
+        asked.append(force)
+        return {"access_token": "new" if any(asked) else "stale", "expires_in": 7200}
+
+    tokens, take = TokenCache(store, owners, fetch), owners.take
+
+    def take_it_while_another_thread_fetches(key, *rest):
+        if key == "token:forced" and not other:
+            other.append(threading.Thread(target=tokens.renew, args=("stale",)))
+            other[0].start()
+            is_under_way.wait(5)
+        return take(key, *rest)
+
+    owners.take = take_it_while_another_thread_fetches
+    tokens.get()
+    assert tokens.renew("stale") == "new"
+    other[0].join(5)
+    assert asked.count(True) == 1
 
 
 # Processes that die while they have the token's locks
