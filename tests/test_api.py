@@ -746,6 +746,19 @@ def test_a_file_goes_up_whatever_its_name_is(api, cloud, name, sent):
     assert cloud.journal[-1].body == {"filename": sent, "content": b"picture"}
 
 
+def test_a_file_that_grows_while_it_goes_up_is_sent_as_it_was():
+    """The rest would be read as the next call on the connection."""
+    file = io.BytesIO(b"abc")
+    body, headers = multipart("a.png", file)
+    pieces = body()
+    sent = [next(pieces)]
+    file.seek(0, os.SEEK_END)
+    file.write(b"more")
+    file.seek(0)
+    sent += pieces
+    assert len(b"".join(sent)) == int(headers["Content-Length"])
+
+
 def test_no_file_can_hold_the_boundary_of_its_upload():
     headers = {multipart("a.jpg", io.BytesIO(b"x"))[1]["Content-Type"] for _ in range(10)}
     assert len(headers) == 10
