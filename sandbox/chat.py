@@ -82,7 +82,7 @@ class Chat:
             number, sent = next(self._numbers), threading.Event()
             before, self._sent[order.openid] = self._sent.get(order.openid), sent
             self.timeline.add("sent", id=number, request=request, **vars(order))
-        self._cloud.note_action(order.openid, order.fields.get("Event", "") if order.type == "event" else "")
+        self._cloud.note_action(order.openid, str(order.fields.get("Event", "")) if order.type == "event" else "")
 
         def deliver() -> None:
             if before:

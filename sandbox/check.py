@@ -146,12 +146,14 @@ def _came(attempt: Attempt) -> str:
 def _taken(tried: str, server: Server, attempts: list[Attempt], is_event: bool = False) -> Finding:
     number, attempt = next((pair for pair in enumerate(attempts, 1) if pair[1].status), (len(attempts), attempts[-1]))
     reply, fault = server.judge(attempt, is_event)
-    nodes = {node.tag: node.text for node in ElementTree.fromstring(reply)} if reply else {"MsgType": "success"}
+    is_xml = bool(reply) and not reply.startswith("{")  # JSON is an ErrCode
+    nodes = {node.tag: node.text for node in ElementTree.fromstring(reply)} if is_xml else {}
+    kind = nodes.get("MsgType", "ErrCode" if reply else "success")
     if fault:
         return Finding(tried, fault, FAIL, next(ADVICE[start] for start in ADVICE if fault.startswith(start)))
     if number > 1:
-        return Finding(tried, f"{nodes.get('MsgType')}, but at attempt {number} only", WARN, ADVICE["no answer"])
-    return Finding(tried, f"200 in {attempt.seconds:.2f} s, {nodes.get('MsgType')}")
+        return Finding(tried, f"{kind}, but at attempt {number} only", WARN, ADVICE["no answer"])
+    return Finding(tried, f"200 in {attempt.seconds:.2f} s, {kind}")
 
 
 def _again(server: Server, query: str, body: bytes, first: str) -> Finding:

@@ -124,7 +124,7 @@ def _json(raw: bytes) -> dict[str, Any] | int:
         return 44002
     try:
         body = json.loads(raw.decode())
-    except ValueError:
+    except (ValueError, RecursionError):
         return 47001
     return body if isinstance(body, dict) else 47001
 
@@ -174,4 +174,4 @@ def _json_response(answer: dict[str, Any] | int, fault: str, rid: str) -> Respon
     text = json.dumps(answer, ensure_ascii=False)
     # WeChat writes what users typed into its JSON as it is.
     text = text.replace("\\u001d", "\x1d") if fault == "control" else text
-    return Response(text.encode(), content_type=JSON_TYPE)
+    return Response(text.encode(errors="replace"), content_type=JSON_TYPE)  # a menu may hold half a character

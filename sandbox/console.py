@@ -19,6 +19,7 @@ from sandbox.cloud_wire import Media
 from sandbox.facts import FACTS
 from sandbox.messages import FIELDS
 from sandbox.rules import file_errcode
+from wechat.errors import Unreadable
 from wechat.settings import CRYPTOGRAPHY, Settings, package_fault
 
 PAGE = Path(__file__).with_name("console.html")
@@ -96,7 +97,7 @@ class Console:
             return json_response({"error": f"a message has {LONGEST_ORDER:,} bytes at most"})
         try:
             return json_response({"id": self._chat.send(Order(**json.loads(request.body)))})
-        except (ValueError, TypeError, RecursionError) as error:
+        except (ValueError, TypeError, RecursionError, Unreadable) as error:
             return json_response({"error": str(error)})
 
     def _keep(self, request: Request) -> Response:

@@ -63,7 +63,11 @@ class Attempt(NamedTuple):
 
 def is_address(text: str) -> bool:
     """Whether it is a URL to post to."""
-    found = re.fullmatch(r"https?://([\w.-]+|\[[\da-f:]+\])(:\d{1,5})?(/[!-~]*)?", text, re.ASCII | re.IGNORECASE)
+    found = re.fullmatch(
+        r"https?://(\w[\w-]{0,62}(?:\.[\w-]{1,63})*\.?|\[[\da-f:]+\])(:\d{1,5})?(/[!-~]*)?",
+        text,
+        re.ASCII | re.IGNORECASE,
+    )
     return found is not None and int((found[2] or ":80")[1:]) < 65_536
 
 

@@ -9,8 +9,9 @@ from collections.abc import Iterator, Mapping
 from sandbox.messages import FIELDS, USER, build, to_json
 from sandbox.options import add_account, read_account
 from sandbox.platform import MESSAGE_HEADER, Endpoint, Platform, is_address, is_local
+from sandbox.rules import is_openid
 from sandbox.verdict import BANNER, judge
-from wechat.errors import StartError
+from wechat.errors import StartError, Unreadable
 from wechat.protocol.parser import parse
 from wechat.terminal import complain, say
 
@@ -38,11 +39,13 @@ def run(options: argparse.Namespace) -> int:
         settings = read_account(options)
         if url and not is_address(url):
             raise ValueError("--url takes an address like http://127.0.0.1:8080/weixin")
+        if not is_openid(options.openid):
+            raise ValueError("--openid takes letters, digits, - and _")
         platform = Platform.of(settings)
         content = build(options.kind, options.values, options.openid)
         content = to_json(parse(content.encode())) if options.json else content
         push = platform.push(content, openid=options.openid)
-    except (StartError, ValueError) as error:  # also where an argument is not in the terminal's encoding
+    except (StartError, ValueError, Unreadable) as error:  # also where an argument is not in the terminal's encoding
         complain(error)
         return 2
     number = FIRST + secrets.randbelow(FIRST)

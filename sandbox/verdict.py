@@ -38,7 +38,7 @@ def judge(platform: Platform, attempt: Attempt, is_event: bool = False, openid: 
         if document.startswith("{") and "ErrCode" in json.loads(document):  # so may a payment push be answered
             return Verdict(document)
         root = ElementTree.fromstring(document)
-    except (ValueError, KeyError, TypeError, ElementTree.ParseError) as error:
+    except (ValueError, KeyError, TypeError, RecursionError, ElementTree.ParseError) as error:
         how = {"safe": "sealed XML", "cloud": "JSON"}.get(platform.mode, "XML")
         return Verdict(fault=f"neither success nor {how}: {type(error).__name__}")
     fault = _fault(root, is_event, openid)

@@ -23,7 +23,9 @@ from wechat.platform.api import Api, Call
 from wechat.platform.files import LARGEST_FILE, LONGEST_NAME, multipart, safe_name
 from wechat.reply import Article, Image, Music, News, Raw, Text, Transfer, Video, Voice
 from wechat.settings import read
+from wechat.store.memory import MemoryStore
 from wechat.store.opening import open_store
+from wechat.store.owners import Owners
 from wechat.world import World
 
 USER = "o9AgO5Kd5ggOC-bXrbNODIiE3bGY"
@@ -323,6 +325,34 @@ def test_a_token_is_forced_once_in_30_seconds_whoever_asks(make_api, cloud, tmp_
         with pytest.raises(WeChatError):
             api.get("/cgi-bin/get_api_domain_ip")
     assert sum(call.body["force_refresh"] for call in cloud.journal if call.path == "/cgi-bin/stable_token") == 1
+
+
+def test_a_forced_refresh_is_made_also_where_a_plain_fetch_is_under_way():
+    """Else each call would get a 40001 for the 30 s in which nobody may force another one."""
+    store, asked, other = MemoryStore(), [], []
+    owners, is_under_way = Owners(store), threading.Event()
+
+    def fetch(force):
+        if threading.current_thread() in other:
+            is_under_way.set()
+            time.sleep(0.1)
+        asked.append(force)
+        return {"access_token": "new" if any(asked) else "stale", "expires_in": 7200}
+
+    tokens, take = TokenCache(store, owners, fetch), owners.take
+
+    def take_it_while_another_thread_fetches(key, *rest):
+        if key == "token:forced" and not other:
+            other.append(threading.Thread(target=tokens.renew, args=("stale",)))
+            other[0].start()
+            is_under_way.wait(5)
+        return take(key, *rest)
+
+    owners.take = take_it_while_another_thread_fetches
+    tokens.get()
+    assert tokens.renew("stale") == "new"
+    other[0].join(5)
+    assert asked.count(True) == 1
 
 
 # Processes that die while they have the token's locks
@@ -714,6 +744,19 @@ GBK_NAME = os.fsdecode("照片.jpg".encode("gbk"))  # as Python has it where the
 def test_a_file_goes_up_whatever_its_name_is(api, cloud, name, sent):
     api.upload("image", name, io.BytesIO(b"picture"))
     assert cloud.journal[-1].body == {"filename": sent, "content": b"picture"}
+
+
+def test_a_file_that_grows_while_it_goes_up_is_sent_as_it_was():
+    """The rest would be read as the next call on the connection."""
+    file = io.BytesIO(b"abc")
+    body, headers = multipart("a.png", file)
+    pieces = body()
+    sent = [next(pieces)]
+    file.seek(0, os.SEEK_END)
+    file.write(b"more")
+    file.seek(0)
+    sent += pieces
+    assert len(b"".join(sent)) == int(headers["Content-Length"])
 
 
 def test_no_file_can_hold_the_boundary_of_its_upload():

@@ -522,6 +522,18 @@ def test_a_warning_alone_is_exit_status_0(check):
         assert check(url)[0] == 0
 
 
+def test_an_errcode_as_json_is_an_answer_to_each_push(check):
+    class AnswersWithAnErrCode(Good):
+        def receive(self, query, body):
+            status, _ = super().receive(query, body)
+            return status, b'{"ErrCode":0,"ErrMsg":"success"}'
+
+    with Small(AnswersWithAnErrCode()) as url:
+        status, lines = check(url)
+    assert any(re.fullmatch(r"ok    a text: 200 in 0\.\d\d s, ErrCode", line) for line in lines)
+    assert status == 0
+
+
 def test_a_server_that_is_not_there_is_one_line(check):
     status, lines = check(f"http://127.0.0.1:{free_port()}/weixin")
     assert (status, len(lines)) == (1, 2)
@@ -542,6 +554,7 @@ def test_with_the_wrong_token_the_rest_is_not_tried(check):
     [
         ("your.host/weixin", [], "URL takes an address"),
         ("http://127.0.0.1:port/weixin", [], "URL takes an address"),
+        ("https://my..host/weixin", [], "URL takes an address"),
         ("http://127.0.0.1/weixin?a=1", [], "URL takes an address"),
         ("http://127.0.0.1/", ["--aes-key", AES_KEY], "--appid is missing: --mode=safe needs it"),
         ("http://127.0.0.1/", ["--mode", "safe", "--appid", APPID], "--aes-key is missing"),

@@ -236,6 +236,13 @@ def test_a_menu_is_given_back_with_an_empty_sub_button_on_each_leaf(client):
     assert client.post("menu/create", menu["menu"])["errcode"] == 0
 
 
+def test_a_menu_with_half_a_character_is_given_back_without_it(client):
+    assert (
+        client.post("menu/create", rb'{"button": [{"type": "click", "name": "a\ud800", "key": "k"}]}')["errcode"] == 0
+    )
+    assert client.get("menu/get")["menu"]["button"][0]["name"] == "a?"
+
+
 def test_the_current_menu_is_the_consoles_until_a_call_changes_it_and_has_its_submenus_in_a_list(client):
     assert client.get("get_current_selfmenu_info")["selfmenu_info"]["button"][1]["value"] == "This is text!"
     client.get("menu/delete")
@@ -528,7 +535,7 @@ def test_an_error_has_status_200_and_a_request_id(client):
     assert response.json["errmsg"].startswith("menu no exist rid: ")
 
 
-@pytest.mark.parametrize("body", [b"{", b"[]", b"\xff", b'\xef\xbb\xbf{"button":[]}', b"{'button': 1}"])
+@pytest.mark.parametrize("body", [b"{", b"[]", b"\xff", b'\xef\xbb\xbf{"button":[]}', b"{'button': 1}", b"[" * 99_999])
 def test_a_body_that_is_no_json_object_is_refused(client, body):
     assert client.post("menu/create", body)["errcode"] == 47001
 

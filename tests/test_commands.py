@@ -203,6 +203,14 @@ def test_the_line_of_a_broken_module_is_named_also_in_a_relative_folder(tmp_path
     assert done.stderr.startswith("handlers/zz.py:3: ")
 
 
+def test_the_file_of_a_broken_package_is_named(tmp_path):
+    (tmp_path / "shop").mkdir()
+    (tmp_path / "shop/__init__.py").write_text("import os\n\n1 / 0\n")
+    assert run("--handlers", str(tmp_path), "routes").stderr.startswith(
+        "shop/__init__.py:3: the module does not import"
+    )
+
+
 def test_an_event_without_a_key_can_be_explained():
     assert "handlers.welcome.subscribe" in run("explain", "--event", "subscribe").stdout
 

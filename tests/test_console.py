@@ -44,6 +44,15 @@ def test_a_menu_is_pushed_shown_and_deleted(run, cloud):
     assert "python -m wechat menu push" in done.stderr
 
 
+@pytest.mark.parametrize(
+    "odd", [{"menu": "x"}, {"menu": None, "conditionalmenu": 1}, {"menu": {"button": [1, {"sub_button": "x"}]}}]
+)
+def test_an_odd_menu_is_shown_as_far_as_it_goes(run, cloud, odd):
+    cloud._endpoints["/cgi-bin/menu/get"] = "GET", lambda _: odd
+    done = run("menu", "get")
+    assert (done.returncode, done.stdout.strip(), done.stderr) == (0, "", "")
+
+
 def test_a_wrong_menu_is_not_sent(run, cloud, tmp_path):
     (tmp_path / "menu.json").write_text('{"button": [{"type": "click", "name": "far too long a name", "key": "K"}]}')
     done = run("menu", "push", "menu.json")
@@ -171,10 +180,18 @@ def test_a_store_that_is_not_there_is_status_2(run):
 
 @pytest.mark.parametrize(
     "arguments",
-    [["menu"], ["media", "upload", "film", "x"], ["call", "PUT", "/x"], ["call", "GET", "/x", "{"], ["send", "x"]],
+    [
+        ["menu"],
+        ["media", "upload", "film", "x"],
+        ["call", "PUT", "/x"],
+        ["call", "GET", "/x", "{"],
+        ["send", "x"],
+        ["call", "POST", "/x", "[" * 99_999],
+    ],
 )
 def test_a_wrong_call_is_status_2(run, arguments):
-    assert run(*arguments).returncode == 2
+    done = run(*arguments)
+    assert (done.returncode, "Traceback" in done.stderr) == (2, False)
 
 
 @pytest.mark.parametrize(
@@ -199,7 +216,7 @@ def test_a_query_in_the_path_and_a_field_named_path_are_sent(run, cloud):
     assert cloud.journal[-1].token_ok
 
 
-@pytest.mark.parametrize("path", ["cgi-bin/menu/get", "https://example.com/"])
+@pytest.mark.parametrize("path", ["cgi-bin/menu/get", "https://example.com/", "/a b", "/路径", "/a\r\nb"])
 def test_a_path_of_another_kind_is_never_called(run, cloud, path):
     assert run("call", "GET", path).returncode == 2
     assert cloud.journal == []

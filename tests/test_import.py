@@ -142,6 +142,23 @@ def test_an_account_without_rules_and_without_a_menu_gets_an_empty_list(tmp_path
     assert rows_of(tmp_path) == [["keyword", "match", "reply"]]
 
 
+def test_half_of_a_character_is_written_as_a_question_mark(tmp_path):
+    cut = {"content": "half \ud83d", "type": "text"}
+    button = {"name": "cut \ud83d", "type": "click", "key": "k"}
+    old = OldAnswers({"add_friend_autoreply_info": cut}, {"selfmenu_info": {"button": [button]}})
+    assert len(old.write(tmp_path)) == 3
+    assert rows_of(tmp_path)[1:] == [["", "subscribe", "half ?"]]
+    assert json.loads((tmp_path / "menu.json").read_text())["button"][0]["name"] == "cut ?"
+
+
+@pytest.mark.parametrize(
+    "odd", ["x", 1, ["x"], {"list": "x"}, {"list": [1, {"reply_list_info": [1]}]}, {"button": [1]}]
+)
+def test_what_cannot_be_read_is_left_out(odd):
+    replies = dict.fromkeys(("keyword_autoreply_info", "add_friend_autoreply_info"), odd)
+    assert OldAnswers(replies, {"selfmenu_info": odd}).rows == []
+
+
 def test_one_of_several_replies_is_a_row_of_its_own_and_all_of_them_are_one_text():
     def rule(mode):
         words = [{"match_mode": "equal", "content": "a"}, {"match_mode": "contain", "content": "b"}]

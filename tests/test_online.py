@@ -13,6 +13,7 @@ from sandbox.messages import APPID, USER
 from sandbox.testing import SECRET
 from tests.conftest import ROOT
 from tests.connect_proxy import ConnectProxy
+from tests.raw_server import RawServer, read_head
 from wechat.__main__ import main
 
 TOKEN = "a-token-of-some-length"
@@ -201,6 +202,19 @@ def test_what_may_be_well_is_a_warning(run, cloud, spoil, line):
     done = run("check", "--online")
     assert done.returncode == 0
     assert [said.split(" -> ")[0] for said in lines(done, "warn")] == [line]
+
+
+def test_a_date_that_is_none_is_left_out(run):
+    def talk(connection, _):
+        while read_head(connection):
+            connection.sendall(b"HTTP/1.1 200 OK\r\nContent-Length: 2\r\n")
+            connection.sendall(b"Date: Mon, 01 Jan 2024 00:00:00 +99999999999999999\r\n\r\n{}")
+
+    with RawServer(talk) as server:
+        done = run("check", "--online", WECHAT_API_URL=server.url)
+    assert (done.returncode, done.stderr) == (1, "")
+    assert "ok    platform" in done.stdout
+    assert "clock: " not in done.stdout
 
 
 def test_a_second_server_is_checked_as_the_first_is(run, cloud):

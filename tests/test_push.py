@@ -82,13 +82,25 @@ def test_what_is_pushed_later_is_printed_too(sandbox):
     assert "later" not in push("text", "slow", "--wait", "0", "--url", process.url, WECHAT_TOKEN=TOKEN).stdout
 
 
-@pytest.mark.parametrize("arguments", [[], ["film"], ["text", "a", "b"], ["text", "--token", "x"]])
+@pytest.mark.parametrize(
+    "arguments",
+    [
+        [],
+        ["film"],
+        ["text", "a", "b"],
+        ["text", "--token", "x"],
+        ["text", "--openid", ""],
+        ["event", "a]]>b", "--json"],
+    ],
+)
 def test_a_wrong_call_is_status_2(arguments):
-    assert push(*arguments).returncode == 2
+    done = push(*arguments)
+    assert (done.returncode, "Traceback" in done.stderr) == (2, False)
 
 
 @pytest.mark.parametrize(
-    "url", ["foo", "ftp://127.0.0.1/", "http://127.0.0.1:99999/", "http://127.0.0.1/路径", "http:///"]
+    "url",
+    ["foo", "ftp://127.0.0.1/", "http://127.0.0.1:99999/", "http://127.0.0.1/路径", "http:///", "http://my..host/"],
 )
 def test_an_address_that_is_none_is_a_wrong_call(url):
     done = push("text", "x", "--url", url)

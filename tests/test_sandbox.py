@@ -239,6 +239,13 @@ def test_the_page_is_for_this_machine_and_for_its_own_requests_alone(sandbox):
         assert ask(process, "POST", "/media?image/a.png", b"x", {"Content-Type": content_type})[0] == 415
 
 
+@pytest.mark.parametrize("event", [["subscribe"], {"a": "b"}])
+def test_an_event_without_a_name_holds_up_no_later_message(sandbox_of_module, event):
+    push(sandbox_of_module, type="event", fields={"Event": event}, openid=USERS[1])
+    number = push(sandbox_of_module, openid=USERS[1])
+    events(sandbox_of_module, lambda event: event["kind"] == "answered" and event["id"] == number)
+
+
 @pytest.mark.parametrize(
     "headers",
     [
@@ -287,6 +294,8 @@ def test_the_welcome_has_what_the_commands_need(sandbox, secret):
         ("POST", "/push", b"[" * 60_000, JSON, 200),
         ("POST", "/push", b"{}", JSON, 200),
         ("POST", "/push", b" " * 70_000, JSON, 200),
+        ("POST", "/push", json.dumps({**ORDER, "format": "json", "fields": {"CreateTime": "<"}}), JSON, 200),
+        ("POST", "/push", json.dumps({**ORDER, "format": "json", "fields": {"FromUserName": ""}}), JSON, 200),
         ("POST", "/media?image/a.exe", b"x", BYTES, 200),
         ("POST", "/media?film/a.png", b"x", BYTES, 200),
         ("POST", "/media?image/a.png", b"", BYTES, 200),

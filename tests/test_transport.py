@@ -79,6 +79,20 @@ def test_a_body_that_nobody_read_does_not_spoil_the_next_answer(http_server, con
     assert get(transport) == b"/x"
 
 
+def test_the_answer_behind_an_early_hint_is_not_that_of_the_next_call(connect):
+    def talk(connection, _):
+        while head := read_head(connection):
+            connection.sendall(b"HTTP/1.1 103 Early Hints\r\n\r\n")
+            time.sleep(0.1)
+            target = head.split()[1]
+            connection.sendall(b"HTTP/1.1 200 OK\r\nContent-Length: %d\r\n\r\n%s" % (len(target), target))
+
+    with RawServer(talk) as server:
+        transport = connect(server.url)
+        get(transport, "/first")
+        assert get(transport, "/second") != b"/first"
+
+
 def test_a_path_in_the_base_address_comes_first(http_server, connect):
     assert get(connect(http_server(Quiet) + "/proxy"), "/y") == b"/proxy/y"
 

@@ -61,7 +61,9 @@ def test_a_reply_goes_to_the_user_who_wrote(openid, is_banner):
     assert (judge(PLAIN, Attempt(200, document.encode(), 0.1), openid=openid)[1] != "") == is_banner
 
 
-@pytest.mark.parametrize("body", ["Success", "success\n", "{}", "<html></html>", "<xml>", b"\xff", "<xml/>", "OK"])
+@pytest.mark.parametrize(
+    "body", ["Success", "success\n", "{}", "<html></html>", "<xml>", b"\xff", "<xml/>", "OK", '{"a":' * 99_999]
+)
 def test_whatever_else_is_the_banner(body):
     assert verdict(body).fault
 

@@ -55,7 +55,7 @@ class OldAnswers:
     def __init__(self, replies: dict[str, Any], menu: dict[str, Any]) -> None:
         self.lost: list[str] = []
         self._clicks: list[Row] = []
-        buttons = (menu.get("selfmenu_info") or {}).get("button") or []
+        buttons = [button for info in _listed([menu.get("selfmenu_info")]) for button in _listed(info.get("button"))]
         self.menu = {"button": [self._button(button) for button in buttons]} if buttons else None
         self.rows = [*self._rows(replies), *self._clicks]
 
@@ -74,7 +74,7 @@ class OldAnswers:
             contents[folder / "replies.py"] = (DATA / "replies.py").read_text("utf-8")
         folder.mkdir(parents=True, exist_ok=True)
         for file, content in contents.items():
-            with file.open("x", encoding="utf-8", newline="") as new:
+            with file.open("x", encoding="utf-8", errors="replace", newline="") as new:
                 new.write(content)
         return list(contents)
 
@@ -85,14 +85,14 @@ class OldAnswers:
 
     def _rows(self, info: dict[str, Any]) -> Iterator[Row]:
         for rule in _listed(info.get("keyword_autoreply_info")):
-            replies = self._texts(rule.get("reply_list_info") or [], f"the rule {rule.get('rule_name')}")
+            replies = self._texts(_listed(rule.get("reply_list_info")), f"the rule {rule.get('rule_name')}")
             if rule.get("reply_mode") == "reply_all" and replies:
                 replies = ["\n\n".join(replies)]  # in answer to a message there is one
-            for keyword in rule.get("keyword_list_info") or []:
+            for keyword in _listed(rule.get("keyword_list_info")):
                 word, match = str(keyword.get("content")).strip(), MATCHES.get(str(keyword.get("match_mode")), "exact")
                 yield from ((word, match, reply) for reply in replies if word)
         for name, match in ("add_friend_autoreply_info", "subscribe"), ("message_default_autoreply_info", "default"):
-            yield from (("", match, text) for text in self._texts([info.get(name) or {}], f"the reply {match}"))
+            yield from (("", match, text) for text in self._texts(_listed([info.get(name)]), f"the reply {match}"))
 
     def _texts(self, replies: list[dict[str, Any]], what: str) -> list[str]:
         """The replies as texts, articles as their titles with links; a file is good for three days only, and lost."""
@@ -126,5 +126,6 @@ def _text(reply: dict[str, Any]) -> str:
 
 
 def _listed(value: Any) -> list[dict[str, Any]]:
-    """What WeChat wraps into an object with a `list`, in most of its answers."""
-    return (value.get("list") if isinstance(value, dict) else value) or []
+    """The objects that WeChat wraps into one with a `list`, in most of its answers."""
+    items = value.get("list") if isinstance(value, dict) else value
+    return [item for item in items if isinstance(item, dict)] if isinstance(items, list) else []

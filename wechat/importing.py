@@ -60,7 +60,8 @@ def _broken(folder: Path, name: str, error: BaseException) -> str:
         line, file = error.lineno or 0, short(error.filename)
     else:
         for frame in traceback.extract_tb(error.__traceback__):
-            if Path(frame.filename).resolve().parent == folder:
+            path = Path(frame.filename).resolve()
+            if folder in (path.parent, path.parent.parent):  # a package may stand among the modules
                 line, file = frame.lineno or 0, short(frame.filename)
     hint = "".join(f"; {hint}" for hint in _hints(folder, error, folder / f"{name}.py"))
     return f"{file}:{line}: the module does not import: {type(error).__name__}: {error}{hint}"

@@ -106,7 +106,7 @@ def _check_platform(account: Account) -> Iterator[Finding]:
 def _clock(date: str | None, now: float) -> Iterator[Finding]:
     try:
         skew = now - parsedate_to_datetime(date or "").timestamp() - 0.5  # the header has whole seconds
-    except ValueError:
+    except (ValueError, OverflowError):
         return
     way = "ahead of" if skew > 0 else "behind"
     mark, cure = (FAIL, SET_CLOCK) if abs(skew) > LARGEST_SKEW else (OK, "")

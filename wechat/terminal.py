@@ -84,7 +84,7 @@ def is_chinese() -> bool:
 
 def api_path(text: str) -> str:
     """A path of the API; raises ArgumentTypeError for anything else."""
-    if not text.startswith("/"):
+    if not re.fullmatch("/[!-~]*", text):
         raise argparse.ArgumentTypeError("it takes a path like /cgi-bin/get_api_domain_ip")
     return text
 
@@ -93,7 +93,7 @@ def json_value(text: str) -> Any:
     """The JSON in the text; raises ArgumentTypeError where there is none."""
     try:
         return json.loads(text)
-    except ValueError as error:
+    except (ValueError, RecursionError) as error:
         raise argparse.ArgumentTypeError(f"it is not JSON: {error}") from None
 
 

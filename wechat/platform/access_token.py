@@ -66,15 +66,23 @@ class TokenCache:
             return token
         # The ticket is a new one each time: this process may not force it twice, either.
         if self._store.ask(ALONE, False, self._owners.take, FORCED_KEY, FORCE_EVERY, random_hex(4)):
-            return self._share(lambda: self._fetch_and_keep(force=True))
+            return self._share(lambda: self._fetch_and_keep(force=True), joins=False)
         self._wait(self._read())  # whoever may is at it, or was a moment ago
         return self.get()
 
-    def _share(self, fetch: Callable[[], str]) -> str:
-        """What `fetch` gives or raises, for all threads that ask before it has."""
-        with self._guard:
-            is_mine = self._fetching is None
-            shared = self._fetching = self._fetching or Fetching(self._world.event())
+    def _share(self, fetch: Callable[[], str], joins: bool = True) -> str:
+        """What `fetch` gives or raises, for all threads that ask before it has.
+
+        One that is under way already counts as well, unless `joins` is false: then this one follows it.
+        """
+        is_mine = False
+        while not is_mine:
+            with self._guard:
+                is_mine = self._fetching is None
+                shared = self._fetching = self._fetching or Fetching(self._world.event())
+            if joins or is_mine:
+                break
+            shared.is_over.wait()
         if is_mine:
             try:
                 shared.token = fetch()

@@ -45,7 +45,9 @@ def multipart(filename: str, file: BinaryIO) -> tuple[Body, dict[str, str]]:
     def body() -> Iterator[bytes]:
         file.seek(start)
         yield head
-        while piece := file.read(PIECE):
+        left = size
+        while piece := file.read(min(PIECE, left)):  # not what is written into it meanwhile
+            left -= len(piece)
             yield piece
         yield tail
 

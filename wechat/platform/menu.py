@@ -134,12 +134,15 @@ def menu_warnings(file: Path, router: Router) -> list[str]:
 
 def menu_lines(menu: Mapping[str, Any]) -> list[str]:
     """What `get_menu` gives, for people: a line for each button."""
-    lines = [line for button in menu.get("menu", {}).get("button", []) for line in _tree(button)]
-    return lines + ([f"and {len(menu['conditionalmenu'])} conditional menus"] if menu.get("conditionalmenu") else [])
+    own, others = menu.get("menu"), _buttons(menu.get("conditionalmenu"))
+    lines = [
+        line for button in _buttons(own.get("button") if isinstance(own, dict) else None) for line in _tree(button)
+    ]
+    return lines + ([f"and {len(others)} conditional menus"] if others else [])
 
 
 def _tree(button: Mapping[str, Any], indent: str = "") -> Iterator[str]:
     target = next((str(button[name]) for name in ("key", "url", "media_id", "article_id") if button.get(name)), "")
     yield f"{indent}{button.get('name', '')}  {button.get('type', '')}  {target}".rstrip()
-    for inner in button.get("sub_button") or []:
+    for inner in _buttons(button.get("sub_button")):
         yield from _tree(inner, indent + "  ")

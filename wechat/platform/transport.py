@@ -115,7 +115,8 @@ class Transport:
         is_reusable = False
         try:
             yield HttpResponse(response, what)
-            is_open = response.isclosed() and connection.sock is not None
+            # Behind a 103, the answer itself is still to come: the next call would take it for its own.
+            is_open = response.isclosed() and connection.sock is not None and response.status >= 200
             is_reusable = is_open and _server_of(connection) == self._in_order()[0]
         finally:
             if is_reusable:
