@@ -221,6 +221,20 @@ def pass_on(msg, answer): return answer()
 
 @pytest.mark.parametrize("inner", KINDS)
 @pytest.mark.parametrize("outer", KINDS)
+def test_who_looks_for_what_is_not_there_is_not_waited_for(make, inner, outer):
+    source = f"""
+@on("text", timeout=5)
+{inner} first(msg): return next(iter(()))
+@on("error")
+def failed(msg, error): return type(error).__name__
+@around("text")
+{outer} pass_on(msg, answer): return {"await " if outer == "async def" else ""}answer()
+"""
+    assert make(source).say("x")["Content"] in ("StopIteration", "RuntimeError")
+
+
+@pytest.mark.parametrize("inner", KINDS)
+@pytest.mark.parametrize("outer", KINDS)
 def test_a_result_that_is_no_reply_is_an_error_of_the_handler(make, caplog, inner, outer):
     call = "await answer()" if outer == "async def" else "answer()"
     account = make(f"@on('text')\n{inner} f(msg): return 5\n@around()\n{outer} o(msg, answer): return {call}\n")
