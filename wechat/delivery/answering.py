@@ -164,7 +164,7 @@ class Answering:
         if not handler:
             return NOBODY
         is_taken = "session" in handler.asks and self.sessions.is_taken(push.asked.FromUserName)
-        if (handler.is_async or is_taken) and not push.limit:
+        if (handler.slow or is_taken) and not push.limit:  # what it yields is given in a lane alone
             return None
         try:
             result = self._call(handler, push, error=error)
