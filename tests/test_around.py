@@ -2,11 +2,13 @@
 
 import logging
 import time
+from concurrent.futures import ThreadPoolExecutor
 
 import pytest
 
 from sandbox.testing import APPID, SECRET
 from tests.conftest import ROOT, TOKEN
+from tests.test_async import says
 from wechat.errors import RoutingError
 from wechat.message import Message
 from wechat.platform.menu import unhandled_keys
@@ -102,6 +104,32 @@ def failed(msg, error): return type(error).__name__
     while account.say("said")["Content"] == "[]" and time.monotonic() < deadline:
         time.sleep(0.05)
     assert account.say("said")["Content"] == "['cancelled']"
+
+
+def test_defs_that_hang_within_an_async_one_hold_up_no_other_handler(make):
+    source = """
+import asyncio, threading
+end = threading.Event()
+@on("text", re.compile("hang.*"), timeout=0.3)
+def hang(msg): end.wait(20)
+@on("text", "other")
+async def other(msg): return await asyncio.to_thread(lambda: "answered")
+@on("error")
+def failed(msg, error): return type(error).__name__
+@around("text", re.compile("hang.*"))
+async def outer(msg, answer): return await answer()
+@on("text", "end")
+def let_go(msg): end.set()
+"""
+    account = make(source, WECHAT_THREADS="200")
+    with ThreadPoolExecutor(80) as users:
+        said = users.map(lambda user: says(account, "hang", f"user{user}"), range(80))
+        assert set(said) == {"TimeoutError"}
+    began = time.monotonic()
+    assert account.say("other")["Content"] == "answered"
+    assert time.monotonic() - began < 2
+    account.say("end")
+    assert account.say("other")["Content"] == "answered"
 
 
 def test_a_menu_has_no_handler_for_a_key_because_something_wraps_all(tmp_path):
