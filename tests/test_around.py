@@ -79,14 +79,15 @@ def test_shorter_paths_are_outside_of_longer_ones_and_then_load_order_counts(mak
     assert account.say("hello")["Content"] == "d(b(c(a(hello))))"
 
 
+@pytest.mark.parametrize(("inner", "outer"), [(", timeout=0.2", ""), ("", ", timeout=0.2")])
 @pytest.mark.parametrize("kind", ["def", "async def"])
-def test_an_async_handler_inside_is_cancelled_where_its_time_is_over(make, kind):
+def test_an_async_handler_inside_is_cancelled_where_its_time_is_over(make, kind, inner, outer):
     source = f"""
 import asyncio
 said = []
 @on("text", "said")
 def what(msg): return str(said)
-@on("text", timeout=0.2)
+@on("text"{inner})
 async def hang(msg):
     try:
         await asyncio.sleep(10)
@@ -95,7 +96,7 @@ async def hang(msg):
         raise
 @on("error")
 def failed(msg, error): return type(error).__name__
-@around("text", "x")
+@around("text", "x"{outer})
 {kind} outer(msg, answer): return {"await " if kind == "async def" else ""}answer()
 """
     account = make(source)

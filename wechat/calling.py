@@ -72,13 +72,14 @@ def give_each(values: Generator[Any], give: Callable[[Reply | None], None]) -> A
 def wrap(inner: Handler, outer: Handler, match: re.Match[str] | None) -> Handler:
     """The inner handler within the outer one, as one handler; `match` is of the outer one's own pattern."""
     answer = _answer_awaited if outer.is_async else _answer
+    slow, timeout = inner.slow or outer.slow, inner.timeout or outer.timeout
+    inner = inner if inner.timeout == timeout else replace(inner, timeout=timeout)  # which a `def` around waits for
 
     def function(message: Message, **offers: Any) -> Any:
         within = {"answer": partial(answer, inner, message, offers), "match": match or offers.get("match")}
         return outer(message, **{**offers, **within})
 
     asked = tuple(dict.fromkeys((*inner.asks, *outer.asks, *WITHIN)))
-    slow, timeout = inner.slow or outer.slow, inner.timeout or outer.timeout
     return Handler(function, f"{inner.name} in {outer.name}", inner.path, slow, asked, timeout, outer.is_async)
 
 
