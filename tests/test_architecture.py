@@ -60,7 +60,7 @@ def test_each_function_that_is_named_exists():
 
 
 def test_each_thread_has_a_row():
-    named = r'(?:, name=|(?:Lanes|ThreadPoolExecutor|Timer)\([\w.]+, |Timer\(|world\.start\([\w.]+, )"(\w+)"'
+    named = r'(?:, name=|(?:Lanes|Pool|Timer)\([\w.]+, |Timer\(|world\.start\([\w.]+, )"(\w+)"'
     started = {name for source in SOURCES.values() for name in re.findall(named, source)}
     assert set(first_cells("Threads")) == started
 
@@ -68,7 +68,7 @@ def test_each_thread_has_a_row():
 def test_each_lock_has_a_row():
     lock = r"self\.(\w+) = (?:threading\.Lock|(?:self\._)?world\.lock)\(\)"
     made = {name for source in SOURCES.values() for name in re.findall(lock, source)}
-    owners = {"Ledger", "Lanes", "Troubles", "Answering", "Loop", "Crowd", "TokenCache"}
+    owners = {"Ledger", "Lanes", "Troubles", "Answering", "Loop", "Pool", "Crowd", "TokenCache"}
     in_the_store = {"lock:", "token:lock", "token:forced", "BEGIN IMMEDIATE"}
     assert set(first_cells("Locks")) == made | owners | {"lock"} | in_the_store
 

@@ -2,11 +2,13 @@
 
 import logging
 import time
+from concurrent.futures import ThreadPoolExecutor
 
 import pytest
 
 from sandbox.testing import APPID, SECRET
 from tests.conftest import ROOT, TOKEN
+from tests.test_async import says
 from wechat.errors import RoutingError
 from wechat.message import Message
 from wechat.platform.menu import unhandled_keys
@@ -77,14 +79,15 @@ def test_shorter_paths_are_outside_of_longer_ones_and_then_load_order_counts(mak
     assert account.say("hello")["Content"] == "d(b(c(a(hello))))"
 
 
+@pytest.mark.parametrize(("inner", "outer"), [(", timeout=0.2", ""), ("", ", timeout=0.2")])
 @pytest.mark.parametrize("kind", ["def", "async def"])
-def test_an_async_handler_inside_is_cancelled_where_its_time_is_over(make, kind):
+def test_an_async_handler_inside_is_cancelled_where_its_time_is_over(make, kind, inner, outer):
     source = f"""
 import asyncio
 said = []
 @on("text", "said")
 def what(msg): return str(said)
-@on("text", timeout=0.2)
+@on("text"{inner})
 async def hang(msg):
     try:
         await asyncio.sleep(10)
@@ -93,7 +96,7 @@ async def hang(msg):
         raise
 @on("error")
 def failed(msg, error): return type(error).__name__
-@around("text", "x")
+@around("text", "x"{outer})
 {kind} outer(msg, answer): return {"await " if kind == "async def" else ""}answer()
 """
     account = make(source)
@@ -102,6 +105,32 @@ def failed(msg, error): return type(error).__name__
     while account.say("said")["Content"] == "[]" and time.monotonic() < deadline:
         time.sleep(0.05)
     assert account.say("said")["Content"] == "['cancelled']"
+
+
+def test_defs_that_hang_within_an_async_one_hold_up_no_other_handler(make):
+    source = """
+import asyncio, threading
+end = threading.Event()
+@on("text", re.compile("hang.*"), timeout=0.3)
+def hang(msg): end.wait(20)
+@on("text", "other")
+async def other(msg): return await asyncio.to_thread(lambda: "answered")
+@on("error")
+def failed(msg, error): return type(error).__name__
+@around("text", re.compile("hang.*"))
+async def outer(msg, answer): return await answer()
+@on("text", "end")
+def let_go(msg): end.set()
+"""
+    account = make(source, WECHAT_THREADS="200")
+    with ThreadPoolExecutor(80) as users:
+        said = users.map(lambda user: says(account, "hang", f"user{user}"), range(80))
+        assert set(said) == {"TimeoutError"}
+    began = time.monotonic()
+    assert account.say("other")["Content"] == "answered"
+    assert time.monotonic() - began < 2
+    account.say("end")
+    assert account.say("other")["Content"] == "answered"
 
 
 def test_a_menu_has_no_handler_for_a_key_because_something_wraps_all(tmp_path):
@@ -217,6 +246,20 @@ def pass_on(msg, answer): return answer()
     account = make(source)
     assert account.say("caught")["Content"] == "caught gone"
     assert account.say("x")["Content"] == "error: gone"
+
+
+@pytest.mark.parametrize("inner", KINDS)
+@pytest.mark.parametrize("outer", KINDS)
+def test_who_looks_for_what_is_not_there_is_not_waited_for(make, inner, outer):
+    source = f"""
+@on("text", timeout=5)
+{inner} first(msg): return next(iter(()))
+@on("error")
+def failed(msg, error): return type(error).__name__
+@around("text")
+{outer} pass_on(msg, answer): return {"await " if outer == "async def" else ""}answer()
+"""
+    assert make(source).say("x")["Content"] in ("StopIteration", "RuntimeError")
 
 
 @pytest.mark.parametrize("inner", KINDS)

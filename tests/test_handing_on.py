@@ -176,6 +176,45 @@ def test_what_is_no_message_counts_as_an_error_and_the_user_is_told(make_account
     assert "failed" in log.text
 
 
+OWN_KINDS = """
+from dataclasses import dataclass
+from wechat.reply import Reply, Text, Video
+
+class Bare(Reply):
+    pass
+
+@dataclass(frozen=True)
+class Page(Reply):
+    kind = "miniprogrampage"
+    xml = "<Title>%(title)s</Title>"
+    title: str = "t"
+
+@dataclass(frozen=True)
+class Clip(Video):
+    length: str = "5"
+
+class Greeting(Text):
+    def __init__(self, name):
+        super().__init__(f"hello {name}")
+"""
+
+
+@pytest.mark.parametrize("is_slow", [False, True], ids=["fast", "slow"])
+@pytest.mark.parametrize("returned", ["Bare()", "Page()", 'Clip("m")'])
+def test_a_reply_of_a_kind_that_the_store_cannot_give_back_is_an_error(make_account, returned, is_slow):
+    source = f"""
+@on("text", slow={is_slow})
+def own(msg): return {returned}
+@on("text", "greet")
+def greet(msg): return Greeting("Ann")
+@on("error")
+def error(msg, error): return type(error).__name__
+"""
+    account = make_account(OWN_KINDS + source)
+    assert account.say("x")["Content"] == "TypeError"
+    assert account.say("greet")["Content"] == "hello Ann"
+
+
 @pytest.mark.parametrize("is_slow", [False, True], ids=["fast", "slow"])
 def test_a_message_that_names_no_user_is_handed_on_for_the_one_who_wrote(make_account, is_slow):
     account = make_account(

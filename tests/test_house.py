@@ -19,7 +19,7 @@ from wxserver import Application
 # <- platform <- delivery <- serving <- the commands.
 ORDER = str.split(
     """
-    lean digests errors startup settings system weak masking log world trouble workers loop
+    lean digests errors startup settings system weak masking log world trouble workers pool loop
     store.writes store.base store.memory store.sqlite store.redis store.opening store.owners
     kinds message web protocol.typed protocol.parser protocol.envelope pieces plain reply packing
     texts importing calling marks routing mistakes

@@ -203,6 +203,22 @@ def test_who_asks_for_a_reply_that_was_none_is_told_so(make_account):
     assert account.say("继续")["Content"] == Texts.waiting, "then it goes to the model, in a server with one thread"
 
 
+@pytest.mark.parametrize("reply", ["Transfer()", "Raw('<xml/>')"])
+def test_who_asks_for_what_could_only_be_the_direct_answer_is_told_that_nothing_came(make_account, reply):
+    human = f"""
+from wechat.reply import Raw, Transfer
+
+@on("text", "human", slow=True)
+def human(msg):
+    time.sleep(0.3)
+    return {reply}
+"""
+    account = make_account(HANDLERS + human, **UNABLE)
+    assert account.say("human")["Content"] == Texts.waiting
+    assert wait_until(lambda: account.say("继续")["Content"] == Texts.nothing)
+    assert asked(account) == []
+
+
 # What is not sent to its end
 
 

@@ -204,6 +204,40 @@ def test_what_was_yielded_before_an_error_stays_and_the_error_handler_follows(ma
     assert texts(cloud) == ["two", "sorry, ValueError"]
 
 
+@pytest.mark.parametrize("mark", ["", ", slow=True"])
+@pytest.mark.parametrize("kind", ["def", "async def"])
+def test_what_an_error_handler_yields_is_given_whoever_failed(make_account, kind, mark):
+    account = make_account(
+        f"""
+@on("text"{mark})
+def fails(msg):
+    raise ValueError("no")
+
+@on("error")
+{kind} error(msg, error):
+    yield "sorry"
+    yield type(error).__name__
+"""
+    )
+    assert account.say("x")["Content"] == "sorry\n\nValueError"
+
+
+def test_an_error_handler_that_may_take_long_holds_no_worker(make_account):
+    account = make_account(
+        HEAD
+        + """
+@on("text")
+def fails(msg):
+    raise ValueError("no")
+
+@on("error", slow=True)
+def error(msg, error):
+    return thread()
+"""
+    )
+    assert account.say("x")["Content"] == "slow"
+
+
 def test_a_yield_of_what_is_no_reply_is_an_error_of_the_handler(make, cloud):
     account = make(**API, WECHAT_API_URL=cloud.url)
     assert account.say("odd")["Content"] == "one"

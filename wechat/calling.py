@@ -72,13 +72,14 @@ def give_each(values: Generator[Any], give: Callable[[Reply | None], None]) -> A
 def wrap(inner: Handler, outer: Handler, match: re.Match[str] | None) -> Handler:
     """The inner handler within the outer one, as one handler; `match` is of the outer one's own pattern."""
     answer = _answer_awaited if outer.is_async else _answer
+    slow, timeout = inner.slow or outer.slow, inner.timeout or outer.timeout
+    inner = inner if inner.timeout == timeout else replace(inner, timeout=timeout)  # which a `def` around waits for
 
     def function(message: Message, **offers: Any) -> Any:
         within = {"answer": partial(answer, inner, message, offers), "match": match or offers.get("match")}
         return outer(message, **{**offers, **within})
 
     asked = tuple(dict.fromkeys((*inner.asks, *outer.asks, *WITHIN)))
-    slow, timeout = inner.slow or outer.slow, inner.timeout or outer.timeout
     return Handler(function, f"{inner.name} in {outer.name}", inner.path, slow, asked, timeout, outer.is_async)
 
 
@@ -108,12 +109,19 @@ def _answer(inner: Handler, message: Message, offers: dict[str, Any]) -> Reply |
     return _checked(give_each(result, offers["give"]) if inner.yields else result)
 
 
+def _answer_in_thread(inner: Handler, message: Message, offers: dict[str, Any]) -> Reply | None:
+    try:
+        return _answer(inner, message, offers)
+    except StopIteration as error:  # Python 3.11 would never tell who awaits it; 3.12 makes the same of it
+        raise RuntimeError(f"{inner.name} raised StopIteration") from error
+
+
 async def _answer_awaited(inner: Handler, message: Message, offers: dict[str, Any]) -> Reply | None:
     """What `await answer()` gives in an `async def`. Raises HandedOn."""
     if not inner.is_async:
         import asyncio  # as in Answering: it costs 20 ms and 1 MB, where nobody uses it
 
-        return await asyncio.to_thread(_answer, inner, message, offers)
+        return await asyncio.to_thread(_answer_in_thread, inner, message, offers)
     result = inner(message, **offers)
     if not inner.yields:
         return _checked(await result)

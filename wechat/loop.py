@@ -9,7 +9,6 @@ import sys
 import threading
 import time
 from collections.abc import AsyncGenerator, Awaitable, Callable, Coroutine
-from concurrent.futures import ThreadPoolExecutor
 from contextlib import AbstractContextManager, aclosing, suppress
 from contextvars import copy_context
 from functools import partial
@@ -17,6 +16,7 @@ from types import FrameType
 from typing import Any
 
 from wechat.log import log_error
+from wechat.pool import Pool
 
 logger = logging.getLogger("wxserver")
 
@@ -178,7 +178,7 @@ class Loop:
 
     def _make(self) -> asyncio.AbstractEventLoop:
         self._loop = asyncio.new_event_loop()
-        self._loop.set_default_executor(ThreadPoolExecutor(THREADS, "async"))
+        self._loop.set_default_executor(Pool(THREADS, "async"))
         self._thread = threading.Thread(target=self._serve, args=[self._loop], name="loop", daemon=True)
         self._thread.start()
         threading.Thread(target=self._watch, args=[self._loop, self._thread], name="watch", daemon=True).start()

@@ -69,7 +69,10 @@ class Message(dict[str, Any]):
         raise NoField(f"no {name} in this message; there are {', '.join(self)}")
 
     def __getattr__(self, name: str) -> Any:
-        return self[name]
+        try:
+            return self[name]
+        except NoField as error:
+            raise AttributeError(*error.args) from None
 
     def __repr__(self) -> str:
         shown = (f"{name}={value!r}" for name, value in self.items()) if may_quote() else self

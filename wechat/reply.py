@@ -5,7 +5,7 @@ https://developers.weixin.qq.com/doc/service/guide/product/message/Passive_user_
 
 import logging
 from collections.abc import Coroutine, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, fields, replace
 from typing import Any, ClassVar
 
 from wechat.message import Message, cdata, without_forbidden
@@ -228,6 +228,7 @@ def to_reply(value: Any) -> Reply | None:
         return None
     if value.__class__ is str and value.isprintable() and value[-1:] != " ":  # the common case: nothing to clean
         return Text(value) if value else None
+    own: Any = next((each for each in type(value).__mro__ if each.__module__ == __name__), Reply)
     if isinstance(value, str):
         value = Text(value)
     elif isinstance(value, Article):
@@ -237,7 +238,7 @@ def to_reply(value: Any) -> Reply | None:
     elif isinstance(value, Coroutine):
         value.close()  # else Python warns of it, at no place that helps
         raise TypeError("a handler returned a coroutine: await it, in a handler that is an `async def` itself")
-    elif not isinstance(value, Reply) or type(value) is Reply:
+    elif own in (Fields, Reply) or (value.kind, len(fields(value))) != (own.kind, len(own.__annotations__)):
         said = "list: `yield` each of several replies" if isinstance(value, list) else type(value).__name__
         raise TypeError(f"a handler returns a text, a reply value, articles or None, not {said}")
     if isinstance(value, Text) and value.content[-1:].isspace():

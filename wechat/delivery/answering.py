@@ -164,7 +164,7 @@ class Answering:
         handler = self.router.error
         if not handler:
             return NOBODY
-        if (handler.is_async and not push.limit) or not self._claim(handler, push):
+        if (handler.slow and not push.limit) or not self._claim(handler, push):  # what it yields needs a lane
             return None
         try:
             result = self._call(handler, push, error=error)

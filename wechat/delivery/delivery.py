@@ -197,8 +197,8 @@ class Delivery(Runner):
         now, rest = self._fit(answer.reply, bool(further) and not self._outbox.can_push(), is_due)
         document = self._to_xml(now, push)
         is_only_direct = bool(answer.reply and answer.reply.is_direct)
-        nothing = None if entry.pieces else NOTHING
-        before = self._ledger.end(entry, document, rest, None if is_only_direct else answer.reply or nothing, further)
+        whole = None if is_only_direct else answer.reply
+        before = self._ledger.end(entry, document, rest, whole or (None if entry.pieces else NOTHING), further)
         if before == PROMISED and is_only_direct:
             say_too_late(answer, push)
         if is_due and before == RUNNING and isinstance(now, Text):

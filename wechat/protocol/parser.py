@@ -4,13 +4,13 @@ https://developers.weixin.qq.com/doc/service/guide/product/message/Receiving_sta
 """
 
 import json
+import os
 import re
 from collections.abc import Callable
 from typing import Any, NoReturn
 from xml.etree import ElementTree
 from xml.parsers.expat import ExpatError, ParserCreate
 
-from wechat.digests import random_hex
 from wechat.errors import Unreadable
 from wechat.message import LISTS, MAX_DEPTH, Message, without_forbidden
 from wechat.protocol.typed import CONTROL, mend
@@ -131,7 +131,7 @@ class _Stream:
         outer = builder.start("outer", {})
         self._parser = ElementTree.XMLParser(target=builder, encoding="utf-8")
         self._parser.feed("<stream>")
-        self._nodes, self._name, self._left = outer[0], f"end-{random_hex(8)}", MOST_READ
+        self._nodes, self._name, self._left = outer[0], f"end-{os.urandom(8).hex()}", MOST_READ
         self._end = f"<{self._name}/>".encode()
 
     def read(self, content: bytes) -> ElementTree.Element | None:
