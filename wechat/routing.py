@@ -109,7 +109,9 @@ class Router:
     def find(self, message: Message) -> RouteMatch | None:
         """The handler with the longest path that fits, else the default, else None; within what wraps it."""
         values = address(message)
-        path: Route = values if len(values) == 1 else (values[0], values[1].casefold(), *values[2:])
+        path: Route = values
+        if len(values) > 1:
+            path = values[0], values[1].casefold(), *values[2:]
         while path:
             if found := self.exact.get(path):
                 return found

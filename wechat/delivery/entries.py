@@ -125,6 +125,9 @@ class Entry:
         return self.record.state == DONE or not self.record.owner
 
 
+Move = tuple[Entry, Record]
+
+
 class Entries(ABC):
     """The records of an account; `seconds` is how long the signature of a message can be used.
 
@@ -139,7 +142,7 @@ class Entries(ABC):
         self._unwritten: dict[str, Entry] = {}
 
     @abstractmethod
-    def _write(self, *moves: tuple[Entry, Record], beside: Changes = (), write: Write | None = None) -> bool:
+    def _write(self, *moves: Move, beside: Changes = (), write: Write | None = None) -> bool:
         """Store the moves. False where the store had another record; the entries have what is there now."""
 
     @abstractmethod
@@ -181,17 +184,16 @@ class Entries(ABC):
         In the same step all further replies are ready to be sent: from now on others may send what is left. Gives the
         state it moved from; none where the message has gone to another process.
         """
-        moves = [(other, other.record) for other in further] if further else ()
+        moves: Sequence[Move] = [(other, other.record) for other in further] if further else ()
         with entry.lock:
             while (before := entry.record).owner == self._owners.me and before.state in UNDER_WAY:
                 is_direct = before.state == RUNNING
-                now, left = (document, rest) if is_direct else (before.document, whole)
-                after = before.ended(now, left)
+                after = before.ended(document, rest) if is_direct else before.ended(before.document, whole)
                 is_first = entry.raw and entry.is_quick and before.attempts == 1
                 if is_first and after.state == DONE and not (moves or before.is_open):
                     self._end_soon(entry, after, whole)
                     return before.state
-                if self._settle(entry, after, *moves):
+                if self._settle(entry, after, moves):
                     entry.whole = whole if is_direct and entry.key in self._unwritten else None
                     return before.state
         self._forget(*further)
@@ -216,7 +218,7 @@ class Entries(ABC):
                     return True
         return False
 
-    def _settle(self, entry: Entry, new: Record, *others: tuple[Entry, Record], beside: Changes = ()) -> bool:
+    def _settle(self, entry: Entry, new: Record, others: Sequence[Move] = (), beside: Changes = ()) -> bool:
         """Make the moves in one step. False where the store had another record; the entries have what is there now.
 
         Whoever calls has the locks of the entries.

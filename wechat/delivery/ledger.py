@@ -110,7 +110,7 @@ class Ledger(Entries):
             if waiting.record is not seen or not entry.is_running:
                 return False
             left = replace(seen.ended(seen.document, rest), owner="")
-            return self._settle(waiting, left, (entry, entry.record.ended(document, None)))
+            return self._settle(waiting, left, [(entry, entry.record.ended(document, None))])
 
     def adopt(self, entry: Entry, *states: str) -> bool:
         """Whether the caller goes on with a message whose owner is dead."""
