@@ -108,10 +108,7 @@ class Router:
 
     def find(self, message: Message) -> RouteMatch | None:
         """The handler with the longest path that fits, else the default, else None; within what wraps it."""
-        values = address(message)
-        path: Route = values
-        if len(values) > 1:
-            path = values[0], values[1].casefold(), *values[2:]
+        path, values = addresses(message)
         while path:
             if found := self.exact.get(path):
                 return found
@@ -136,7 +133,7 @@ class Router:
         found: list[RouteMatch] = []
         if self._wrapped.isdisjoint(((), (message["MsgType"].casefold(),), handler.path[:1])):
             return found  # so that they cost other messages next to nothing
-        values = address(message)
+        _, values = addresses(message)
         for outer in self.arounds:
             fits, match = _fit(outer.path, values)
             if fits or outer.path == handler.path:
@@ -175,11 +172,13 @@ def arounds_of(routes: Routes) -> list[tuple[Route, Function]]:
     return sorted(found, key=lambda around: len(around[0]))
 
 
-def address(message: Message) -> tuple[str, ...]:
-    """The message's own path, as patterns see it: MsgType, then Content or Event, then EventKey."""
+def addresses(message: Message) -> tuple[Route, tuple[str, ...]]:
+    """The message's own path, as words fit it and as patterns do: MsgType, then Content or Event, then EventKey."""
     kind = message["MsgType"].casefold()
     if kind == "text":
-        return kind, message.get("Content", "").strip()
+        word = message.get("Content", "").strip()
+        return (kind, word.casefold()), (kind, word)
     if kind == "event":
-        return kind, message.get("Event", "").strip(), message.get("EventKey", "")
-    return (kind,)
+        event, key = message.get("Event", "").strip(), message.get("EventKey", "")
+        return (kind, event.casefold(), key), (kind, event, key)
+    return (kind,), (kind,)

@@ -96,25 +96,16 @@ def _flat(content: bytes) -> Message | None:
         return None
     if content.count(b"xml") != 2:  # a namespace, which the parser writes into each name: 2.5 GB from 200 KB
         return None
-    root = _read_node(content)
+    try:
+        root = (_idle.pop() if _idle else _Stream()).read(content)
+    except (ElementTree.ParseError, IndexError):  # the latter: another thread took it first
+        return None
     if root is None or any(map(len, root)):
         return None
     fields = Message()
     for node in root:
         fields[node.tag] = node.text or ""
     return fields if len(fields) == len(root) and UNUSUAL.isdisjoint(fields) else None
-
-
-def _read_node(content: bytes) -> ElementTree.Element | None:
-    """The node that the content is, if it is one."""
-    try:
-        stream = _idle.pop()
-    except IndexError:
-        stream = _Stream()
-    try:
-        return stream.read(content)
-    except ElementTree.ParseError:
-        return None
 
 
 class _Stream:
