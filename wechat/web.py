@@ -79,10 +79,9 @@ class Whole(Response):  # type: ignore[misc]  # WebOb has no types
     WebOb's own looks at each header and argument, for what is not here: a tenth of the time of a message.
     """
 
-    _status, _headers, conditional_response = "200 OK", None, False
-
     def __init__(self, body: bytes, content_type: str, status: int | None = None) -> None:
-        self._app_iter, length = [body], ("Content-Length", str(len(body)))
+        self._status, self._headers, self._app_iter, self.conditional_response = "200 OK", None, [body], False
+        length = ("Content-Length", str(len(body)))
         self._headerlist = [("Content-Type", content_type), ("X-Content-Type-Options", "nosniff"), length]
         if status:
             self.status = status
