@@ -70,7 +70,6 @@ class Text(Reply):
     """A text; `<a href>` works in it, line breaks are kept."""
 
     kind = "text"
-    xml = "<Content>%s</Content>"
     may_be_empty = True
     content: str
 
@@ -86,7 +85,7 @@ class Text(Reply):
         return not without_forbidden(self.content).strip()
 
     def nodes(self) -> str:
-        return self.xml % cdata(self.content)
+        return f"<Content>{cdata(self.content)}</Content>"
 
     def fitted(self, to_event: bool) -> Reply:
         if len(self.content) * 4 <= TEXT_LIMIT or not is_long(self):  # nearly all are short, and cost no call

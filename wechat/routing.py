@@ -110,8 +110,8 @@ class Router:
         """The handler with the longest path that fits, else the default, else None; within what wraps it."""
         path, values = addresses(message)
         while path:
-            if found := self.exact.get(path):
-                return found
+            if path in self.exact:
+                return self.exact[path]
             path = path[:-1]
             for pattern, handler in self.patterns.get(path, ()):
                 if match := pattern.fullmatch(values[len(path)]):
