@@ -27,7 +27,7 @@ ORDER = str.split(
     platform.access_token platform.api platform.menu platform.pushing
     delivery.sessions delivery.answering delivery.lanes delivery.entries delivery.ledger
     delivery.outbox delivery.runner delivery.delivery
-    heads channel serving chinese terminal account online why __main__
+    heads channel serving chinese terminal account online why calls __main__
     """
 )
 WECHAT = sorted(set(ROOT.glob("wechat/**/*.py")) - set(ROOT.glob("wechat/data/**/*.py")))  # without what it copies

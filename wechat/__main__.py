@@ -2,31 +2,35 @@
 
 import argparse
 import os
-import tempfile
-from collections.abc import Callable, Iterable, Iterator
-from contextlib import closing, contextmanager
+from collections.abc import Callable, Iterable
 from functools import partial
 from pathlib import Path
 from typing import Any
 
 from wechat.account import run_import, run_new
-from wechat.errors import Error, StartError
+from wechat.calls import (
+    Run,
+    run_any,
+    run_call,
+    run_media_get,
+    run_media_upload,
+    run_menu_delete,
+    run_menu_get,
+    run_menu_push,
+    run_send,
+    run_token,
+)
+from wechat.errors import Error
 from wechat.message import Message
 from wechat.mistakes import find_mistakes, unknown_settings
-from wechat.online import check_online, require_keys
-from wechat.platform.api import Api
-from wechat.platform.menu import menu_lines, menu_warnings, read_menu, unhandled_keys
-from wechat.reply import Text
+from wechat.online import check_online
+from wechat.platform.menu import menu_warnings
 from wechat.routing import NOBODY, Router, arounds_of, describe, load, prepare, where
-from wechat.settings import read
 from wechat.startup import handlers_folder
 from wechat.store.opening import open_store
-from wechat.terminal import Parser, api_path, complain, json_value, run, say, to_json
+from wechat.terminal import Parser, api_path, complain, json_value, run, say
 from wechat.weak import weak_settings
 from wechat.why import rid, run_why
-
-Said = tuple[str, dict[str, Any]]  # what a person reads, and a program
-Run = Callable[[Api, argparse.Namespace], Said]
 
 
 def main(arguments: list[str]) -> int:
@@ -80,7 +84,7 @@ def _add_calls(commands: Any) -> None:
     _add_call(commands, "token", run_token)
     why = _add_call(commands, "why", run_why)
     why.add_argument("rid", type=rid, metavar="RID", help="what follows `rid:` in an error, or the whole error")
-    call = _add_call(commands, "call", run_call)
+    call = _add_call(commands, "call", run_any)
     call.add_argument("method", choices=("GET", "POST"))
     call.add_argument("path", type=api_path, metavar="PATH", help="like /cgi-bin/get_api_domain_ip")
     call.add_argument("data", nargs="?", type=json_value, default={}, metavar="JSON", help="body, or query of a GET")
@@ -93,7 +97,7 @@ def _add_group(commands: Any, name: str, about: str) -> Any:
 def _add_call(commands: Any, name: str, run: Run) -> argparse.ArgumentParser:
     parser = _add(commands, name, run)
     parser.add_argument("--json", action="store_true", help="print JSON, for programs")
-    parser.set_defaults(run=partial(_run, run))
+    parser.set_defaults(run=partial(run_call, run))
     return parser
 
 
@@ -102,32 +106,6 @@ def _add(commands: Any, name: str, run: Callable[..., Any]) -> argparse.Argument
     parser: argparse.ArgumentParser = commands.add_parser(name, help=run.__doc__, description=run.__doc__)
     parser.set_defaults(run=run, fail=parser.error)
     return parser
-
-
-def _run(run: Run, options: argparse.Namespace) -> int:
-    """Prints what the command gives; 2 where the account's settings, or its handlers, are wrong. Raises Error."""
-    try:
-        with platform() as api:
-            text, data = run(api, options)
-    except StartError as error:
-        complain(error)
-        return 2
-    if options.json:
-        print(to_json(data))
-    else:
-        say(text)
-    return 0
-
-
-@contextmanager
-def platform() -> Iterator[Api]:
-    """The API of the account in the environment; raises StartError where its credentials are missing."""
-    # Calls to the platform need no token of the message server's.
-    needs_none = os.environ.get("WECHAT_TOKEN") or os.environ.get("WECHAT_MODE", "").strip().lower() == "cloud"
-    settings = read({**os.environ, **({} if needs_none else {"WECHAT_TOKEN": "unused"})})
-    require_keys(settings)
-    with closing(open_store(settings.store, settings.account_key)) as store, closing(Api(settings, store)) as api:
-        yield api
 
 
 def run_check(options: argparse.Namespace) -> int:
@@ -184,80 +162,6 @@ def run_explain(options: argparse.Namespace) -> int:
 def _warn(warnings: Iterable[str]) -> None:
     for warning in warnings:
         say(f"warning: {warning}")
-
-
-def run_menu_get(api: Api, options: argparse.Namespace) -> Said:
-    """Show the menu that followers see."""
-    menu = api.get_menu()
-    return "\n".join(menu_lines(menu)), menu
-
-
-def run_menu_push(api: Api, options: argparse.Namespace) -> Said:
-    """Check a menu, then make it everybody's."""
-    file = options.file or options.handlers / "menu.json"
-    try:
-        menu = read_menu(file)
-    except ValueError as error:
-        raise Error("\n".join(f"{file}: {fault}" for fault in str(error).splitlines())) from None
-    for decorator in unhandled_keys(menu, Router(load(options.handlers))):
-        complain(f"warning: {decorator}")
-    api.create_menu(menu)
-    count = len(menu["button"])
-    return "pushed; followers see the menu within five minutes", {"buttons": count}
-
-
-def run_menu_delete(api: Api, options: argparse.Namespace) -> Said:
-    """Delete the menu, and the conditional ones."""
-    api.delete_menu()
-    return "deleted", {"deleted": True}
-
-
-def run_media_get(api: Api, options: argparse.Namespace) -> Said:
-    """Download a medium; it overwrites no file."""
-    output = options.output or Path()
-    if output.is_dir():
-        path = api.download(options.media_id, output)
-    elif output.exists():
-        raise Error(f"{output} is there, and is not overwritten: name another file")
-    else:
-        with tempfile.TemporaryDirectory(dir=output.parent) as own:
-            path = api.download(options.media_id, own)
-            output.open("xb").close()  # it may have come meanwhile
-            path = path.replace(output)
-    return str(path), {"file": str(path)}
-
-
-def run_media_upload(api: Api, options: argparse.Namespace) -> Said:
-    """Upload a file; prints its media_id, good for three days."""
-    with options.file.open("rb") as file:
-        media_id = api.upload(options.kind, options.file.name, file)
-    return media_id, {"media_id": media_id}
-
-
-def run_send(api: Api, options: argparse.Namespace) -> Said:
-    """Send a text to a follower as a customer message."""
-    text = Text(options.text)
-    if text.is_empty():
-        options.fail("the text is empty, there is nothing to send")
-    api.send(options.openid, text)
-    return "sent", {"sent": True}
-
-
-def run_token(api: Api, options: argparse.Namespace) -> Said:
-    """Print the access token, for a call by hand."""
-    token = api.token()
-    return token, {"access_token": token}
-
-
-def run_call(api: Api, options: argparse.Namespace) -> Said:
-    """Call any endpoint; prints its JSON."""
-    if options.method == "POST":
-        answer = api.post(options.path, options.data)
-    elif isinstance(options.data, dict):
-        answer = api.get(options.path, **options.data)
-    else:
-        options.fail("the query of a GET has to be a JSON object")
-    return to_json(answer, indent=2), answer
 
 
 if __name__ == "__main__":
