@@ -11,6 +11,8 @@ import sys
 import time
 import urllib.request
 
+from servers import ROOT  # noqa: F401, it sets the path
+
 SLEEP, THREADS, CONNECTIONS, SECONDS, ROUNDS, FIRST_PORT = 0.02, 64, (4, 32), 3, 5, 8961
 P99_BAR, RATE_BAR = 1.5, 0.85  # beside waitress's own
 SIDES = ("ours", "waitress")
