@@ -682,6 +682,21 @@ def open_and_close(url):
     open_store(url).close()
 
 
+def test_where_the_host_gives_no_thread_to_copy_the_log_what_is_written_stays_written(tmp_path, monkeypatch):
+    def refuse(thread):
+        raise RuntimeError("can't start new thread")
+
+    world, url = Ahead(), f"sqlite:{tmp_path}/store.db"
+    with closing(SQLiteStore(str(tmp_path / "store.db"), "", world)) as store, closing(open_store(url)) as other:
+        store.set("a", "0", LONG)
+        world.advance(SQLiteStore.tick_every + 1)
+        with monkeypatch.context() as no_threads:
+            no_threads.setattr(threading.Thread, "start", refuse)
+            store.set("a", "1", LONG)
+        store.set("b", "2", LONG)
+        assert (other.get("a"), other.get("b")) == ("1", "2")
+
+
 def test_threads_share_one_connection_to_the_file(tmp_path):
     with closing(SQLiteStore(str(tmp_path / "store.db"))) as store:
         seen = set()
