@@ -378,6 +378,21 @@ def test_where_the_host_gave_no_thread_for_that_the_next_one_is_asked_for(store,
     eventually(lambda: (store.get("a"), store.get("b")) == ("1", "2"))
 
 
+def test_who_wanted_it_soon_is_told_where_the_write_shows_a_fault_of_ours(store, monkeypatch):
+    monkeypatch.setattr("wechat.store.base.SOON", LONG)
+    told = threading.Event()
+
+    def fail(groups):
+        raise ValueError("a fault of ours")
+
+    with monkeypatch.context() as faulty:
+        faulty.setattr(store, "_swap_each", fail)
+        store.swap_soon(Change("a", None, "1", LONG), told.set)
+        with pytest.raises(ValueError, match="of ours"):
+            store.set("b", "2", LONG)
+    assert told.wait(5)
+
+
 def test_who_wanted_it_soon_is_told_where_another_value_was_there(store):
     told = threading.Event()
     store.set("a", "other", LONG)
