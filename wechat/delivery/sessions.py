@@ -84,8 +84,16 @@ class Sessions:
 
     def _move(self, openid: str, step: Step) -> None:
         """Make a step in the user's queue, and those that the store did not take before."""
+        self._make_all((openid, step))
+
+    def look_after(self) -> None:
+        """Make the steps that the store did not take: until then who stands behind waits for nobody."""
+        if self._unmade:
+            self._make_all()
+
+    def _make_all(self, *further: tuple[str, Step]) -> None:
         before, self._unmade = self._unmade, []
-        steps = (*before, (openid, step))
+        steps = (*before, *further)
         self._unmade += [one for one in steps if not self._store.ask(OUT_OF_TURN, False, self._make, *one)][
             -MOST_UNMADE:
         ]
