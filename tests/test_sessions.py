@@ -224,6 +224,17 @@ def test_who_could_not_leave_the_queue_leaves_it_as_soon_as_the_store_is_back(se
     assert other.claim("o")
 
 
+def test_who_went_on_as_the_store_was_away_does_not_stay_in_the_queue(sessions, others, store):
+    other = others("other")
+    sessions.line_up("o")
+    store.fault = "away"
+    with sessions.open("o", sessions.take_turn("o")):
+        pass
+    store.fault = ""
+    sessions.look_after()
+    assert other.claim("o")
+
+
 def test_a_queue_that_the_store_does_not_show_is_none(sessions, store, log):
     store.fault = "away"
     sessions.line_up("o")

@@ -66,6 +66,7 @@ class Sessions:
             if self._owners.me in queue.split() and self._alive(queue.split())[0] != self._owners.me:
                 return ""
         except StoreError:  # whoever opens it says so
+            self._move(openid, self._without_first)
             return random_hex(4)
         if ticket := self.claim(openid, has_waited=True):
             self._move(openid, self._without_first)
