@@ -2,8 +2,9 @@
 
 import json
 import logging
+from collections import deque
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from typing import Any
 
 from wechat.digests import random_hex
@@ -34,7 +35,7 @@ class Sessions:
     def __init__(self, store: Store, owners: Owners) -> None:
         self._store, self._owners = store, owners
         self._claimed: set[str] = set()  # tickets whose lock is taken already
-        self._unmade: list[tuple[str, Step]] = []  # steps out of a queue that the store did not take
+        self._unmade = deque[tuple[str, Step]](maxlen=MOST_UNMADE)  # steps out of a queue that the store did not take
 
     def claim(self, openid: str, has_waited: bool = False) -> str:
         """A ticket for the session, which nobody else has then; empty where somebody has it, or waits for it."""
@@ -93,11 +94,13 @@ class Sessions:
             self._make_all()
 
     def _make_all(self, *further: tuple[str, Step]) -> None:
-        before, self._unmade = self._unmade, []
-        steps = (*before, *further)
-        self._unmade += [one for one in steps if not self._store.ask(OUT_OF_TURN, False, self._make, *one)][
-            -MOST_UNMADE:
-        ]
+        steps = list[tuple[str, Step]]()
+        with suppress(IndexError):  # other threads take of them, too
+            for _ in range(len(self._unmade)):
+                steps.append(self._unmade.popleft())
+        for one in (*steps, *further):
+            if not self._store.ask(OUT_OF_TURN, False, self._make, *one):
+                self._unmade.append(one)
 
     def _make(self, openid: str, step: Step) -> bool:
         key = f"queue:{openid}"
