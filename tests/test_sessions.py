@@ -213,6 +213,47 @@ def test_a_queue_in_which_nobody_moves_is_forgotten(sessions, others, world):
     assert sessions.take_turn("o")
 
 
+def test_who_could_not_leave_the_queue_leaves_it_as_soon_as_the_store_is_back(sessions, others, store):
+    """The next message of the user's came to another process, and waited for ten minutes."""
+    other = others("other")
+    sessions.line_up("o")
+    store.fault, store.only = "away", "queue:"
+    sessions.leave("o")
+    store.fault = ""
+    sessions.look_after()
+    assert other.claim("o")
+
+
+def test_who_went_on_as_the_store_was_away_does_not_stay_in_the_queue(sessions, others, store):
+    other = others("other")
+    sessions.line_up("o")
+    store.fault = "away"
+    with sessions.open("o", sessions.take_turn("o")):
+        pass
+    store.fault = ""
+    sessions.look_after()
+    assert other.claim("o")
+
+
+def test_of_two_who_could_not_leave_their_queues_at_once_each_leaves_later(sessions, others, store, monkeypatch):
+    other, get = others("other"), store.get
+    for openid in "ab":
+        sessions.line_up(openid)
+
+    def meanwhile(key):
+        monkeypatch.setattr(store, "get", get)
+        sessions.leave("b")
+        return get(key)
+
+    store.fault = "away"
+    monkeypatch.setattr(store, "get", meanwhile)
+    sessions.leave("a")
+    store.fault = ""
+    sessions.look_after()
+    assert other.claim("a")
+    assert other.claim("b")
+
+
 def test_a_queue_that_the_store_does_not_show_is_none(sessions, store, log):
     store.fault = "away"
     sessions.line_up("o")

@@ -378,6 +378,21 @@ def test_where_the_host_gave_no_thread_for_that_the_next_one_is_asked_for(store,
     eventually(lambda: (store.get("a"), store.get("b")) == ("1", "2"))
 
 
+def test_who_wanted_it_soon_is_told_where_the_write_shows_a_fault_of_ours(store, monkeypatch):
+    monkeypatch.setattr("wechat.store.base.SOON", LONG)
+    told = threading.Event()
+
+    def fail(groups):
+        raise ValueError("a fault of ours")
+
+    with monkeypatch.context() as faulty:
+        faulty.setattr(store, "_swap_each", fail)
+        store.swap_soon(Change("a", None, "1", LONG), told.set)
+        with pytest.raises(ValueError, match="of ours"):
+            store.set("b", "2", LONG)
+    assert told.wait(5)
+
+
 def test_who_wanted_it_soon_is_told_where_another_value_was_there(store):
     told = threading.Event()
     store.set("a", "other", LONG)
@@ -680,6 +695,21 @@ def test_processes_that_open_a_new_file_at_once_do_not_collide(tmp_path, other_p
 
 def open_and_close(url):
     open_store(url).close()
+
+
+def test_where_the_host_gives_no_thread_to_copy_the_log_what_is_written_stays_written(tmp_path, monkeypatch):
+    def refuse(thread):
+        raise RuntimeError("can't start new thread")
+
+    world, url = Ahead(), f"sqlite:{tmp_path}/store.db"
+    with closing(SQLiteStore(str(tmp_path / "store.db"), "", world)) as store, closing(open_store(url)) as other:
+        store.set("a", "0", LONG)
+        world.advance(SQLiteStore.tick_every + 1)
+        with monkeypatch.context() as no_threads:
+            no_threads.setattr(threading.Thread, "start", refuse)
+            store.set("a", "1", LONG)
+        store.set("b", "2", LONG)
+        assert (other.get("a"), other.get("b")) == ("1", "2")
 
 
 def test_threads_share_one_connection_to_the_file(tmp_path):

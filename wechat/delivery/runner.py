@@ -184,6 +184,7 @@ class Runner(ABC):
     def look_after(self) -> None:
         """Go on with what processes that died have promised; raises StoreError."""
         self._outbox.look()
+        self._sessions.look_after()
         for entry in self._ledger.abandoned():
             if entry.record.state == READY:
                 self._outbox.deliver(entry, FOLLOW_UP_AFTER_CRASH if entry.record.document else 0.0)
@@ -238,8 +239,7 @@ class Runner(ABC):
         """End the message with what its handler yielded last; not where others had it meanwhile, and it begins anew."""
         if pieces.is_torn:
             return
-        replies = join([*pieces.left, *([answer.reply] if answer.reply else [])])
-        pieces.left = []
+        replies, pieces.left = join([*pieces.left, *([answer.reply] if answer.reply else [])]), []
         # The message's own record is the first of all replies to it: what follows others cannot stand in it.
         own = replies.pop(0) if replies and not pieces.number else None
         self.note(entry, push, Answer(answer.handler, own), self._further(entry, push, replies, pieces))

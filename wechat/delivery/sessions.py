@@ -2,8 +2,9 @@
 
 import json
 import logging
+from collections import deque
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from typing import Any
 
 from wechat.digests import random_hex
@@ -34,7 +35,7 @@ class Sessions:
     def __init__(self, store: Store, owners: Owners) -> None:
         self._store, self._owners = store, owners
         self._claimed: set[str] = set()  # tickets whose lock is taken already
-        self._unmade: list[tuple[str, Step]] = []  # steps out of a queue that the store did not take
+        self._unmade = deque[tuple[str, Step]](maxlen=MOST_UNMADE)  # steps out of a queue that the store did not take
 
     def claim(self, openid: str, has_waited: bool = False) -> str:
         """A ticket for the session, which nobody else has then; empty where somebody has it, or waits for it."""
@@ -66,6 +67,7 @@ class Sessions:
             if self._owners.me in queue.split() and self._alive(queue.split())[0] != self._owners.me:
                 return ""
         except StoreError:  # whoever opens it says so
+            self._move(openid, self._without_first)
             return random_hex(4)
         if ticket := self.claim(openid, has_waited=True):
             self._move(openid, self._without_first)
@@ -84,11 +86,21 @@ class Sessions:
 
     def _move(self, openid: str, step: Step) -> None:
         """Make a step in the user's queue, and those that the store did not take before."""
-        before, self._unmade = self._unmade, []
-        steps = (*before, (openid, step))
-        self._unmade += [one for one in steps if not self._store.ask(OUT_OF_TURN, False, self._make, *one)][
-            -MOST_UNMADE:
-        ]
+        self._make_all((openid, step))
+
+    def look_after(self) -> None:
+        """Make the steps that the store did not take: until then who stands behind waits for nobody."""
+        if self._unmade:
+            self._make_all()
+
+    def _make_all(self, *further: tuple[str, Step]) -> None:
+        steps = list[tuple[str, Step]]()
+        with suppress(IndexError):  # other threads take of them, too
+            for _ in range(len(self._unmade)):
+                steps.append(self._unmade.popleft())
+        for one in (*steps, *further):
+            if not self._store.ask(OUT_OF_TURN, False, self._make, *one):
+                self._unmade.append(one)
 
     def _make(self, openid: str, step: Step) -> bool:
         key = f"queue:{openid}"

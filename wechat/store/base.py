@@ -148,9 +148,10 @@ class Store(ABC):
                 write.is_made = is_made
                 for change in write.changes if is_made and self._waiters else ():
                     self._wake(change.key)
-        for write in batch:
-            if write.missed and not write.is_made:
-                self._start(write.missed)  # without the locks of whoever writes
+        finally:
+            for write in batch:
+                if write.missed and not write.is_made:
+                    self._start(write.missed)  # without the locks of whoever writes
 
     def _start(self, task: Callable[[], None]) -> bool:
         with suppress(RuntimeError):  # the interpreter ends, or the host gives no more threads

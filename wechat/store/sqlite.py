@@ -145,7 +145,8 @@ class SQLiteStore(Store):
         for statement in SWEEP if count else ():
             connection.execute(statement, (self._swept, end, self._clock[0]))
         self._swept = end if count == most else ""
-        threading.Thread(target=self._checkpoint, name="checkpoint", daemon=True).start()
+        with suppress(RuntimeError):  # the host gives no more threads: the next time does for both
+            threading.Thread(target=self._checkpoint, name="checkpoint", daemon=True).start()
 
     def _checkpoint(self) -> None:
         """Copy what was written from the log into the file, so that no write has to wait for the disk."""
