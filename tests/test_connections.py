@@ -241,6 +241,18 @@ def test_an_answer_waits_for_no_request_that_is_pipelined_behind_it(make_site):
     assert not channel.writable(), "the loop would spin"
 
 
+def test_what_is_sent_as_the_connection_is_closed_is_no_error(make_site, log):
+    """A worker says that a client may continue, who left a moment ago."""
+    site = make_site()
+    site.connect(b"POST / HTTP/1.1\r\nContent-Length: 5\r\nExpect: 100-continue\r\n\r\n")
+    site.turn()
+    (channel,) = site.server.active_channels.values()
+    channel.handle_close()
+    channel.send_continue()
+    channel._flush_exception(channel._flush_some)
+    assert "flushing" not in log.text
+
+
 def test_a_client_that_does_not_take_its_answer_is_let_go(make_site):
     """waitress marks it as to be closed, and waits until it can write to it, which is never."""
     site = make_site(size=8_000_000)

@@ -65,9 +65,14 @@ class Channel(HTTPChannel):  # type: ignore[misc]
 
     def handle_write(self) -> None:
         """Send what is ready also while a later request is answered: waitress would wait for `send_bytes`, and spin."""
-        if self.requests and self.total_outbufs_len:
+        if self.connected and self.requests and self.total_outbufs_len:
             self._flush_exception(self._flush_some_if_lockable)
         super().handle_write()
+
+    def _flush_some(self, do_close: bool = True) -> bool:
+        """Send what there is, unless another thread has closed the connection: that was an error in waitress' log."""
+        with self.outbuf_lock:
+            return bool(self.connected and super()._flush_some(do_close))
 
     def handle_expt(self) -> None:
         """Close: nobody who speaks HTTP sends urgent data, and waitress would log it for ever."""
