@@ -109,5 +109,5 @@ class LaneWatch:
             self._watch.break_("nobody is turned away before a limit is reached", letter.name)
 
     def _may_wait(self, story, now):
-        record = story.record
-        return record and (record.state in (RUNNING, PROMISED) or now - story.moved_at < JUST_NOW)
+        is_open = story.record and story.record.state in (RUNNING, PROMISED)
+        return is_open or now - (story.moved_at or 0.0) < JUST_NOW  # in memory no record stays of what is done

@@ -68,7 +68,8 @@ class Story:
             else:
                 begin = self.letter.text.find(piece)
                 is_split = self.letter.parts and (self.was_kept or self.adopted)  # some wait, or others send them
-                self.repeats += self.is_apology_last and not is_split
+                is_late_head = self.is_head_late and not begin  # what follows it has overtaken it
+                self.repeats += self.is_apology_last and not (is_split or is_late_head)
                 self.is_apology_last = False
                 self._note_piece(begin, begin + len(piece))
         self.repeats = min(self.repeats, before + 1)
