@@ -318,10 +318,17 @@ def log(caplog):
     return caplog
 
 
+# Below those that connections get, and 2,000 for each worker: what is free stays so until it is listened on.
+FIRST_PORT = 20_000 + 2_000 * int(os.environ.get("PYTEST_XDIST_WORKER", "gw0")[2:])
+PORTS = itertools.count(os.getpid())
+
+
 def free_port():
     """A port of this machine that nobody listens on."""
-    with socket.create_server(("127.0.0.1", 0)) as probe:
-        return probe.getsockname()[1]
+    while True:
+        port = FIRST_PORT + next(PORTS) % 2_000
+        with contextlib.suppress(OSError), socket.create_server(("127.0.0.1", port)):
+            return port
 
 
 @pytest.fixture(scope="session")
