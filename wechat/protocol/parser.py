@@ -32,7 +32,6 @@ _PROBE = re.compile(
 # A DOCTYPE can stand nowhere but here, so no parser ever sees one, nor the entities it could define.
 _BEGINNING = re.compile(r"\s*(<\?xml\s[^>]*\?>\s*)?<\w")
 
-
 UNUSUAL = LISTS | {ElementTree.Comment, ElementTree.ProcessingInstruction}  # as the names of nodes
 MOST_READ = 100_000  # bytes; a parser keeps the names of all nodes that it has met
 _idle: list["_Stream"] = []  # with which nobody reads just now
